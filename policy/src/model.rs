@@ -1,0 +1,99 @@
+//! Words of the policy.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// What happens to a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It passes.
+    Allow,
+    /// It is refused.
+    Deny,
+}
+
+/// Which way a flow was opened, seen from the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The agent opened it: the rule's network is the destination.
+    Egress,
+    /// Somebody else opened it: the rule's network is the source, its ports are the agent's.
+    Ingress,
+}
+
+/// Protocols that a rule can name. Everything else is never allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proto {
+    /// TCP, UDP and ICMP; with ports, TCP and UDP.
+    Any,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP for IPv4, ICMPv6 for IPv6; has no ports.
+    Icmp,
+}
+
+/// An inclusive range of ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortRange {
+    /// First.
+    pub lo: u16,
+    /// Last; not below `lo`.
+    pub hi: u16,
+}
+
+/// Names a rule in verdicts, records and counters. 0 is "no rule" (the default decided).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RuleId(pub u32);
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Its id, unique within the policy, from 1.
+    pub id: RuleId,
+    /// As a person wrote it, for records and `explain`.
+    pub text: String,
+    /// Which way.
+    pub direction: Direction,
+    /// What happens.
+    pub action: Action,
+    /// Which protocol.
+    pub proto: Proto,
+    /// The other end.
+    pub net: IpNet,
+    /// Ports; empty means every port.
+    pub ports: Vec<PortRange>,
+}
+
+/// Why a verdict was reached. The numbers are part of the eBPF ABI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Reason {
+    /// A rule allows it.
+    RuleAllow = 1,
+    /// A rule denies it.
+    RuleDeny = 2,
+    /// No rule names it.
+    DefaultDeny = 3,
+    /// Belongs to a flow that is allowed.
+    Established = 4,
+    /// Cannot be parsed.
+    Malformed = 5,
+    /// Not IP, or an IP protocol that no rule can name.
+    Protocol = 6,
+    /// A fragment that cannot be attributed to a classified datagram.
+    Fragment = 7,
+    /// Its source is not the sandbox's own address.
+    Spoofed = 8,
+    /// Multicast or broadcast.
+    Multicast = 9,
+    /// No policy was live.
+    NoPolicy = 10,
+    /// ARP or neighbour discovery on an Ethernet link.
+    LinkControl = 11,
+}

@@ -1,0 +1,32 @@
+//! What Lattice's parts say to each other: messages, subjects, ids, names, tokens and credentials.
+//!
+//! Pure: nothing here opens a socket or a file, reads a clock or draws a random number. Every type that comes from
+//! outside is validated when it is parsed, so code that holds one may trust its form.
+
+#![forbid(unsafe_code)]
+
+pub mod credentials;
+pub mod id;
+pub mod key;
+pub mod message;
+pub mod name;
+pub mod netmap;
+pub mod subject;
+pub mod token;
+
+pub use credentials::Credentials;
+pub use id::{PeerId, WorkspaceId};
+pub use key::{WgPrivateKey, WgPublicKey};
+pub use name::PeerName;
+pub use netmap::{MapPeer, NetMap};
+pub use token::Token;
+
+/// UDP port of WireGuard and ICE, TCP port of NATS and TCP port of the HTTP API, unless configured otherwise.
+pub mod port {
+    /// WireGuard and ICE share one UDP socket.
+    pub const WIREGUARD: u16 = 51820;
+    /// NATS client port.
+    pub const NATS: u16 = 4222;
+    /// HTTP API.
+    pub const HTTP: u16 = 8080;
+}

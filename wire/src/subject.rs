@@ -1,0 +1,117 @@
+//! NATS subjects and the permissions that go with them. A peer's subject *is* its identity: the server lets a user
+//! touch only subjects that carry its own id, so a handler may take the id from the subject.
+
+use crate::PeerId;
+
+/// Enrolment requests, from a bootstrap user to latticed.
+pub const ENROLL: &str = "lattice.enroll";
+
+/// What a peer may ask latticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PeerVerb {
+    /// The network map.
+    Netmap,
+    /// I am alive; these are my endpoints.
+    Heartbeat,
+    /// I am going; take me out of every map.
+    Leave,
+}
+
+impl PeerVerb {
+    /// Every verb.
+    pub const ALL: [Self; 3] = [Self::Netmap, Self::Heartbeat, Self::Leave];
+
+    /// The last token of the subject.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Netmap => "netmap",
+            Self::Heartbeat => "heartbeat",
+            Self::Leave => "leave",
+        }
+    }
+}
+
+/// The subject on which `peer` asks `verb`.
+pub fn peer(peer: &PeerId, verb: PeerVerb) -> String {
+    format!("lattice.peer.{peer}.{}", verb.as_str())
+}
+
+/// What latticed subscribes to for `verb`, from every peer.
+pub fn any_peer(verb: PeerVerb) -> String {
+    format!("lattice.peer.*.{}", verb.as_str())
+}
+
+/// Takes a request subject apart.
+pub fn parse_peer(subject: &str) -> Option<(PeerId, PeerVerb)> {
+    let (id, verb) = subject.strip_prefix("lattice.peer.")?.split_once('.')?;
+    let verb = PeerVerb::ALL.into_iter().find(|v| v.as_str() == verb)?;
+    Some((id.parse().ok()?, verb))
+}
+
+/// Where latticed pushes the network map of `peer`.
+pub fn config(peer: &PeerId) -> String {
+    format!("lattice.config.{peer}")
+}
+
+/// The private inbox prefix of `peer`. A shared `_INBOX` would let any peer read every reply.
+pub fn inbox(peer: &PeerId) -> String {
+    format!("_INBOX_{peer}")
+}
+
+/// The private inbox prefix of a bootstrap user, named by 16 random characters.
+pub fn bootstrap_inbox(nonce: &str) -> String {
+    format!("_INBOX_enroll-{nonce}")
+}
+
+/// Whether `reply` is a place where latticed may answer `peer`. A reply subject is chosen by the requester and not
+/// checked by the NATS server: without this, a peer could make latticed publish to another peer's subjects.
+pub fn is_reply_of(peer: &PeerId, reply: &str) -> bool {
+    within(&inbox(peer), reply)
+}
+
+/// Whether `reply` is a place where latticed may answer an enrolment.
+pub fn is_enroll_reply(reply: &str) -> bool {
+    let Some((prefix, _)) = reply.split_once('.') else { return false };
+    prefix.starts_with("_INBOX_enroll-") && within(prefix, reply)
+}
+
+fn within(prefix: &str, reply: &str) -> bool {
+    reply.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).is_some_and(|rest| {
+        !rest.is_empty()
+            && rest.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.' || c == b'-' || c == b'_')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_subjects_round_trip() {
+        let id = PeerId::from_random([1; 10]);
+        for verb in PeerVerb::ALL {
+            assert_eq!(parse_peer(&peer(&id, verb)), Some((id.clone(), verb)));
+        }
+        assert_eq!(parse_peer("lattice.peer.*.netmap"), None);
+        assert_eq!(parse_peer(&format!("lattice.peer.{id}.netmap.x")), None);
+    }
+
+    #[test]
+    fn replies_stay_in_their_inbox() {
+        let (a, b) = (PeerId::from_random([1; 10]), PeerId::from_random([2; 10]));
+        assert!(is_reply_of(&a, &format!("{}.x9", inbox(&a))));
+        for bad in [
+            config(&b),
+            inbox(&a),
+            format!("{}.", inbox(&a)),
+            format!("{}.x", inbox(&b)),
+            format!("{}.*", inbox(&a)),
+            format!("{}x.y", inbox(&a)),
+        ] {
+            assert!(!is_reply_of(&a, &bad), "{bad}");
+        }
+        assert!(is_enroll_reply(&format!("{}.1", bootstrap_inbox("abc"))));
+        assert!(!is_enroll_reply(&config(&b)));
+        assert!(!is_enroll_reply(&format!("{}.1", inbox(&a))));
+    }
+}
