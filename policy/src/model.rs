@@ -1,5 +1,7 @@
 //! Words of the policy.
 
+use std::fmt;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -46,9 +48,27 @@ pub struct PortRange {
     pub hi: u16,
 }
 
+impl PortRange {
+    /// Whether `port` lies in the range.
+    pub fn contains(self, port: u16) -> bool {
+        self.lo <= port && port <= self.hi
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.lo == self.hi { write!(f, "{}", self.lo) } else { write!(f, "{}-{}", self.lo, self.hi) }
+    }
+}
+
 /// Names a rule in verdicts, records and counters. 0 is "no rule" (the default decided).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RuleId(pub u32);
+
+impl RuleId {
+    /// The default decided.
+    pub const NONE: Self = Self(0);
+}
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

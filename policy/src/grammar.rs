@@ -1,0 +1,112 @@
+//! The rule grammar: `[proto:]target[:ports]`.
+//!
+//! ```text
+//! rule   = [ proto ":" ] target [ ":" ports ]
+//! proto  = "tcp" | "udp" | "icmp"                        none: all three; with ports, TCP and UDP
+//! target = v4 [ "/" len ] | v6 [ "/" len ] | "[" v6 [ "/" len ] "]"
+//! ports  = range *( "," range )                          IPv6 needs the brackets when ports follow
+//! range  = port [ "-" port ]                             1 to 65535
+//! ```
+//!
+//! An address has one spelling per family here. `0x7f.1`, `0177.0.0.1`, `2130706433` and `::ffff:127.0.0.1` all mean
+//! 127.0.0.1 to some program and something else to another; a policy must not depend on who reads it.
+
+mod error;
+mod ports;
+mod target;
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use crate::{PortRange, Proto};
+use error::shown;
+pub use error::{Cause, RuleError};
+
+/// Longest text of a rule, in bytes.
+pub const MAX_TEXT: usize = 1024;
+
+/// Most port ranges in one rule.
+pub const MAX_PORTS: usize = 64;
+
+/// A rule as a person writes it; whether it allows or denies, and which way, is said elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSpec {
+    /// Which protocol.
+    pub proto: Proto,
+    /// Whom it names.
+    pub target: Target,
+    /// Sorted, disjoint, not adjacent; empty means every port.
+    pub ports: Vec<PortRange>,
+    /// As it was written.
+    pub text: String,
+}
+
+/// Whom a rule names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A network without host bits, or one address.
+    Net(IpNet),
+}
+
+/// Reads one rule.
+///
+/// # Errors
+/// When the text is not a rule. The message begins with `invalid egress CIDR`, names the text, and says what to write.
+pub fn parse_rule(text: &str) -> Result<RuleSpec, RuleError> {
+    parse(text).map_err(|cause| RuleError::new(text, cause))
+}
+
+fn parse(text: &str) -> Result<RuleSpec, Cause> {
+    if text.len() > MAX_TEXT {
+        return Err(Cause::TooLong);
+    }
+    if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        return Err(Cause::Character(odd));
+    }
+    let (proto, rest) = split_proto(text)?;
+    let (target, ports) = target::split(rest)?;
+    let target = target::parse(target)?;
+    let ports = match ports {
+        None => Vec::new(),
+        Some(_) if proto == Proto::Icmp => return Err(Cause::IcmpPorts),
+        Some(ports) => ports::parse(ports)?,
+    };
+    Ok(RuleSpec { proto, target: Target::Net(target), ports, text: text.to_owned() })
+}
+
+/// Takes the protocol off. No protocol's name is the beginning of an address, so this cannot eat a part of one.
+fn split_proto(text: &str) -> Result<(Proto, &str), Cause> {
+    let Some((head, rest)) = text.split_once(':') else { return Ok((Proto::Any, text)) };
+    match head {
+        "tcp" => Ok((Proto::Tcp, rest)),
+        "udp" => Ok((Proto::Udp, rest)),
+        "icmp" => Ok((Proto::Icmp, rest)),
+        _ if target::follows_unknown_proto(head, rest) => Err(Cause::Proto(shown(head))),
+        _ => Ok((Proto::Any, text)),
+    }
+}
+
+/// The shortest text that means the same.
+impl fmt::Display for RuleSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.proto {
+            Proto::Any => {}
+            Proto::Tcp => f.write_str("tcp:")?,
+            Proto::Udp => f.write_str("udp:")?,
+            Proto::Icmp => f.write_str("icmp:")?,
+        }
+        let Target::Net(net) = &self.target;
+        match net {
+            IpNet::V6(net) if !self.ports.is_empty() => write!(f, "[{net}]")?,
+            net => write!(f, "{net}")?,
+        }
+        for (i, range) in self.ports.iter().enumerate() {
+            write!(f, "{}{range}", if i == 0 { ':' } else { ',' })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Why a text is not a rule.
+
+use super::{MAX_PORTS, MAX_TEXT};
+
+/// How much of the text a message repeats, in characters.
+const SHOWN: usize = 80;
+
+/// A text that is not a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid egress CIDR {text:?}: {cause}")]
+pub struct RuleError {
+    text: String,
+    cause: Cause,
+}
+
+/// What is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Nothing where an address should be.
+    #[error("there is no address; write for example 10.42.0.10/32:8080")]
+    NoTarget,
+    /// More than [`MAX_TEXT`] bytes.
+    #[error("it is longer than {MAX_TEXT} bytes; split it into several rules")]
+    TooLong,
+    /// A space, control character, or not ASCII.
+    #[error("it contains the character {0:?}; write for example 10.42.0.10/32:8080, without spaces")]
+    Character(char),
+    /// Something before the address that is not a protocol.
+    #[error(
+        "unknown protocol {0:?}; use tcp, udp or icmp (it stands for ICMPv6 too), for example tcp:10.0.0.0/8:443"
+    )]
+    Proto(String),
+    /// An IPv4 address in another form than four decimal numbers.
+    #[error(
+        "{0:?} is not an IPv4 address: write four decimal numbers from 0 to 255 without leading zeros, \
+         for example 10.42.0.10 (programs disagree about octal, hexadecimal and short forms)"
+    )]
+    V4(String),
+    /// Not an IPv6 address.
+    #[error(
+        "{0:?} is not an IPv6 address; write for example 2001:db8::1, or [2001:db8::/32]:443 when ports follow"
+    )]
+    V6(String),
+    /// `fe80::1%eth0`.
+    #[error("{0:?} has a zone id, which means nothing to a policy; leave out '%' and what follows")]
+    Zone(String),
+    /// `::ffff:10.0.0.1`.
+    #[error("{0:?} is IPv4 in the form of IPv6; write it as IPv4, for example 10.42.0.10/32")]
+    Mapped(String),
+    /// The brackets do not fit.
+    #[error(
+        "the brackets do not fit; write IPv6 with ports as [2001:db8::/32]:443, the prefix length inside"
+    )]
+    Brackets,
+    /// Ports after an IPv6 address without brackets.
+    #[error("IPv6 needs brackets when ports follow; write for example [2001:db8::/32]:443")]
+    NeedsBrackets,
+    /// More than one part behind the address.
+    #[error(
+        "there is more than one ':' behind the address; list ports with ',', for example 10.0.0.0/8:80,443"
+    )]
+    Colons,
+    /// The prefix length is not a number or too big.
+    #[error("the prefix length {len:?} is not a number from 0 to {max}; write for example {example}")]
+    Prefix {
+        /// What stands behind the slash.
+        len: String,
+        /// The longest of the family.
+        max: u8,
+        /// One that is right.
+        example: &'static str,
+    },
+    /// Bits behind the prefix are set, so it is not clear what is meant.
+    #[error(
+        "{given} has bits set behind its prefix; write {network} for the whole network or {address} for the one address"
+    )]
+    HostBits {
+        /// As written.
+        given: String,
+        /// The network.
+        network: String,
+        /// The address alone.
+        address: String,
+    },
+    /// A DNS name. It will be accepted once it can be enforced.
+    #[error(
+        "{0:?} is a DNS name, and rules by name are not enforced yet in this version; \
+         write its addresses, for example 203.0.113.7/32:443"
+    )]
+    Name(String),
+    /// `*` as an address.
+    #[error("'*' is not an address; write 0.0.0.0/0 for all of IPv4 or ::/0 for all of IPv6")]
+    Star,
+    /// Ports on ICMP.
+    #[error("ICMP has no ports; write for example icmp:10.0.0.0/8")]
+    IcmpPorts,
+    /// Not a port.
+    #[error(
+        "{0:?} is not a port; write numbers from 1 to 65535 or ranges, for example 80,8000-8100, \
+         or leave out ':' for every port"
+    )]
+    Port(String),
+    /// The range ends before it begins.
+    #[error("the port range {0:?} is reversed; write the lower port first, for example 8000-8100")]
+    ReversedPorts(String),
+    /// More than [`MAX_PORTS`] ranges.
+    #[error("it lists more than {MAX_PORTS} ports; use ranges such as 8000-8100, or several rules")]
+    TooManyPorts,
+}
+
+impl RuleError {
+    pub(super) fn new(text: &str, cause: Cause) -> Self {
+        Self { text: shown(text), cause }
+    }
+
+    /// What is wrong.
+    pub fn cause(&self) -> &Cause {
+        &self.cause
+    }
+}
+
+/// The beginning of `text`, so that no input makes a long message.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}

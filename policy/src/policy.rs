@@ -1,0 +1,80 @@
+//! A policy: numbered rules and the generation they belong to.
+
+use crate::{Action, Direction, Rule, RuleId, RuleSpec, Table, Target, builtin, compile};
+
+/// What one sandbox may do. Without rules it may do nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Grows with every change, so that an enforcer can tell which policy decided about a flow.
+    pub generation: u32,
+    rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// A policy without rules: everything is denied.
+    pub fn new(generation: u32) -> Self {
+        Self { generation, rules: Vec::new() }
+    }
+
+    /// Adds a rule for flows that the agent opens.
+    #[must_use]
+    pub fn egress(self, action: Action, spec: RuleSpec) -> Self {
+        self.add(Direction::Egress, action, spec)
+    }
+
+    /// Adds a rule for flows that somebody else opens to the agent.
+    #[must_use]
+    pub fn ingress(self, action: Action, spec: RuleSpec) -> Self {
+        self.add(Direction::Ingress, action, spec)
+    }
+
+    /// The rules in the order of their ids, which count from 1. Those of [`builtin`] are not among them.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The rule that a verdict names, be it built in; `None` for [`RuleId::NONE`] and ids of other policies.
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        if let Some(rule) = builtin::rule(id) {
+            return Some(rule);
+        }
+        let index = usize::try_from(id.0.checked_sub(1)?).ok()?;
+        self.rules.get(index)
+    }
+
+    /// The flat form for enforcers. Takes time and space in proportion to the result, apart from one sort.
+    pub fn compile(&self) -> Table {
+        compile::compile(self)
+    }
+
+    fn add(mut self, direction: Direction, action: Action, spec: RuleSpec) -> Self {
+        let id = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX).saturating_add(1));
+        let Target::Net(net) = spec.target;
+        let RuleSpec { text, proto, ports, .. } = spec;
+        self.rules.push(Rule { id, text, direction, action, proto, net: net.trunc(), ports });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse_rule;
+
+    #[test]
+    fn ids_count_from_one_over_both_directions() {
+        let spec = |text| parse_rule(text).unwrap();
+        let policy = Policy::new(7)
+            .egress(Action::Allow, spec("10.0.0.0/8"))
+            .ingress(Action::Deny, spec("10.0.0.1"))
+            .egress(Action::Deny, spec("10.0.0.2:80"));
+        let ids: Vec<u32> = policy.rules().iter().map(|rule| rule.id.0).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        assert_eq!(policy.rule(RuleId(3)).unwrap().text, "10.0.0.2:80");
+        assert_eq!(policy.rule(RuleId::NONE), None);
+        assert_eq!(policy.rule(RuleId(4)), None);
+        for rule in builtin::rules() {
+            assert_eq!(policy.rule(rule.id), Some(rule));
+        }
+    }
+}
