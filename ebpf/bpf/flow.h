@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Allowed flows, their replies, the ICMP errors about them, and fragments of their datagrams. */
+#ifndef LATTICE_FLOW_H
+#define LATTICE_FLOW_H
+
+#include "parse.h"
+#include "policy.h"
+
+#define SECOND 1000000000ULL
+#define TCP_IDLE (7440 * SECOND) /* RFC 5382, REQ-5 */
+#define UDP_IDLE (300 * SECOND)  /* RFC 4787, REQ-5 */
+#define ICMP_IDLE (60 * SECOND)  /* RFC 5508, REQ-2 */
+#define FRAGMENT_IDLE (60 * SECOND) /* RFC 8200, 4.5: how long a receiver waits for the rest */
+
+static __always_inline __u64 idle_limit(__u8 proto)
+{
+	return proto == PROTO_TCP ? TCP_IDLE : proto == PROTO_UDP ? UDP_IDLE : ICMP_IDLE;
+}
+
+/* The flow, if this epoch's policy allows it. A flow of an older epoch is judged anew as it was opened, so a narrowed
+ * policy cuts it at its next packet in either direction. */
+static __always_inline struct flow_value *live_flow(__u32 epoch, __u64 now, const struct flow_key *key)
+{
+	struct flow_value *flow = bpf_map_lookup_elem(&FLOWS, key);
+	struct decision d;
+
+	if (!flow || now - flow->seen_ns > idle_limit(key->proto))
+		return NULL;
+	if (flow->epoch != epoch) {
+		d = unpacked(decide(epoch, key, flow->direction));
+		if (d.reason != RULE_ALLOW) {
+			bpf_map_delete_elem(&FLOWS, key);
+			return NULL;
+		}
+		flow->rule = d.rule;
+		flow->epoch = epoch;
+	}
+	return flow;
+}
+
+static __always_inline struct decision judge_flow(__u32 epoch, __u64 now, const struct packet *p)
+{
+	struct flow_value *flow = live_flow(epoch, now, &p->key);
+	struct decision d;
+
+	if (flow && (flow->direction == p->direction || !p->opener)) {
+		/* Not every packet: two cores that share a flow would fight over its cache line. */
+		if (now - flow->seen_ns > SECOND)
+			flow->seen_ns = now;
+		return (struct decision){ ESTABLISHED, flow->rule };
+	}
+	d = unpacked(decide(epoch, &p->key, p->direction));
+	if (d.reason == RULE_ALLOW) {
+		struct flow_value new = { .seen_ns = now, .epoch = epoch, .rule = d.rule, .direction = p->direction };
+
+		bpf_map_update_elem(&FLOWS, &p->key, &new, BPF_ANY);
+	}
+	return d;
+}
+
+/* The key of the packet that an ICMP error quotes, in the orientation of the flow. The quoted packet went the other
+ * way: an error that comes in quotes what we sent. */
+static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p, struct flow_key *key)
+{
+	__u32 l4, at = p->quote;
+	bool ours = p->direction == INGRESS;
+	__u16 ports[2];
+
+	key->family = p->key.family;
+	if (key->family == 4) {
+		struct ipv4 h;
+
+		if (load(skb, p, at, &h, sizeof(h)) || h.version_ihl != 0x45)
+			return -1;
+		key->local.word[0] = ours ? h.source : h.destination;
+		key->remote.word[0] = ours ? h.destination : h.source;
+		key->proto = h.proto;
+		l4 = at + V4_HEADER;
+	} else {
+		struct ipv6 h;
+
+		if (load(skb, p, at, &h, sizeof(h)))
+			return -1;
+		key->local = ours ? h.source : h.destination;
+		key->remote = ours ? h.destination : h.source;
+		key->proto = h.next;
+		l4 = at + V6_HEADER;
+	}
+	if (key->proto == PROTO_TCP || key->proto == PROTO_UDP) {
+		if (load(skb, p, l4, ports, 4))
+			return -1;
+		key->local_port = ours ? ports[0] : ports[1];
+		key->remote_port = ours ? ports[1] : ports[0];
+		return 0;
+	}
+	if (key->proto == (key->family == 4 ? PROTO_ICMP : PROTO_ICMPV6))
+		return load(skb, p, l4 + 4, &key->local_port, 2);
+	return -1;
+}
+
+static __always_inline bool same(const struct address *a, const struct address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
+/* Errors come in from any router, about what the agent itself sent. They go out only to the flow's other end: else an
+ * agent could write to the whole world in quotes of an allowed flow. */
+static __always_inline bool is_related(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
+{
+	struct flow_key key = {};
+
+	if (quoted(skb, p, &key) || !same(&key.local, &p->key.local))
+		return false;
+	if (p->direction == EGRESS && !same(&key.remote, &p->key.remote))
+		return false;
+	return live_flow(epoch, now, &key);
+}
+
+static __always_inline void fragment_key_of(const struct packet *p, struct fragment_key *key)
+{
+	key->source = p->direction == EGRESS ? p->key.local : p->key.remote;
+	key->destination = p->direction == EGRESS ? p->key.remote : p->key.local;
+	key->id = p->fragment_id;
+	key->family = p->key.family;
+	key->proto = p->key.family == 4 ? p->key.proto : 0;
+	key->direction = p->direction;
+}
+
+static __always_inline void remember_fragment(__u32 epoch, __u64 now, const struct packet *p)
+{
+	struct fragment_value value = { .seen_ns = now, .epoch = epoch };
+	struct fragment_key key = {};
+
+	fragment_key_of(p, &key);
+	bpf_map_update_elem(&FRAGMENTS, &key, &value, BPF_ANY);
+}
+
+static __always_inline bool is_fragment_known(__u32 epoch, __u64 now, const struct packet *p)
+{
+	struct fragment_key key = {};
+	struct fragment_value *value;
+
+	fragment_key_of(p, &key);
+	value = bpf_map_lookup_elem(&FRAGMENTS, &key);
+	return value && value->epoch == epoch && now - value->seen_ns <= FRAGMENT_IDLE;
+}
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The maps. Sizes bound what an agent can make the kernel hold: about 4 MiB a sandbox. */
+#ifndef LATTICE_MAPS_H
+#define LATTICE_MAPS_H
+
+#include "abi.h"
+
+/* key_size, not __type(key, ..): for an inner template clang emits only a forward declaration of the struct, which
+ * the loader refuses. The sizes of inner tries are chosen by the loader. */
+#define TRIE(name, key, value)                          \
+	struct name {                                   \
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);    \
+		__uint(key_size, 4 + sizeof(struct key)); \
+		__uint(value_size, sizeof(struct value)); \
+		__uint(max_entries, 1);                 \
+		__uint(map_flags, BPF_F_NO_PREALLOC);   \
+	}
+TRIE(prefix_trie, prefix_key, prefix_value);
+TRIE(port_trie, port_key, port_value);
+
+#define PER_SLOT(name, inner)                             \
+	struct {                                          \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
+		__type(key, __u32);                       \
+		__type(value, __u32);                     \
+		__uint(max_entries, SLOTS);               \
+		__array(values, struct inner);            \
+	} name SEC(".maps")
+PER_SLOT(POLICY, prefix_trie);
+PER_SLOT(PORTS, port_trie);
+
+#define MAP(name, kind, k, v, entries)      \
+	struct {                            \
+		__uint(type, kind);         \
+		__type(key, k);             \
+		__type(value, v);           \
+		__uint(max_entries, entries); \
+	} name SEC(".maps")
+
+/* One word, so that a packet sees the old policy or the new one: low half the caller's generation, high half the
+ * epoch, which every apply advances. The slot is epoch % SLOTS; epoch 0 is "no policy yet". */
+MAP(CONFIG, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1);
+MAP(OWN, BPF_MAP_TYPE_HASH, struct own_key, __u8, 64);
+/* Only allowed flows: an agent that scans cannot push its own allowed flows out with denied ones. */
+MAP(FLOWS, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow_value, 16384);
+MAP(DENIED, BPF_MAP_TYPE_LRU_HASH, struct denied_key, __u64, 4096);
+MAP(FRAGMENTS, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment_value, 1024);
+MAP(STATS, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, REASONS);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} EVENTS SEC(".maps");
+
+#endif

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/* The egress and ingress policy of one sandbox, on every link of the agent's network namespace. Deny is the default of
+ * every path: a packet passes only where judge() says why. */
+#include "event.h"
+#include "link.h"
+#include "refuse.h"
+
+static __always_inline bool is_group(__u8 family, const struct address *a)
+{
+	if (family == 6)
+		return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+	/* 224/4, and 240/4 up to the broadcast address. */
+	return bpf_ntohl(a->word[0]) >= 0xe0000000;
+}
+
+static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
+{
+	__u8 family = p->key.family;
+	struct decision d;
+
+	if (p->control)
+		return (struct decision){ epoch ? judge_link(skb, p) : NO_POLICY, 0 };
+	if (p->group || is_group(family, &p->key.local) || is_group(family, &p->key.remote))
+		return (struct decision){ MULTICAST, 0 };
+	if (!is_own(family, &p->key.local))
+		return (struct decision){ p->direction == EGRESS ? SPOOFED : DEFAULT_DENY, 0 };
+	if (p->direction == INGRESS && is_own(family, &p->key.remote))
+		return (struct decision){ SPOOFED, 0 };
+	if (!epoch)
+		return (struct decision){ NO_POLICY, 0 };
+	if (p->fragment == LATER)
+		return (struct decision){ is_fragment_known(epoch, now, p) ? ESTABLISHED : FRAGMENT, 0 };
+	if (p->quote && is_related(skb, epoch, now, p))
+		return (struct decision){ ESTABLISHED, 0 };
+	d = judge_flow(epoch, now, p);
+	if (p->fragment == FIRST && allowed(d.reason))
+		remember_fragment(epoch, now, p);
+	return d;
+}
+
+/* `l2` is the length of the link's own header: 14 on Ethernet, 0 on a TUN or WireGuard link. */
+static __always_inline int police(struct __sk_buff *skb, __u32 l2, __u8 direction)
+{
+	struct packet p = { .direction = direction };
+	struct decision d = { .reason = parse(skb, l2, &p) };
+	__u64 word = config(), now = bpf_ktime_get_boot_ns();
+
+	if (!d.reason)
+		d = judge(skb, epoch_of(word), now, &p);
+	report(skb, word, now, &p, d);
+	/* Unspec, not OK: programs behind ours on the same link may still say no. */
+	if (allowed(d.reason))
+		return TC_ACT_UNSPEC;
+	return direction == EGRESS ? refuse(skb, &p, d.reason) : TC_ACT_SHOT;
+}
+
+static __always_inline int police_ingress(struct __sk_buff *skb, __u32 l2)
+{
+	if (skb->mark == REFUSAL_MARK) {
+		skb->mark = 0;
+		return TC_ACT_UNSPEC;
+	}
+	return police(skb, l2, INGRESS);
+}
+
+/* "classifier", not "tc": the loader knows only the former. */
+SEC("classifier") int egress_l2(struct __sk_buff *skb)
+{
+	return police(skb, ETH_HLEN, EGRESS);
+}
+
+SEC("classifier") int egress_l3(struct __sk_buff *skb)
+{
+	return police(skb, 0, EGRESS);
+}
+
+SEC("classifier") int ingress_l2(struct __sk_buff *skb)
+{
+	return police_ingress(skb, ETH_HLEN);
+}
+
+SEC("classifier") int ingress_l3(struct __sk_buff *skb)
+{
+	return police_ingress(skb, 0);
+}
+
+/* The kernel knows a handful of licence strings and none for Apache-2.0 with a choice of GPL; this takes the choice. */
+char _license[] SEC("license") = "GPL";

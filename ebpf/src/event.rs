@@ -1,0 +1,165 @@
+//! What the program tells of its verdicts.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use aya::maps::{MapData, RingBuf};
+use lattice_policy::{Action, Direction, Reason, RuleId};
+
+use crate::abi::{self, Event};
+
+/// One verdict: a newly allowed flow, or a packet of a denied one (the same flow is told at most once a second).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// Which way the packet went, seen from the agent.
+    pub direction: Direction,
+    /// What happened to it.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// Which rule decided; 0 when none did.
+    pub rule: RuleId,
+    /// The generation given to [`Enforcer::apply`](crate::Enforcer::apply); 0 when no policy was live.
+    pub generation: u32,
+    /// IP protocol number; 0 when the packet is not IP.
+    pub proto: u8,
+    /// Source of the packet; port 0 where the protocol has none. `0.0.0.0:0` when the packet is not IP.
+    pub src: SocketAddr,
+    /// Destination of the packet, likewise.
+    pub dst: SocketAddr,
+    /// Length of the packet from its IP header on. A segmentation-offloaded packet counts as a whole.
+    pub bytes: u32,
+    /// Index of the link in the agent's network namespace.
+    pub link: u32,
+}
+
+/// The reading end of the ring.
+///
+/// Its descriptor becomes readable when a verdict arrives. When the ring is full, verdicts are not told but counted
+/// ([`Enforcer::lost`](crate::Enforcer::lost)); they are enforced all the same.
+pub struct Events(pub(crate) RingBuf<MapData>);
+
+impl Events {
+    /// How many verdicts one [`drain`](Self::drain) takes at most.
+    pub const BATCH: usize = 1024;
+
+    /// Hands at most [`BATCH`](Self::BATCH) waiting verdicts to `f`, oldest first, and says how many records it took.
+    /// A full batch means that more may wait: drain again before waiting on the descriptor.
+    pub fn drain(&mut self, f: &mut dyn FnMut(Flow)) -> usize {
+        for taken in 0..Self::BATCH {
+            let Some(item) = self.0.next() else { return taken };
+            if let Some(flow) = Event::read(&item).and_then(Flow::from_event) {
+                f(flow);
+            }
+        }
+        Self::BATCH
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Flow {
+    fn from_event(event: Event) -> Option<Self> {
+        let key = event.flow;
+        let direction = match event.direction {
+            0 => Direction::Egress,
+            1 => Direction::Ingress,
+            _ => return None,
+        };
+        let reason = reason(event.reason)?;
+        // The key of an ICMP flow has an identifier where others have a port.
+        let has_ports = matches!(key.proto, abi::TCP | abi::UDP);
+        let end = |address: abi::Address, port_be| {
+            let port = if has_ports { u16::from_be_bytes(port_be) } else { 0 };
+            SocketAddr::new(address.ip(key.family), port)
+        };
+        let (local, remote) = (end(key.local, key.local_port_be), end(key.remote, key.remote_port_be));
+        let (src, dst) = match direction {
+            Direction::Egress => (local, remote),
+            Direction::Ingress => (remote, local),
+        };
+        Some(Self {
+            at_ns: event.at_ns,
+            direction,
+            action: action(reason),
+            reason,
+            rule: RuleId(event.rule),
+            generation: event.generation,
+            proto: key.proto,
+            src,
+            dst,
+            bytes: event.bytes,
+            link: event.link,
+        })
+    }
+}
+
+/// Every reason, in the order of its number in the ABI.
+pub(crate) const REASONS: [Reason; 11] = [
+    Reason::RuleAllow,
+    Reason::RuleDeny,
+    Reason::DefaultDeny,
+    Reason::Established,
+    Reason::Malformed,
+    Reason::Protocol,
+    Reason::Fragment,
+    Reason::Spoofed,
+    Reason::Multicast,
+    Reason::NoPolicy,
+    Reason::LinkControl,
+];
+
+fn reason(number: u8) -> Option<Reason> {
+    REASONS.into_iter().find(|&r| r as u8 == number)
+}
+
+const fn action(reason: Reason) -> Action {
+    match reason {
+        Reason::RuleAllow | Reason::Established | Reason::LinkControl => Action::Allow,
+        _ => Action::Deny,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_as_in_the_c_header() {
+        let header = include_str!("../bpf/abi.h");
+        for reason in REASONS {
+            let name = format!("{reason:?}").chars().fold(String::new(), |mut name, c| {
+                if c.is_uppercase() && !name.is_empty() {
+                    name.push('_');
+                }
+                name.push(c.to_ascii_uppercase());
+                name
+            });
+            assert!(header.contains(&format!("\t{name} = {},\n", reason as u8)), "{name}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_flow() {
+        assert!(Event::read(&[0; 71]).is_none());
+        let zeros = Event::read(&[0; 72]).unwrap();
+        assert_eq!(Flow::from_event(zeros), None, "reason 0");
+        assert_eq!(Flow::from_event(Event { reason: 1, direction: 2, ..zeros }), None);
+        let flow = Flow::from_event(Event { reason: 6, direction: 1, ..zeros }).unwrap();
+        assert_eq!((flow.action, flow.reason), (Action::Deny, Reason::Protocol));
+    }
+}
