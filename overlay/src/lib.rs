@@ -1,5 +1,23 @@
 //! The overlay's data plane: the WireGuard device with its two backends, and the network namespaces it joins.
+//!
+//! ```text
+//!   device ── create, set_peers, peers
+//!     ├─ kernel      wireguard-control + link
+//!     └─ userspace   engine: poll ─ tun ─ wireguard (pure state) ─ udp
+//!   link      links, addresses, routes of a namespace
+//!   endpoint  the underlay addresses a peer can be tried at
+//! ```
 
+pub mod device;
+mod endpoint;
+pub mod link;
 pub mod netns;
+mod wireguard;
 
+pub use device::{
+    Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, PeerConfig, PeerStatus, create,
+    kernel_has_wireguard, tun_usable,
+};
+pub use endpoint::endpoints;
+pub use link::{Link, LinkError};
 pub use netns::Netns;

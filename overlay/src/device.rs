@@ -1,0 +1,199 @@
+//! The WireGuard device: one link in the namespace to protect, one UDP socket in the underlay, two backends.
+//!
+//! A device is created with its link down and without address or peer: nothing can use it before its owner has put the
+//! policy in place. Dropping it removes the link.
+
+mod engine;
+mod error;
+mod kernel;
+mod probe;
+mod tun;
+mod udp;
+mod userspace;
+
+use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc, time::SystemTime};
+
+use ipnet::IpNet;
+use lattice_wire::{WgPrivateKey, WgPublicKey, netmap::MAX_PEERS};
+
+use crate::Netns;
+pub use crate::wireguard::Drops;
+pub use error::DeviceError;
+pub use probe::{kernel_has_wireguard, tun_usable};
+
+/// Which implementation of WireGuard moves the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel's own.
+    Kernel,
+    /// This process, through `/dev/net/tun`.
+    UserSpace,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kernel => "kernel",
+            Self::UserSpace => "userspace",
+        })
+    }
+}
+
+/// Which backend to take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// The kernel's where it has one, else user space.
+    #[default]
+    Auto,
+    /// The kernel's or none.
+    Kernel,
+    /// User space, even where the kernel has one.
+    UserSpace,
+}
+
+/// Not a backend's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown WireGuard backend {0:?}: use auto, kernel or userspace")]
+pub struct UnknownBackend(String);
+
+impl FromStr for BackendChoice {
+    type Err = UnknownBackend;
+    fn from_str(text: &str) -> Result<Self, UnknownBackend> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kernel" => Ok(Self::Kernel),
+            "userspace" => Ok(Self::UserSpace),
+            other => Err(UnknownBackend(other.into())),
+        }
+    }
+}
+
+/// What a device is made from.
+#[derive(Debug)]
+pub struct DeviceConfig {
+    /// The link's name in `inside`: 1 to 15 bytes.
+    pub name: String,
+    /// This peer's key.
+    pub private_key: WgPrivateKey,
+    /// The UDP port in `underlay`; 0 takes any, and so does a port that is taken.
+    pub listen_port: u16,
+    /// The link's MTU in bytes.
+    pub mtu: u16,
+    /// The namespace the encrypted packets leave by.
+    pub underlay: Arc<Netns>,
+    /// The namespace the link appears in.
+    pub inside: Arc<Netns>,
+}
+
+/// A peer as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Its key.
+    pub public_key: WgPublicKey,
+    /// What it may send from and is reached at. Of two peers that list the same network, the later gets it.
+    pub allowed_ips: Vec<IpNet>,
+    /// Where to try it, best first; those beyond [`MAX_ENDPOINTS`](lattice_wire::netmap::MAX_ENDPOINTS) are ignored.
+    pub endpoints: Vec<SocketAddr>,
+    /// Seconds between keepalives, which also make the device connect at once; `None` sends none.
+    pub keepalive: Option<u16>,
+}
+
+/// What the device knows of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Its key.
+    pub public_key: WgPublicKey,
+    /// Where its last authenticated packet came from; a configured endpoint before the first one, if any.
+    pub endpoint: Option<SocketAddr>,
+    /// When the last handshake was completed.
+    pub last_handshake: Option<SystemTime>,
+    /// Bytes received from it.
+    pub rx_bytes: u64,
+    /// Bytes sent to it.
+    pub tx_bytes: u64,
+}
+
+/// A WireGuard device. Dropping it removes its link and ends its threads.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// Which implementation it is.
+    fn backend(&self) -> Backend;
+
+    /// Its link's name.
+    fn name(&self) -> &str;
+
+    /// The UDP port it listens on in the underlay.
+    fn listen_port(&self) -> u16;
+
+    /// Makes `peers` the device's peers: adds, changes and removes. Peers that stay keep their sessions.
+    ///
+    /// # Errors
+    /// When there are too many, or the device is gone.
+    fn set_peers(&self, peers: &[PeerConfig]) -> Result<(), DeviceError>;
+
+    /// The peers, in no order.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError>;
+
+    /// Packets dropped so far, by reason; `None` where the kernel keeps the count (`ip -s link`).
+    ///
+    /// # Errors
+    /// When the device is gone.
+    fn drops(&self) -> Result<Option<Drops>, DeviceError>;
+}
+
+/// Creates a device: its link is in `inside`, down and without address; its UDP socket is in `underlay`.
+///
+/// # Errors
+/// When the name is invalid or taken, or the chosen backend cannot run here.
+pub fn create(config: DeviceConfig, choice: BackendChoice) -> Result<Box<dyn Device>, DeviceError> {
+    check_name(&config.name)?;
+    let kernel = match choice {
+        BackendChoice::Auto => kernel_has_wireguard(),
+        BackendChoice::Kernel if !kernel_has_wireguard() => return Err(DeviceError::NoKernelWireGuard),
+        BackendChoice::Kernel => true,
+        BackendChoice::UserSpace => false,
+    };
+    if kernel {
+        Ok(Box::new(kernel::KernelDevice::create(config)?))
+    } else {
+        Ok(Box::new(userspace::UserSpaceDevice::create(config)?))
+    }
+}
+
+/// The kernel's `dev_valid_name`, less `%`, which it takes for a pattern.
+fn check_name(name: &str) -> Result<(), DeviceError> {
+    let valid = (1..libc::IFNAMSIZ).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'));
+    if valid { Ok(()) } else { Err(DeviceError::Name(name.into())) }
+}
+
+fn check_count(peers: &[PeerConfig]) -> Result<(), DeviceError> {
+    if peers.len() > MAX_PEERS { Err(DeviceError::TooManyPeers(peers.len())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_kernel_would_refuse_or_expand_are_refused() {
+        for good in ["wg0", "wf0", "a", "abcdefghijklmno"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "wg%d", "abcdefghijklmnop", "wg\n", "wg\u{e9}"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn backends_are_named() {
+        assert_eq!("auto".parse(), Ok(BackendChoice::Auto));
+        assert_eq!(Backend::UserSpace.to_string().parse(), Ok(BackendChoice::UserSpace));
+        assert_eq!(Backend::Kernel.to_string().parse(), Ok(BackendChoice::Kernel));
+        assert!("Kernel".parse::<BackendChoice>().is_err());
+    }
+}

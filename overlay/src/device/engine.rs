@@ -1,0 +1,193 @@
+//! The user-space device's thread: waits for packets, datagrams, time and commands, and runs each batch to its end. It
+//! owns all state, so nothing is locked, and it reads the clock once per batch.
+//!
+//! Segmentation offload on the TUN device (`IFF_VNET_HDR`) has its place in [`super::tun`]: one read would then yield
+//! several packets, as one receive of [`super::udp`] does.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::{Arc, mpsc::Receiver},
+    time::{Instant, SystemTime},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::EventFd,
+};
+
+use super::{Drops, PeerConfig, PeerStatus, tun::Tun, udp::Udp};
+use crate::wireguard::{Interface, Output, TICK};
+
+/// Reads in a row from one side before the other has its turn.
+const BATCH: usize = 64;
+
+/// The largest IP packet, and the largest run of datagrams.
+const MAX_PACKET: usize = 65_535;
+
+/// What the device's owner asks of the thread.
+pub(super) enum Command {
+    SetPeers(Vec<PeerConfig>, std::sync::mpsc::SyncSender<()>),
+    Peers(std::sync::mpsc::SyncSender<Vec<PeerStatus>>),
+    Drops(std::sync::mpsc::SyncSender<Drops>),
+    Stop,
+}
+
+/// The thread's state.
+pub(super) struct Engine {
+    interface: Interface,
+    io: Io,
+    commands: Receiver<Command>,
+    wake: Arc<EventFd>,
+    buffer: Vec<u8>,
+    next_tick: Instant,
+}
+
+struct Io {
+    tun: Tun,
+    udp: Udp,
+    link_drops: u64,
+}
+
+impl Output for Io {
+    fn transmit(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.udp.push(to, datagram);
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        if self.tun.write(packet).is_err() {
+            self.link_drops += 1;
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn new(
+        interface: Interface,
+        tun: Tun,
+        udp: Udp,
+        commands: Receiver<Command>,
+        wake: Arc<EventFd>,
+    ) -> Self {
+        Self {
+            interface,
+            io: Io { tun, udp, link_drops: 0 },
+            commands,
+            wake,
+            buffer: vec![0; MAX_PACKET],
+            next_tick: Instant::now(),
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When the link is gone.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        loop {
+            let ready = self.wait()?;
+            let now = Instant::now();
+            if ready.command && !self.handle_commands() {
+                return Ok(());
+            }
+            if ready.datagram {
+                self.handle_datagrams(now);
+            }
+            if ready.packet {
+                self.handle_packets()?;
+            }
+            if now >= self.next_tick {
+                self.interface.handle_tick(&mut self.io);
+                self.next_tick = now + TICK;
+            }
+            self.io.udp.flush();
+        }
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let timeout = match self.next_tick.saturating_duration_since(Instant::now()) {
+            _ if self.interface.is_idle() => PollTimeout::NONE,
+            // Rounded up, so as not to wake just before the time.
+            left => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
+        };
+        let mut fds = [
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.io.udp.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.io.tun.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Errors and hang-ups count as ready: the read that follows tells what it is.
+        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        Ok(Ready { command: ready(&fds[0]), datagram: ready(&fds[1]), packet: ready(&fds[2]) })
+    }
+
+    fn handle_datagrams(&mut self, now: Instant) {
+        for _ in 0..BATCH {
+            // Errors other than "nothing there" are of single datagrams, such as an ICMP error for one sent earlier.
+            let Ok(run) = self.io.udp.receive(&mut self.buffer) else { break };
+            for datagram in self.buffer[..run.len].chunks(run.segment) {
+                self.interface.handle_datagram(run.from, datagram, now, &mut self.io);
+            }
+        }
+    }
+
+    fn handle_packets(&mut self) -> io::Result<()> {
+        for _ in 0..BATCH {
+            match self.io.tun.read(&mut self.buffer) {
+                Ok(len) => self.interface.handle_packet(&self.buffer[..len], &mut self.io),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// False when it is time to stop. An answer nobody waits for any more is no error.
+    fn handle_commands(&mut self) -> bool {
+        // Reading resets the counter; that it is zero already is no error either.
+        let _ = self.wake.read();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::SetPeers(peers, done) => {
+                    self.interface.set_peers(&peers, &mut self.io);
+                    let _ = done.send(());
+                }
+                Command::Peers(reply) => drop(reply.send(self.peers())),
+                Command::Drops(reply) => drop(reply.send(self.drops())),
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let status = |peer: &crate::wireguard::Peer| PeerStatus {
+            public_key: peer.public_key(),
+            endpoint: peer.endpoint(),
+            last_handshake: peer
+                .last_handshake()
+                .and_then(|at| wall.checked_sub(now.saturating_duration_since(at))),
+            rx_bytes: peer.rx_bytes(),
+            tx_bytes: peer.tx_bytes(),
+        };
+        self.interface.peers().map(status).collect()
+    }
+
+    fn drops(&self) -> Drops {
+        Drops { link: self.io.link_drops, underlay: self.io.udp.failed(), ..self.interface.drops() }
+    }
+}
+
+/// What [`Engine::wait`] found.
+struct Ready {
+    command: bool,
+    datagram: bool,
+    packet: bool,
+}

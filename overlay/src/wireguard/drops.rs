@@ -1,0 +1,24 @@
+//! Counts of dropped packets.
+
+/// Packets that went nowhere, by reason. They only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Neither IP nor WireGuard, or cut short.
+    pub malformed: u64,
+    /// Datagrams for a session that is not, or from a key that is no peer's.
+    pub unknown_peer: u64,
+    /// Handshake messages with a wrong MAC, replayed, or too many.
+    pub handshake_refused: u64,
+    /// Datagrams that did not decrypt, or came twice.
+    pub unauthenticated: u64,
+    /// Decrypted packets whose source is not among the peer's allowed IPs.
+    pub wrong_source: u64,
+    /// Packets of the link for a destination no peer owns.
+    pub no_route: u64,
+    /// Packets of the link for a peer with no endpoint to try.
+    pub no_endpoint: u64,
+    /// Decrypted packets the link did not take, as when it is down.
+    pub link: u64,
+    /// Encrypted datagrams the underlay did not take.
+    pub underlay: u64,
+}
