@@ -1,0 +1,77 @@
+//! The command line. Every option can also be given by environment; the command line wins.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+use crate::{nats::NatsUrl, pool::Pool};
+
+/// The Lattice control plane: admits peers, leases their addresses and tells each one its network map.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "latticed", version, about, after_help = EXIT_CODES)]
+pub struct Args {
+    /// Directory of the database, the keys and the admin token; made with mode 0700 when missing.
+    #[arg(long, env = "LATTICE_DATA_DIR", value_name = "DIR", default_value = "/var/lib/latticed")]
+    pub data_dir: PathBuf,
+
+    /// Address of the HTTP API. Port 0 takes a free one.
+    #[arg(long, env = "LATTICE_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// Address on which the supervised nats-server listens. Port 0 takes a free one.
+    #[arg(long, env = "LATTICE_NATS_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:4222")]
+    pub nats_listen: SocketAddr,
+
+    /// The nats-server to supervise, when the one on PATH is not the right one.
+    #[arg(long, env = "LATTICE_NATS_SERVER", value_name = "PATH", conflicts_with = "nats_url")]
+    pub nats_server: Option<PathBuf>,
+
+    /// Use this NATS server or cluster instead of supervising one. Its configuration must include
+    /// <data-dir>/nats-trust.conf.
+    #[arg(long, env = "LATTICE_NATS_URL", value_name = "URL")]
+    pub nats_url: Option<NatsUrl>,
+
+    /// The NATS URL that peers are told, when it cannot be derived from the host name under which they reached the HTTP API.
+    #[arg(long, env = "LATTICE_ADVERTISE_NATS_URL", value_name = "URL")]
+    pub advertise_nats_url: Option<NatsUrl>,
+
+    /// Network from which overlay addresses are leased.
+    #[arg(long, env = "LATTICE_POOL", value_name = "CIDR", default_value = "10.42.0.0/16")]
+    pub pool: Pool,
+
+    /// What to log: a level, or a tracing filter such as `latticed=debug,sqlx=warn`.
+    #[arg(long, env = "LATTICE_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ended by SIGTERM or SIGINT
+  1  another failure
+  2  bad usage
+  3  no nats-server found
+  4  an address cannot be listened on
+  5  the data directory cannot be used
+  6  the data directory is locked by another latticed
+  7  NATS does not come up or does not let latticed in";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_an_environment_variable() {
+        for arg in
+            Args::command().get_arguments().filter(|a| !matches!(a.get_id().as_str(), "help" | "version"))
+        {
+            assert!(arg.get_env().is_some(), "{}", arg.get_id());
+        }
+    }
+}

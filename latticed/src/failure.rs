@@ -1,0 +1,59 @@
+//! Why latticed ends, and the exit code that says so.
+
+use std::{io, net::SocketAddr, process::ExitCode};
+
+use crate::{data_dir::DataDirError, nats::NatsError, store::StoreError};
+
+/// Why latticed cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// `--log` does not parse.
+    #[error("invalid --log {filter:?}: {source}")]
+    Log {
+        /// As it was given.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// The HTTP address is not to be had.
+    #[error("HTTP cannot listen on {address}: {source}; give another --listen")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The database in it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// NATS.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// The operating system refused something basic.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What.
+        action: &'static str,
+        /// How it failed.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    /// As listed by `latticed --help`.
+    pub fn exit_code(&self) -> ExitCode {
+        let code = match self {
+            Self::System { .. } => 1,
+            Self::Log { .. } | Self::Store(StoreError::OutsidePool { .. }) => 2,
+            Self::Nats(NatsError::NotFound | NatsError::Spawn { .. }) => 3,
+            Self::Listen { .. } | Self::Nats(NatsError::Listen { .. }) => 4,
+            Self::DataDir(DataDirError::Locked(_)) => 6,
+            Self::DataDir(_) | Self::Store(_) | Self::Nats(NatsError::DataDir(_)) => 5,
+            Self::Nats(_) => 7,
+        };
+        code.into()
+    }
+}

@@ -1,0 +1,62 @@
+//! The configuration of the supervised server. NATS reads JSON, so nothing here needs quoting rules of its own.
+
+use std::{net::SocketAddr, path::Path};
+
+use lattice_wire::message::MAX_MESSAGE;
+use serde_json::{Map, Value, json};
+
+use super::issuer::Trust;
+
+/// What any server must be configured with to let our users in.
+pub(super) fn trust(trust: &Trust) -> Map<String, Value> {
+    let accounts: Map<String, Value> =
+        trust.accounts.iter().map(|(key, jwt)| (key.clone(), jwt.clone().into())).collect();
+    Map::from_iter([
+        ("operator".into(), trust.operator.clone().into()),
+        ("system_account".into(), trust.system_account.clone().into()),
+        ("resolver".into(), "MEMORY".into()),
+        ("resolver_preload".into(), accounts.into()),
+    ])
+}
+
+/// The rest for the server that we supervise: it listens on `listen` (port 0: a free one) and then writes its real port
+/// to a file in `ports_dir`.
+pub(super) fn server(trust_in: &Trust, listen: SocketAddr, ports_dir: &Path) -> Map<String, Value> {
+    let port = match listen.port() {
+        0 => -1,
+        port => i32::from(port),
+    };
+    let mut config = trust(trust_in);
+    config.extend([
+        ("server_name".into(), "latticed".into()),
+        ("host".into(), listen.ip().to_string().into()),
+        ("port".into(), port.into()),
+        ("ports_file_dir".into(), json!(ports_dir)),
+        ("max_payload".into(), MAX_MESSAGE.into()),
+        // A stranger gets this long, in seconds, to prove who it is.
+        ("authorization".into(), json!({"timeout": 5})),
+        ("max_control_line".into(), 4096.into()),
+        ("write_deadline".into(), "10s".into()),
+    ]);
+    config
+}
+
+/// The port in a ports file, once it is complete.
+pub(super) fn port_of(ports_file: &str) -> Option<u16> {
+    let ports: Value = serde_json::from_str(ports_file).ok()?;
+    ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_port_and_nothing_else() {
+        assert_eq!(port_of(r#"{"nats":["nats://127.0.0.1:4222","nats://10.0.0.1:4222"]}"#), Some(4222));
+        assert_eq!(port_of(r#"{"nats":["nats://[::1]:5"]}"#), Some(5));
+        for incomplete in ["", "{", "{}", r#"{"nats":[]}"#, r#"{"nats":["x"]}"#] {
+            assert_eq!(port_of(incomplete), None, "{incomplete}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Puts the parts together, in the order in which they need each other, and takes them down in the reverse one.
+
+use std::{net::SocketAddr, process, sync::Arc};
+
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tracing::info;
+
+use crate::{
+    app::{App, now},
+    args::Args,
+    data_dir::DataDir,
+    failure::Failure,
+    http::{self, Api, NatsLocation},
+    keys::{AdminToken, Keys},
+    maps::{self, Maps},
+    nats::{self, Issuer, NatsServer, NatsUrl, Setup},
+    presence::{self, Presence},
+    service,
+    store::Store,
+};
+
+/// Where tools and tests find a running latticed: `{"http","nats_url","pid"}`.
+pub const RECORD: &str = "latticed.json";
+const DATABASE: &str = "lattice.db";
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let stop = stop_signal()?;
+    let dir = DataDir::open(&args.data_dir)?;
+    dir.remove(RECORD);
+    let issuer = Issuer::new(Keys::load(&dir)?);
+    let (admin, new_token) = AdminToken::load(&dir)?;
+    if let Some(path) = new_token {
+        eprintln!("latticed: admin token written to {}", path.display());
+    }
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|source| Failure::Listen { address: args.listen, source })?;
+    let http_address = listener
+        .local_addr()
+        .map_err(|source| Failure::System { action: "read the address of a socket", source })?;
+    let store = Store::open(&dir.join(DATABASE), args.pool).await?;
+
+    let (server, nats_url, location) = start_nats(&args, &dir, &issuer).await?;
+    let client = nats::connect(&issuer, &nats_url, &dir.join(nats::TRUST), now()).await?;
+    let app =
+        Arc::new(App { store, issuer, nats: client, maps: Maps::default(), presence: Presence::default() });
+
+    let mut tasks = service::start(Arc::clone(&app)).await?;
+    background(&mut tasks, &app);
+    let record = json!({
+        "http": format!("http://{}", nats::local(http_address)),
+        "nats_url": nats_url.to_string(),
+        "pid": process::id(),
+    });
+    dir.write(RECORD, record.to_string().as_bytes())?;
+    announce(http_address, server.as_ref(), &nats_url);
+
+    let api = Arc::new(Api::new(Arc::clone(&app), admin, location));
+    http::serve(listener, http::router(api), stop).await;
+
+    info!("ending");
+    dir.remove(RECORD);
+    tasks.shutdown().await;
+    presence::run_once(&app, i64::MIN).await;
+    let _ = app.nats.drain().await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    app.store.close().await;
+    Ok(())
+}
+
+async fn start_nats(
+    args: &Args,
+    dir: &DataDir,
+    issuer: &Issuer,
+) -> Result<(Option<NatsServer>, NatsUrl, NatsLocation), Failure> {
+    let advertised = args.advertise_nats_url.as_ref().map(|url| NatsLocation::Url(url.to_string()));
+    if let Some(url) = &args.nats_url {
+        nats::write_trust(dir, issuer, now())?;
+        let location = advertised.unwrap_or_else(|| NatsLocation::Url(url.to_string()));
+        return Ok((None, url.clone(), location));
+    }
+    let program = match &args.nats_server {
+        Some(program) => program.clone(),
+        None => nats::find()?,
+    };
+    let server = NatsServer::start(Setup { program, listen: args.nats_listen }, dir, issuer, now()).await?;
+    let address = nats::local(server.address());
+    let url = NatsUrl::of(address).map_err(nats::NatsError::from)?;
+    let location = advertised.unwrap_or(NatsLocation::SameHost(address.port()));
+    Ok((Some(server), url, location))
+}
+
+fn background(tasks: &mut JoinSet<()>, app: &Arc<App>) {
+    let of_maps = Arc::clone(app);
+    tasks.spawn(async move { maps::push(&of_maps).await });
+    let of_presence = Arc::clone(app);
+    tasks.spawn(async move { presence::reconcile(&of_presence).await });
+}
+
+/// Not through the log: whoever starts latticed with port 0 needs these lines whatever the filter.
+fn announce(http: SocketAddr, server: Option<&NatsServer>, url: &NatsUrl) {
+    eprintln!("latticed: HTTP listens on {http}");
+    match server {
+        Some(server) => eprintln!("latticed: NATS listens on {}", server.address()),
+        None => eprintln!("latticed: NATS is at {url}"),
+    }
+}
+
+/// Ready when latticed should end. The handlers are in place when this returns.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let handler = |kind| signal(kind).map_err(|source| Failure::System { action: "handle signals", source });
+    let (mut terminate, mut interrupt) =
+        (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

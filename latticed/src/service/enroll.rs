@@ -1,0 +1,163 @@
+//! Enrolment: everything that can be checked without the token is checked before it is looked at.
+
+use async_nats::Message;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use lattice_wire::{
+    PeerId, Token,
+    message::{EnrollGrant, EnrollRequest, Refusal, RefusalCode},
+    subject,
+};
+use nkeys::{KeyPair, KeyPairType};
+use tracing::{debug, info};
+
+use super::{internal, parse, refusal, reply};
+use crate::{
+    app::{App, now},
+    keys::random,
+    store::{
+        enroll::{EnrollRefused, NewPeer},
+        netmap::host,
+        peers::{Address, Endpoints},
+        tokens::TokenRefused,
+    },
+};
+
+pub(super) async fn handle(app: &App, message: Message) {
+    let Some(to) = message.reply.filter(|to| subject::is_enroll_reply(to)) else {
+        return debug!("enrolment without an inbox of its own ignored");
+    };
+    let result = match parse(&message.payload) {
+        Ok(request) => enroll(app, request).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = &result {
+        info!(code = ?refusal.code, reason = %refusal.message, "enrolment refused");
+    }
+    reply(app, to, result).await;
+}
+
+async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusal> {
+    verify(&request)?;
+    let token: Token =
+        request.token.parse().map_err(|e| refusal(RefusalCode::TokenUnknown, format!("{e}")))?;
+    let now = now();
+    let checked = app.store.check_token(&token, now).await.map_err(|e| internal(&e))?;
+    checked.map_err(|refused| refuse(&refused.into()))?;
+
+    let id = PeerId::from_random(random());
+    // Signed first: were it to fail after the commit, the token would be spent for nothing.
+    let nats_jwt = app
+        .issuer
+        .peer(&id, &request.name, &request.nats_public_key, now)
+        .map_err(|_| refusal(RefusalCode::Malformed, "nats_public_key cannot be certified"))?;
+    let peer = NewPeer {
+        id: &id,
+        name: &request.name,
+        kind: request.kind,
+        wireguard_public_key: request.wireguard_public_key,
+        nats_public_key: &request.nats_public_key,
+        endpoints: &Endpoints::sanitized(&request.endpoints),
+    };
+    let admitted =
+        app.store.enroll(&peer, &token, now).await.map_err(|e| internal(&e))?.map_err(|e| refuse(&e))?;
+    app.presence.heard(&id, now);
+    app.maps.changed(admitted.workspace.clone());
+    info!(peer = %id, name = %request.name, workspace = %admitted.workspace, token = token.id(), "peer enrolled");
+    Ok(EnrollGrant {
+        peer: id,
+        workspace: admitted.workspace,
+        address: host(Address(admitted.address)),
+        nats_jwt,
+    })
+}
+
+/// That the requester holds the NATS key, and that the keys are usable.
+fn verify(request: &EnrollRequest) -> Result<(), Refusal> {
+    if request.wireguard_public_key.0 == [0; 32] {
+        return Err(refusal(RefusalCode::Malformed, "the WireGuard key is all zero: make a key pair"));
+    }
+    let key = KeyPair::from_public_key(&request.nats_public_key)
+        .ok()
+        .filter(|key| key.key_pair_type() == KeyPairType::User)
+        .ok_or_else(|| {
+            refusal(RefusalCode::Malformed, "nats_public_key is not the public half of a user nkey (U…)")
+        })?;
+    let mut signature = [0; 64];
+    let decoded = STANDARD.decode_slice(&request.proof, &mut signature);
+    if decoded != Ok(64) || key.verify(&request.signed_bytes(), &signature).is_err() {
+        return Err(refusal(
+            RefusalCode::ProofInvalid,
+            "proof does not match: it must be the signature of this request by nats_public_key, in base64",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse(refused: &EnrollRefused) -> Refusal {
+    let code = match refused {
+        EnrollRefused::Token(TokenRefused::Unknown) => RefusalCode::TokenUnknown,
+        EnrollRefused::Token(TokenRefused::Revoked) => RefusalCode::TokenRevoked,
+        EnrollRefused::Token(TokenRefused::Expired) => RefusalCode::TokenExpired,
+        EnrollRefused::Token(TokenRefused::Used) => RefusalCode::TokenUsed,
+        EnrollRefused::NameTaken(_) => RefusalCode::NameTaken,
+        EnrollRefused::KeyTaken => RefusalCode::Malformed,
+        EnrollRefused::PoolExhausted(_) | EnrollRefused::WorkspaceFull => RefusalCode::PoolExhausted,
+    };
+    refusal(code, refused.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use lattice_wire::{WgPublicKey, message::PeerKind};
+
+    use super::*;
+
+    fn signed(key: &KeyPair) -> EnrollRequest {
+        let mut request = EnrollRequest {
+            name: "a".parse().unwrap(),
+            kind: PeerKind::Sandbox,
+            token: "t".into(),
+            wireguard_public_key: WgPublicKey([1; 32]),
+            nats_public_key: key.public_key(),
+            endpoints: vec![],
+            proof: String::new(),
+        };
+        request.proof = STANDARD.encode(key.sign(&request.signed_bytes()).unwrap());
+        request
+    }
+
+    fn code(request: &EnrollRequest) -> Option<RefusalCode> {
+        verify(request).err().map(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn accepts_the_holder_of_the_key_only() {
+        let (mine, other) = (KeyPair::new_user(), KeyPair::new_user());
+        assert_eq!(code(&signed(&mine)), None);
+        let claims = [
+            EnrollRequest { nats_public_key: other.public_key(), ..signed(&mine) },
+            EnrollRequest { wireguard_public_key: WgPublicKey([2; 32]), ..signed(&mine) },
+            EnrollRequest { token: "u".into(), ..signed(&mine) },
+            EnrollRequest { name: "b".parse().unwrap(), ..signed(&mine) },
+            EnrollRequest { kind: PeerKind::Node, ..signed(&mine) },
+            EnrollRequest { proof: String::new(), ..signed(&mine) },
+            EnrollRequest { proof: "A".repeat(4000), ..signed(&mine) },
+        ];
+        for claim in claims {
+            assert_eq!(code(&claim), Some(RefusalCode::ProofInvalid));
+        }
+    }
+
+    #[test]
+    fn refuses_keys_that_are_not_a_users() {
+        let account = KeyPair::new_account();
+        assert_eq!(code(&signed(&account)), Some(RefusalCode::Malformed));
+        let user = KeyPair::new_user();
+        for key in ["", "U", "not a key", &user.seed().unwrap()] {
+            let request = EnrollRequest { nats_public_key: key.into(), ..signed(&user) };
+            assert_eq!(code(&request), Some(RefusalCode::Malformed), "{key}");
+        }
+        let zero = EnrollRequest { wireguard_public_key: WgPublicKey([0; 32]), ..signed(&user) };
+        assert_eq!(code(&zero), Some(RefusalCode::Malformed));
+    }
+}

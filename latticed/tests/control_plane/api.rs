@@ -1,0 +1,134 @@
+//! The HTTP API.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, start};
+
+const ADMIN_ROUTES: [(&str, &str); 7] = [
+    ("GET", "/api/v1/workspaces"),
+    ("POST", "/api/v1/workspaces"),
+    ("GET", "/api/v1/tokens"),
+    ("POST", "/api/v1/tokens"),
+    ("DELETE", "/api/v1/tokens/x"),
+    ("GET", "/api/v1/peers"),
+    ("DELETE", "/api/v1/peers/peer-aaaaaaaaaaaaaaaa"),
+];
+
+/// Sends bytes as they are, and reads until the server closes.
+fn raw(server: &Server, request: &str) -> String {
+    let mut stream = TcpStream::connect(server.http.strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn admin_routes_need_the_admin_token() {
+    let (_dir, server) = start();
+    for (method, path) in ADMIN_ROUTES {
+        for token in [None, Some(""), Some("wrong"), Some("lattice-admin-")] {
+            let body = (method == "POST").then(|| json!({"name": "w"}));
+            let (status, body) = server.request(method, path, token, body);
+            assert_eq!((status, &body["error"]["code"]), (401, &json!("unauthorized")), "{method} {path}");
+        }
+    }
+    assert_eq!(server.admin("GET", "/api/v1/workspaces", None), (200, json!([])));
+}
+
+#[test]
+fn workspaces_and_tokens_are_made_listed_and_revoked() {
+    let (_dir, server) = start();
+    let (status, workspace) = server.admin("POST", "/api/v1/workspaces", Some(json!({"name": "demo"})));
+    assert_eq!((status, &workspace["name"]), (201, &json!("demo")));
+    assert_eq!(server.admin("POST", "/api/v1/workspaces", Some(json!({"name": "demo"}))).0, 409);
+
+    for workspace in [&json!("demo"), &workspace["id"]] {
+        let body = json!({"workspace": workspace, "uses": 3, "ttlSeconds": 60});
+        let (status, created) = server.admin("POST", "/api/v1/tokens", Some(body));
+        assert_eq!((status, &created["uses"]), (201, &json!(3)));
+        let token: lattice_wire::Token = created["token"].as_str().unwrap().parse().unwrap();
+        assert_eq!(created["id"], token.id());
+    }
+    let (_, listed) = server.admin("GET", "/api/v1/tokens?workspace=demo", None);
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert!(listed.as_array().unwrap().iter().all(|t| t.get("token").is_none() && t["used"] == 0));
+    assert!(listed[0]["expiresAt"].as_str().unwrap().ends_with('Z'));
+
+    let path = format!("/api/v1/tokens/{}", listed[0]["id"].as_str().unwrap());
+    assert_eq!(server.admin("DELETE", &path, None), (204, Value::Null));
+    assert_eq!(server.admin("GET", "/api/v1/tokens", None).1[0]["revoked"], true);
+}
+
+#[test]
+fn bad_requests_are_told_so() {
+    let (_dir, server) = start();
+    let post = |path: &str, body: Value| {
+        let (status, body) = server.admin("POST", path, Some(body));
+        assert!(body["error"]["message"].as_str().is_some_and(|m| !m.is_empty()), "{body}");
+        (status, body["error"]["code"].as_str().unwrap().to_owned())
+    };
+    for name in ["", "a/b", "..", "*", ">", "a\n", "ws-aaaaaaaaaaaaaaaa"] {
+        assert_eq!(post("/api/v1/workspaces", json!({"name": name})), (400, "invalid".into()), "{name:?}");
+    }
+    assert_eq!(post("/api/v1/workspaces", json!({"name": "x".repeat(20_000)})), (413, "too_large".into()));
+    assert_eq!(post("/api/v1/workspaces", json!({"nam": "x"})).0, 422);
+    server.token("w", 1);
+    for bad in
+        [json!({"uses": 0}), json!({"uses": -1}), json!({"ttlSeconds": 0}), json!({"ttlSeconds": i64::MAX})]
+    {
+        let mut body = json!({"workspace": "w"});
+        body.as_object_mut().unwrap().extend(bad.as_object().unwrap().clone());
+        assert_eq!(post("/api/v1/tokens", body), (400, "invalid".into()), "{bad}");
+    }
+    assert_eq!(post("/api/v1/tokens", json!({"workspace": "none"})), (404, "not_found".into()));
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("PUT", "/api/v1/tokens", 405),
+        ("GET", "/api/v1/peers?workspace=none", 404),
+        ("DELETE", "/api/v1/peers/..%2f", 400),
+        ("DELETE", "/api/v1/peers/peer-aaaaaaaaaaaaaaaa", 404),
+        ("DELETE", "/api/v1/tokens/none", 404),
+    ] {
+        let (got, body) = server.admin(method, path, None);
+        assert_eq!(got, status, "{method} {path}: {body}");
+        assert!(body["error"]["code"].is_string(), "{method} {path}: {body}");
+    }
+}
+
+#[test]
+fn signaling_names_the_host_that_was_asked_for_and_no_other() {
+    let (_dir, server) = start();
+    let ask = |host: &str| {
+        raw(&server, &format!("GET /api/v1/signaling HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+    };
+    assert!(ask("lattice.example.com:8080").contains("\"nats://lattice.example.com:"));
+    assert!(ask("[2001:db8::1]:8080").contains("\"nats://[2001:db8::1]:"));
+    for bad in ["evil@example.com", "a/b", "a\"b", ""] {
+        assert!(ask(bad).starts_with("HTTP/1.1 400"), "{bad:?}: {}", ask(bad));
+    }
+    assert!(raw(&server, "GET /api/v1/signaling HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 400"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let url = "nats://nats.example.com:4222";
+    let advertising = Server::start(dir.path(), &["--advertise-nats-url", url]);
+    assert_eq!(advertising.signaling().nats_url, url);
+}
+
+#[test]
+fn strangers_are_slowed_down_and_the_administrator_is_not() {
+    let (_dir, server) = start();
+    let slowed = (0..5000).find_map(|_| {
+        let (status, body) = server.request("GET", "/api/v1/signaling", None, None);
+        (status != 200).then_some((status, body["error"]["code"].clone()))
+    });
+    assert_eq!(slowed, Some((429, json!("rate_limited"))));
+    let answer = raw(&server, "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.to_lowercase().contains("retry-after: 1\r\n"), "{answer}");
+    assert_eq!(server.admin("GET", "/api/v1/workspaces", None).0, 200);
+}

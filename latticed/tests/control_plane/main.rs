@@ -1,0 +1,14 @@
+//! The real `latticed` with a real `nats-server`: each test starts its own, on free ports of the loopback, in a
+//! directory of its own. Needs `nats-server` on PATH (`apt-get install nats-server`).
+
+#![allow(unreachable_pub)] // nothing is outside a test binary
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
+mod api;
+mod enrolment;
+mod hostile;
+mod membership;
+mod peer;
+mod server;
+mod start;
+mod survival;

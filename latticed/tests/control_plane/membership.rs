@@ -1,0 +1,81 @@
+//! What members see of each other.
+
+use lattice_wire::message::RefusalCode;
+
+use crate::{
+    peer::{Peer, pushed},
+    server::start,
+};
+
+#[tokio::test]
+async fn a_newcomer_is_pushed_to_the_others_and_they_learn_where_it_is() {
+    let (_dir, server) = start();
+    let token = server.token("w", 2);
+    let a = Peer::enroll(&server, "a", &token).await;
+    assert_eq!(a.grant.address, "10.42.0.2/32".parse().unwrap());
+    let alone = a.netmap().await.unwrap();
+    assert!(alone.peers.is_empty());
+    assert_eq!((&alone.peer, alone.address), (a.id(), a.grant.address));
+
+    let mut pushes = a.pushes().await;
+    let b = Peer::enroll(&server, "b", &token).await;
+    let map = pushed(&mut pushes, "the newcomer", |map| !map.peers.is_empty()).await;
+    assert!(map.generation > alone.generation);
+    assert_eq!(map.peers[0].id, *b.id());
+    assert_eq!(map.peers[0].allowed_ips, ["10.42.0.3/32".parse().unwrap()]);
+    assert_eq!(map.peers[0].endpoints, ["192.0.2.1:51820".parse().unwrap()]);
+
+    b.heartbeat(&["127.0.0.1:9", "0.0.0.0:9", "198.51.100.7:0", "198.51.100.7:51820"]).await.unwrap();
+    let moved = pushed(&mut pushes, "its new endpoint", |m| m.generation > map.generation).await;
+    assert_eq!(moved.peers[0].endpoints, ["198.51.100.7:51820".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn who_leaves_is_offline_and_comes_back_as_the_same() {
+    let (_dir, server) = start();
+    let token = server.token("w", 2);
+    let a = Peer::enroll(&server, "a", &token).await;
+    let b = Peer::enroll(&server, "b", &token).await;
+    let mut pushes = a.pushes().await;
+
+    b.leave().await.unwrap();
+    let gone = pushed(&mut pushes, "b has left", |map| map.peers.iter().any(|p| !p.online)).await;
+    assert!(gone.peers[0].endpoints.is_empty());
+
+    b.heartbeat(&["198.51.100.7:51820"]).await.unwrap();
+    let back = pushed(&mut pushes, "b is back", |map| map.generation > gone.generation).await;
+    assert!(back.peers[0].online);
+    assert_eq!(back.peers[0].allowed_ips, gone.peers[0].allowed_ips);
+}
+
+#[tokio::test]
+async fn a_removed_peer_is_unknown_and_its_address_is_free() {
+    let (_dir, server) = start();
+    let token = server.token("w", 3);
+    let a = Peer::enroll(&server, "a", &token).await;
+    let b = Peer::enroll(&server, "b", &token).await;
+    let mut pushes = a.pushes().await;
+
+    let path = format!("/api/v1/peers/{}", b.id());
+    assert_eq!(server.admin("DELETE", &path, None).0, 204);
+    assert_eq!(server.admin("DELETE", &path, None).0, 404);
+    pushed(&mut pushes, "b is removed", |map| map.peers.is_empty()).await;
+    assert_eq!(b.netmap().await, Err(RefusalCode::PeerUnknown));
+    assert_eq!(b.heartbeat(&[]).await, Err(RefusalCode::PeerUnknown));
+    assert_eq!(b.leave().await, Err(RefusalCode::PeerUnknown));
+
+    let c = Peer::enroll(&server, "b", &token).await;
+    assert_eq!(c.grant.address, b.grant.address);
+    assert_ne!(c.id(), b.id());
+}
+
+#[tokio::test]
+async fn workspaces_do_not_see_each_other() {
+    let (_dir, server) = start();
+    let a = Peer::enroll(&server, "a", &server.token("one", 1)).await;
+    let b = Peer::enroll(&server, "a", &server.token("two", 1)).await;
+    assert_ne!(a.grant.workspace, b.grant.workspace);
+    assert_ne!(a.grant.address, b.grant.address);
+    assert!(a.netmap().await.unwrap().peers.is_empty());
+    assert!(b.netmap().await.unwrap().peers.is_empty());
+}
