@@ -1,0 +1,73 @@
+//! The agent's standard streams.
+//!
+//! gVisor writes to a regular file at offsets of its own: two streams sent to one file overwrite each other, and what
+//! was in it before. So an inherited stream that is a regular file gets a pipe, and a thread of ours that appends.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    process::{Command, Stdio},
+    thread::{self, JoinHandle},
+};
+
+/// What the agent's streams are.
+#[derive(Debug)]
+pub struct AgentStdio {
+    stdin: Stdio,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
+}
+
+impl AgentStdio {
+    /// Ours.
+    pub fn inherit() -> Self {
+        Self { stdin: Stdio::inherit(), stdout: None, stderr: None }
+    }
+
+    /// Pipes, terminals or `/dev/null`, not regular files.
+    pub fn new(stdin: impl Into<Stdio>, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
+        Self { stdin: stdin.into(), stdout: Some(stdout.into()), stderr: Some(stderr.into()) }
+    }
+
+    pub(super) fn attach(self, command: &mut Command) -> io::Result<Copies> {
+        let mut copies = Copies::default();
+        command.stdin(self.stdin);
+        command.stdout(self.stdout.map_or_else(|| copies.stream(io::stdout().as_fd()), Ok)?);
+        command.stderr(self.stderr.map_or_else(|| copies.stream(io::stderr().as_fd()), Ok)?);
+        Ok(copies)
+    }
+}
+
+/// Threads that append to regular files what the agent writes.
+#[derive(Debug, Default)]
+pub(super) struct Copies(Vec<JoinHandle<()>>);
+
+impl Copies {
+    fn stream(&mut self, ours: BorrowedFd<'_>) -> io::Result<Stdio> {
+        let mut file = File::from(ours.try_clone_to_owned()?);
+        if !file.metadata()?.is_file() {
+            return Ok(file.into());
+        }
+        let (mut from_agent, to_us) = io::pipe()?;
+        self.0.push(thread::Builder::new().name("agent-output".into()).spawn(move || {
+            if let Err(error) = io::copy(&mut from_agent, &mut file) {
+                tracing::warn!(%error, "the agent's output could not be written any more");
+            }
+        })?);
+        Ok(to_us.into())
+    }
+
+    /// Waits until all output is written. The agent must have ended.
+    pub(super) fn finish(&mut self) {
+        for copy in self.0.drain(..) {
+            drop(copy.join());
+        }
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
