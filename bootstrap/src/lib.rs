@@ -1,6 +1,34 @@
 //! Phase one: everything that must stand before an agent may start, as one ordered list of named steps, each with its
 //! undo.
+//!
+//! ```text
+//! identity ─► netns ─► device ─► policy ─► links ─► resolver ─► peers ─► Ready
+//!    ▲                                                                    │
+//!    └──────────── undone in reverse: on failure, on a signal, at the end ┘
+//! ```
+//!
+//! The policy is attached while the device is still down, so no link of the agent's namespace is ever up without it.
+//! What a `kill -9` of ours leaves behind is found through the state directory ([`StateDir`]) and removed by the next start or by
+//! `lattice doctor --fix`; the pinned policy stays in force until then.
 
+pub mod credentials;
+pub mod failure;
+pub mod identity;
+pub mod node;
 mod ready;
+mod recorder;
+mod resolver;
+pub mod sandbox;
+mod server;
+mod session;
+pub mod state;
+pub mod steps;
+mod sync;
 
+pub use failure::{Failure, Kind};
+pub use lattice_ebpf::AttachMode;
+pub use node::{Node, NodeConfig};
 pub use ready::Ready;
+pub use sandbox::{Sandbox, SandboxConfig, enforcement};
+pub use state::{Role, StateDir, Status};
+pub use steps::{Progress, Steps, Stop};

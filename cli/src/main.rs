@@ -1,2 +1,41 @@
-//! placeholder
-fn main() {}
+//! `lattice`: runs agents in policed sandboxes, joins hosts to the overlay, and administers the control plane.
+//!
+//! Results go to stdout, progress and errors to stderr, an agent's own output through untouched. Exit codes are listed in `docs/cli.md`.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod args;
+mod audit;
+mod doctor;
+mod output;
+mod sandbox;
+mod signals;
+mod status;
+mod token;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command, SandboxCommand};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return output::usage(&error),
+    };
+    output::log(&args.global.log);
+    let result = match args.command {
+        Command::Sandbox(SandboxCommand::Start(start)) => sandbox::start(&args.global, *start),
+        Command::Up(up) => up::run(&args.global, up),
+        Command::Workspace(command) => token::workspace(command),
+        Command::Token(command) => token::token(command),
+        Command::Peer(command) => token::peer(command),
+        Command::Status(command) => status::run(&args.global, &command),
+        Command::Audit(command) => audit::run(&command),
+        Command::Doctor(command) => doctor::run(&args.global, &command),
+    };
+    result.unwrap_or_else(|failure| output::failure(&failure))
+}

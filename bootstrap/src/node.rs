@@ -1,0 +1,110 @@
+//! Phase one of a host (`lattice up`): the same identity and device, in the namespace it is started in, without a policy.
+
+use std::{path::PathBuf, sync::Arc};
+
+use ipnet::IpNet;
+use lattice_overlay::{BackendChoice, Netns};
+use lattice_wire::{PeerName, Token, message::PeerKind};
+use tokio::runtime::Handle;
+
+use crate::{
+    Failure, Progress, StateDir, Status, Steps, Stop,
+    identity::Join,
+    sandbox::{Base, kernel, peers_step},
+    state::Role,
+    steps::nothing,
+};
+
+/// What `lattice up` needs to know.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Name within the workspace.
+    pub name: PeerName,
+    /// The control plane.
+    pub server_url: String,
+    /// Needed only for the first start.
+    pub token: Option<Token>,
+    /// The credentials file.
+    pub credentials: PathBuf,
+    /// Name of the WireGuard link (`wf0`).
+    pub interface: String,
+    /// Which WireGuard.
+    pub backend: BackendChoice,
+    /// UDP port, 0 for any.
+    pub listen_port: u16,
+    /// Bytes of an inner packet.
+    pub mtu: u16,
+}
+
+/// A host on the overlay. Dropping it takes it off.
+pub struct Node {
+    steps: Steps<'static>,
+    status: Status,
+}
+
+impl Node {
+    /// Joins.
+    ///
+    /// # Errors
+    /// The first step that failed; all earlier ones are undone.
+    pub fn start(
+        config: NodeConfig,
+        state: StateDir,
+        runtime: &Handle,
+        progress: &mut dyn Progress,
+        stop: &Stop,
+    ) -> Result<Self, Failure> {
+        let mut steps = Steps::new(progress, stop.clone());
+        let state = Base::state_step(&mut steps, state)?;
+        let here =
+            Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
+        let join = Join {
+            name: config.name.clone(),
+            kind: PeerKind::Node,
+            server_url: config.server_url,
+            token: config.token,
+            credentials: config.credentials,
+            listen_port: config.listen_port,
+        };
+        let base = Base::start(&mut steps, &join, &here, runtime, stop)?;
+        let device =
+            base.device_step(&mut steps, &config.interface, config.backend, config.mtu, &here, &here)?;
+        steps.run("links", || {
+            use lattice_overlay::link;
+            let map = &base.netmap;
+            let name = config.interface.as_str();
+            let links = || -> Result<(), lattice_overlay::link::LinkError> {
+                link::add_address(&here, name, IpNet::V4(map.address))?;
+                link::set_mtu(&here, name, config.mtu)?;
+                link::set_up(&here, name)?;
+                link::add_route(&here, IpNet::V4(map.pool), name, Some(map.address.addr().into()))
+            };
+            links().map_err(|error| kernel("cannot configure the overlay link", &error))?;
+            Ok(((), nothing(), format!("{name} {} route {}", map.address, map.pool)))
+        })?;
+        let status = Status {
+            name: config.name,
+            role: Role::Node,
+            pid: std::process::id(),
+            address: base.netmap.address.addr().to_string(),
+            backend: device.backend().to_string(),
+            enforcement: "none".into(),
+            listen_port: device.listen_port(),
+            audit_file: None,
+            netns: None,
+        };
+        peers_step(&mut steps, base, device, &here, runtime)?;
+        state.publish(&status)?;
+        Ok(Self { steps: steps.finish(), status })
+    }
+
+    /// What `lattice status` shows.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Leaves, and says what could not be undone.
+    pub fn stop(mut self) -> Vec<String> {
+        self.steps.undo()
+    }
+}

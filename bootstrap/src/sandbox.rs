@@ -1,0 +1,355 @@
+//! Phase one of an agent's sandbox.
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+use ipnet::IpNet;
+use lattice_ebpf::{AttachMode, Attached, Enforcer, bpffs};
+use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
+use lattice_policy::{Action, Policy, RuleSpec, parse_rule};
+use lattice_wire::{NetMap, PeerName, Token, message::PeerKind};
+use tokio::runtime::Handle;
+
+use crate::{
+    Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
+    failure::chain,
+    identity::{self, Identity, Join},
+    recorder::Recorder,
+    resolver::{self, Names, Resolver},
+    state::Role,
+    steps::{drops, nothing},
+    sync::{Sync, Tunnel},
+};
+
+/// The agent's WireGuard link.
+const LINK: &str = "wg0";
+
+/// What `lattice sandbox start --mode gvisor` needs to know of phase one.
+#[derive(Debug)]
+pub struct SandboxConfig {
+    /// Name within the workspace.
+    pub name: PeerName,
+    /// The control plane.
+    pub server_url: String,
+    /// Needed only for the first start.
+    pub token: Option<Token>,
+    /// The credentials file.
+    pub credentials: PathBuf,
+    /// What the agent may reach. Nothing else.
+    pub egress: Vec<RuleSpec>,
+    /// Which WireGuard.
+    pub backend: BackendChoice,
+    /// How the policy is attached.
+    pub attach: AttachMode,
+    /// Where flow records go.
+    pub audit_file: PathBuf,
+    /// UDP port of the WireGuard socket, 0 for any.
+    pub listen_port: u16,
+    /// Bytes of an inner packet.
+    pub mtu: u16,
+}
+
+/// A policed network namespace, with everything that keeps it so. Dropping it undoes all of it.
+pub struct Sandbox {
+    steps: Steps<'static>,
+    ready: Ready,
+    status: Status,
+}
+
+impl Sandbox {
+    /// Runs phase one. `runtime` serves the control connection as long as the sandbox lives.
+    ///
+    /// # Errors
+    /// The first step that failed; all earlier ones are undone.
+    pub fn start(
+        config: SandboxConfig,
+        state: StateDir,
+        runtime: &Handle,
+        progress: &mut dyn Progress,
+        stop: &Stop,
+    ) -> Result<Self, Failure> {
+        let mut steps = Steps::new(progress, stop.clone());
+        let state = Base::state_step(&mut steps, state)?;
+        let underlay =
+            Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
+        let join = Join {
+            name: config.name.clone(),
+            kind: PeerKind::Sandbox,
+            server_url: config.server_url,
+            token: config.token,
+            credentials: config.credentials,
+            listen_port: config.listen_port,
+        };
+        let base = Base::start(&mut steps, &join, &underlay, runtime, stop)?;
+        let own = [IpAddr::V4(base.netmap.address.addr()), IpAddr::V6(unrouted_v6(&base.netmap))];
+
+        let inside = steps.run("netns", || {
+            let netns = Netns::create()
+                .map(Arc::new)
+                .map_err(|error| kernel("cannot make a network namespace", &error))?;
+            link::set_up(&netns, "lo")
+                .map_err(|error| kernel("cannot raise the agent's loopback", &error))?;
+            Ok((netns.clone(), drops(netns.clone()), netns.path().display().to_string()))
+        })?;
+        let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &underlay, &inside)?;
+
+        let policy = effective_policy(config.egress, &base.netmap)?;
+        let enforcement = steps.run("policy", || {
+            let dir = state.bpf();
+            let mounted = BpfDir::mount(dir.clone())?;
+            let options = lattice_ebpf::Options { pin_dir: dir, own: own.to_vec(), attach: config.attach };
+            let fail = |error: lattice_ebpf::EbpfError| Failure::new(Kind::Kernel, chain(&error));
+            let mut enforcer = Enforcer::load(&options).map_err(fail)?;
+            enforcer.apply(&policy.compile(), policy.generation).map_err(fail)?;
+            let attached = inside
+                .run(|| enforcer.attach(LINK))
+                .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
+                .map_err(fail)?;
+            let events = enforcer.events().map_err(fail)?;
+            let recorder = Recorder::start(events, policy.clone(), &config.audit_file, config.name.as_str())?;
+            let attached = match attached {
+                Attached::Tcx => "tcx",
+                Attached::Clsact => "clsact",
+            };
+            let enforcement = format!("ebpf/{attached} (kernel)");
+            let detail = format!("{enforcement}, {} rules, default deny", policy.rules().len());
+            let undo = move || {
+                drop(recorder);
+                drop(enforcer);
+                mounted.unmount()
+            };
+            Ok((enforcement, Box::new(undo) as _, detail))
+        })?;
+
+        steps.run("links", || {
+            let links = || -> Result<(), link::LinkError> {
+                for address in own {
+                    link::add_address(&inside, LINK, IpNet::from(address))?;
+                }
+                link::set_mtu(&inside, LINK, config.mtu)?;
+                link::set_up(&inside, LINK)?;
+                // Everything, not only the pool: a packet that has a route meets the policy, is refused with an
+                // answer and is recorded. One without a route fails in silence.
+                link::add_route(&inside, IpNet::V4(ipnet::Ipv4Net::default()), LINK, Some(own[0]))?;
+                link::add_route(&inside, IpNet::V6(ipnet::Ipv6Net::default()), LINK, Some(own[1]))
+            };
+            links().map_err(|error| kernel("cannot configure the agent's link", &error))?;
+            let policed = every_link_is_policed(&inside)?;
+            Ok(((), nothing(), format!("{} mtu {}, policed: {policed}", base.netmap.address, config.mtu)))
+        })?;
+
+        steps.run("resolver", || {
+            let resolver = Resolver::start(&inside, base.names.clone())
+                .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;
+            Ok(((), drops(resolver), "127.0.0.1:53, answers <peer>.lattice".into()))
+        })?;
+
+        let status = Status {
+            name: config.name,
+            role: Role::Sandbox,
+            pid: std::process::id(),
+            address: base.netmap.address.addr().to_string(),
+            backend: device.backend().to_string(),
+            enforcement,
+            listen_port: device.listen_port(),
+            audit_file: Some(config.audit_file),
+            netns: Some(inside.path()),
+        };
+        peers_step(&mut steps, base, device, &underlay, runtime)?;
+        state.publish(&status)?;
+        let ready = Ready::new(inside.path());
+        Ok(Self { steps: steps.finish(), ready, status })
+    }
+
+    /// What phase two needs.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// What `lattice status` shows.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Undoes phase one, and says what could not be undone.
+    pub fn stop(mut self) -> Vec<String> {
+        self.steps.undo()
+    }
+}
+
+/// The steps that sandboxes and nodes share.
+pub(crate) struct Base {
+    identity: Identity,
+    pub(crate) netmap: NetMap,
+    pub(crate) names: Names,
+}
+
+impl Base {
+    /// Takes over what was claimed; its undo gives the name free, last of all.
+    pub(crate) fn state_step(steps: &mut Steps<'_>, state: StateDir) -> Result<Arc<StateDir>, Failure> {
+        let state = Arc::new(state);
+        let kept = state.clone();
+        steps.run("state", move || {
+            let leftovers = kept.has_leftovers();
+            kept.clear()?;
+            let undo = move || {
+                if let Some(state) = Arc::into_inner(kept) {
+                    state.remove();
+                }
+                Ok(())
+            };
+            let detail = if leftovers { "removed what a killed run had left" } else { "claimed" };
+            Ok(((), Box::new(undo) as _, detail.into()))
+        })?;
+        Ok(state)
+    }
+
+    pub(crate) fn start(
+        steps: &mut Steps<'_>,
+        join: &Join,
+        underlay: &Netns,
+        runtime: &Handle,
+        stop: &Stop,
+    ) -> Result<Self, Failure> {
+        let identity = steps.run("identity", || {
+            let endpoints = lattice_overlay::endpoints(underlay, join.listen_port).unwrap_or_default();
+            let identity = runtime.block_on(stop.or(identity::establish(join, endpoints)))?;
+            let how = if identity.resumed { "resumed" } else { "enrolled" };
+            let detail = format!("{how} as {} {}", identity.credentials.peer, identity.netmap.address);
+            Ok((identity, nothing(), detail))
+        })?;
+        let names = Names::default();
+        let netmap = identity.netmap.clone();
+        resolver::update(&names, &netmap);
+        Ok(Self { identity, netmap, names })
+    }
+
+    pub(crate) fn device_step(
+        &self,
+        steps: &mut Steps<'_>,
+        name: &str,
+        backend: BackendChoice,
+        mtu: u16,
+        underlay: &Arc<Netns>,
+        inside: &Arc<Netns>,
+    ) -> Result<Arc<dyn Device>, Failure> {
+        let credentials = &self.identity.credentials;
+        steps.run("device", || {
+            let config = DeviceConfig {
+                name: name.to_owned(),
+                private_key: credentials.wireguard_private_key.clone(),
+                listen_port: credentials.listen_port,
+                mtu,
+                underlay: underlay.clone(),
+                inside: inside.clone(),
+            };
+            let device: Arc<dyn Device> = lattice_overlay::create(config, backend)
+                .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?
+                .into();
+            let detail = format!("{name} {} udp {}", device.backend(), device.listen_port());
+            Ok((device.clone(), drops(device), detail))
+        })
+    }
+}
+
+/// Starts to follow the network map: the last step, after which packets flow.
+pub(crate) fn peers_step(
+    steps: &mut Steps<'_>,
+    base: Base,
+    device: Arc<dyn Device>,
+    underlay: &Arc<Netns>,
+    runtime: &Handle,
+) -> Result<(), Failure> {
+    steps.run("peers", || {
+        let Identity { credentials, client, .. } = base.identity;
+        let detail = format!("{} peers, map generation {}", base.netmap.peers.len(), base.netmap.generation);
+        let (underlay, names, map) = (underlay.clone(), base.names, base.netmap);
+        let sync =
+            runtime.block_on(Sync::start(Tunnel { client, credentials, device, underlay, names, map }))?;
+        tracing::info!("Node started, heartbeat every 30s");
+        let runtime = runtime.clone();
+        let undo = move || {
+            runtime.block_on(sync.end());
+            Ok(())
+        };
+        Ok(((), Box::new(undo) as _, detail))
+    })
+}
+
+pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
+    let reason = chain(error);
+    let (kind, remedy) = if reason.contains("Operation not permitted") || reason.contains("EPERM") {
+        (Kind::Privilege, "; run as root")
+    } else {
+        (Kind::Kernel, "")
+    };
+    Failure::new(kind, format!("{what}: {reason}{remedy}"))
+}
+
+/// What this host can enforce a policy with, in words; for `lattice doctor`.
+///
+/// # Errors
+/// What is missing, and the remedy.
+pub fn enforcement() -> Result<String, Failure> {
+    match lattice_ebpf::probe() {
+        Ok(support) if support.tcx => Ok("tcx".into()),
+        Ok(_) => Ok("clsact (a kernel from 6.6 on has tcx)".into()),
+        Err(error) => Err(Failure::new(Kind::Kernel, chain(&error))),
+    }
+}
+
+/// The sandbox's own flags. The control plane's policy will narrow them; it has none yet.
+fn effective_policy(egress: Vec<RuleSpec>, map: &NetMap) -> Result<Policy, Failure> {
+    let echo = parse_rule(&format!("icmp:{}", map.pool))
+        .map_err(|error| Failure::new(Kind::Internal, chain(&error)))?;
+    let policy = egress.into_iter().fold(Policy::new(1), |policy, rule| policy.egress(Action::Allow, rule));
+    Ok(policy.ingress(Action::Allow, echo))
+}
+
+/// An IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in the overlay's IPv4 address. Nothing
+/// routes to it; it exists so that IPv6 packets of the agent have a source, leave, and are refused and recorded.
+fn unrouted_v6(map: &NetMap) -> std::net::Ipv6Addr {
+    let mut prefix = [0u8; 6];
+    prefix[0] = 0xfd;
+    for (index, byte) in map.workspace.as_str().bytes().enumerate() {
+        let slot = 1 + index % 5;
+        prefix[slot] = prefix[slot].wrapping_mul(31).wrapping_add(byte);
+    }
+    let mut octets = [0u8; 16];
+    octets[..6].copy_from_slice(&prefix);
+    octets[12..].copy_from_slice(&map.address.addr().octets());
+    octets.into()
+}
+
+/// Refuses to go on when the namespace holds a link besides loopback and the policed one.
+fn every_link_is_policed(inside: &Netns) -> Result<String, Failure> {
+    let links = link::links(inside).map_err(|error| kernel("cannot list the agent's links", &error))?;
+    match links.iter().find(|link| link.name != "lo" && link.name != LINK) {
+        Some(link) => {
+            let text = format!("the agent's namespace holds {:?}, which no policy covers", link.name);
+            Err(Failure::new(Kind::Internal, text))
+        }
+        None => Ok(LINK.into()),
+    }
+}
+
+/// A mounted bpf file system, unmounted on every way out.
+struct BpfDir(Option<PathBuf>);
+
+impl BpfDir {
+    fn mount(dir: PathBuf) -> Result<Self, Failure> {
+        bpffs::mount(&dir).map_err(|error| kernel("cannot mount the policy's bpf file system", &error))?;
+        Ok(Self(Some(dir)))
+    }
+
+    fn unmount(mut self) -> Result<(), String> {
+        self.0.take().map_or(Ok(()), |dir| bpffs::unmount(&dir).map_err(|error| chain(&error)))
+    }
+}
+
+impl Drop for BpfDir {
+    fn drop(&mut self) {
+        if let Some(dir) = self.0.take() {
+            let _ = bpffs::unmount(&dir);
+        }
+    }
+}

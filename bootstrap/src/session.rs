@@ -1,0 +1,107 @@
+//! A connection to NATS as one user, and typed requests over it.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
+use lattice_wire::message::{MAX_MESSAGE, Refusal, RefusalCode, Reply};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Failure, Kind, failure::chain};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who connects: a JWT, the key that it names, and the inbox that it allows.
+pub(crate) struct User<'a> {
+    pub(crate) jwt: &'a str,
+    pub(crate) seed: &'a str,
+    pub(crate) inbox: &'a str,
+}
+
+/// Connects. Later losses are repaired by the client itself, with backoff up to 2 s, for ever.
+pub(crate) async fn connect(nats_url: &str, user: User<'_>, name: &str) -> Result<Client, Failure> {
+    let key = nkeys::KeyPair::from_seed(user.seed).map_err(|_| {
+        Failure::new(
+            Kind::Credentials,
+            "the stored NATS seed is no nkey: delete the credentials file to enrol anew",
+        )
+    })?;
+    let key = Arc::new(key);
+    let options = ConnectOptions::with_jwt(user.jwt.to_owned(), move |nonce| {
+        let key = key.clone();
+        async move { key.sign(&nonce).map_err(AuthError::new) }
+    })
+    .name(name)
+    .custom_inbox_prefix(user.inbox)
+    .connection_timeout(CONNECT_TIMEOUT)
+    .request_timeout(Some(REQUEST_TIMEOUT))
+    // The first attempt waits too.
+    .reconnect_delay_callback(|attempt| match attempt {
+        0 | 1 => Duration::ZERO,
+        later => Duration::from_millis(50 << later.min(6)).min(Duration::from_secs(2)),
+    })
+    .event_callback(|event| async move {
+        match event {
+            Event::Connected => tracing::debug!("NATS connected"),
+            Event::Disconnected => tracing::info!("NATS is away; the policy and the tunnel stay as they are"),
+            other => tracing::debug!(event = %other, "NATS"),
+        }
+    });
+    options.connect(nats_url).await.map_err(|error| match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => Failure::new(
+            Kind::Credentials,
+            format!("NATS at {nats_url} refuses these credentials: the peer was removed or the server is another one; delete the credentials file and enrol with a new token"),
+        ),
+        _ => Failure::new(
+            Kind::Server,
+            format!("cannot reach NATS at {nats_url}: {}; is it running and not firewalled?", chain(&error)),
+        ),
+    })
+}
+
+/// One request and its reply.
+pub(crate) async fn request<T: DeserializeOwned>(
+    client: &Client,
+    subject: String,
+    body: &(impl Serialize + Sync),
+) -> Result<T, Failure> {
+    let payload = serde_json::to_vec(body).map_err(|error| Failure::new(Kind::Internal, error))?;
+    let message = client.request(subject.clone(), payload.into()).await.map_err(|error| {
+        let text = match error.kind() {
+            RequestErrorKind::NoResponders => {
+                format!("latticed does not listen on {subject}: NATS runs, latticed does not")
+            }
+            RequestErrorKind::TimedOut => {
+                format!("latticed did not answer {subject} within {} s", REQUEST_TIMEOUT.as_secs())
+            }
+            _ => format!("request {subject} failed: {}", chain(&error)),
+        };
+        Failure::new(Kind::Server, text)
+    })?;
+    match parse(&message.payload)? {
+        Reply::Ok(value) => Ok(value),
+        Reply::Error(refusal) => Err(refused(refusal)),
+    }
+}
+
+/// Reads a message of bounded size.
+pub(crate) fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Failure> {
+    if payload.len() > MAX_MESSAGE {
+        return Err(Failure::new(Kind::Server, format!("a message of {} bytes is too large", payload.len())));
+    }
+    serde_json::from_slice(payload).map_err(|error| {
+        Failure::new(Kind::Server, format!("latticed sent something that cannot be read: {error}"))
+    })
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    use RefusalCode as Code;
+    let kind = match refusal.code {
+        Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed | Code::TokenRevoked => Kind::Token,
+        Code::NameTaken => Kind::Taken,
+        Code::PeerUnknown => Kind::Credentials,
+        Code::RateLimited | Code::PoolExhausted => Kind::Server,
+        Code::ProofInvalid | Code::Malformed | Code::Internal | Code::Unknown => Kind::Internal,
+    };
+    Failure::new(kind, refusal.message)
+}

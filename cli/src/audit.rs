@@ -1,0 +1,94 @@
+//! `lattice audit`: what was allowed and what was denied.
+
+use std::{collections::VecDeque, path::Path, process::ExitCode};
+
+use lattice_audit::Entry;
+use lattice_bootstrap::{Failure, Kind, failure::chain};
+use lattice_policy::Action;
+
+use crate::{
+    args::{AuditCommand, Format},
+    output,
+};
+
+pub(crate) fn run(command: &AuditCommand) -> Result<ExitCode, Failure> {
+    match command {
+        AuditCommand::Tail { name, file, lines, denied, output } => {
+            let path = match (file, name) {
+                (Some(file), _) => file.clone(),
+                (None, Some(name)) => lattice_audit::default_path(&crate::sandbox::peer_name(name)?),
+                (None, None) => return Err(Failure::new(Kind::Usage, "give --name or --file")),
+            };
+            tail(&path, *lines, *denied, *output)
+        }
+        AuditCommand::Verify { file } => {
+            let summary = lattice_audit::verify(file).map_err(|error| {
+                Failure::new(Kind::Input, format!("{}: {}", file.display(), chain(&error)))
+            })?;
+            output::print(&format!(
+                "{}: the chain holds: {} records ({} allowed, {} denied), {} runs, {} gaps",
+                file.display(),
+                summary.records,
+                summary.allowed,
+                summary.denied,
+                summary.epochs,
+                summary.gaps
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn tail(path: &Path, lines: usize, denied: bool, format: Format) -> Result<ExitCode, Failure> {
+    let fail = |error: &dyn std::error::Error| {
+        Failure::new(Kind::Input, format!("{}: {}", path.display(), chain(error)))
+    };
+    let mut last = VecDeque::new();
+    for entry in lattice_audit::read(path).map_err(|error| fail(&error))? {
+        let entry = entry.map_err(|error| fail(&error))?;
+        if denied && matches!(&entry, Entry::Flow(flow) if flow.action == Action::Allow) {
+            continue;
+        }
+        last.push_back(entry);
+        if last.len() > lines {
+            last.pop_front();
+        }
+    }
+    if format == Format::Json {
+        for entry in &last {
+            let text = match entry {
+                Entry::Flow(flow) => serde_json::to_string(flow),
+                Entry::Gap(gap) => serde_json::to_string(gap),
+            };
+            output::print(&text.map_err(|error| fail(&error))?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let row = |entry: &Entry| match entry {
+        Entry::Flow(flow) => vec![
+            flow.timestamp.to_string(),
+            word(&flow.action),
+            word(&flow.direction),
+            flow.proto.clone(),
+            flow.src_ip.to_string(),
+            match flow.dst_port {
+                0 => flow.dst_ip.to_string(),
+                port => std::net::SocketAddr::new(flow.dst_ip, port).to_string(),
+            },
+            flow.rule.clone().unwrap_or_else(|| word(&flow.reason)),
+        ],
+        Entry::Gap(gap) => {
+            vec![gap.timestamp.to_string(), format!("GAP: {} records lost: {}", gap.lost, gap.why)]
+        }
+    };
+    output::table(
+        &["TIME", "VERDICT", "DIRECTION", "PROTO", "FROM", "TO", "RULE OR REASON"],
+        &last.iter().map(row).collect::<Vec<_>>(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The word that the record itself uses.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
