@@ -1,1 +1,23 @@
-//! placeholder
+//! A small network for end-to-end tests: a control plane, hosts, and the commands that run on them.
+//!
+//! ```text
+//!            hub 192.168.50.1  latticed, nats-server
+//!             │ bridge
+//!      ┌──────┴──────┐
+//!   .2 host       .3 host      lattice up, lattice sandbox start
+//! ```
+//!
+//! Every namespace is anonymous and every file lies in one temporary directory, so labs run side by side and a killed
+//! test leaves nothing: its processes die with it (PDEATHSIG) and the namespaces with them.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod lab;
+pub mod process;
+pub mod remains;
+pub mod tools;
+
+pub use agent::Attempt;
+pub use lab::{Host, Lab};
+pub use process::{Output, Process};

@@ -1,0 +1,56 @@
+# make demo   set everything up, build, and show the main job
+# make test   set everything up, build, and pass every test
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+TOOLS  := $(CURDIR)/target/tools
+ROOTFS := $(CURDIR)/target/rootfs
+# The newest runsc that setup could get; the one on PATH otherwise.
+export LATTICE_RUNSC = $(wildcard $(TOOLS)/runsc/runsc)
+export LATTICE_ROOTFS = $(ROOTFS)
+
+.PHONY: help demo test lint setup build rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: setup rootfs
+	cargo build --release --bin lattice --bin latticed --bin lattice-demo
+	$(MAKE) --no-print-directory run-demo
+
+.PHONY: run-demo
+run-demo:
+	@target/release/lattice-demo
+
+test: setup rootfs
+	$(MAKE) --no-print-directory run-test
+
+.PHONY: run-test
+run-test:
+	cargo build --workspace --bins
+	tests/run
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny check bans licenses sources
+
+# Installs what is missing: Debian packages, and the newer runsc of bookworm-backports beside the system's own.
+setup:
+	@tests/setup $(TOOLS)
+
+rootfs: setup
+	@rootfs/build $(ROOTFS)
+
+e2e-build-gvisor-rootfs: rootfs
+
+# Where the documented Kubernetes manifests look for it.
+e2e-import-gvisor-rootfs: rootfs
+	mkdir -p /opt/lattice/agent-rootfs
+	cp -a $(ROOTFS)/. /opt/lattice/agent-rootfs/
+
+clean:
+	cargo clean

@@ -1,0 +1,229 @@
+//! A control plane and hosts in namespaces of their own.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use lattice_overlay::Netns;
+use tempfile::TempDir;
+
+use crate::{
+    process::{Output, Process, command},
+    tools,
+};
+
+const START: Duration = Duration::from_secs(20);
+const COMMAND: Duration = Duration::from_secs(30);
+
+/// One host of a lab.
+pub struct Host {
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its underlay address.
+    pub address: Ipv4Addr,
+    /// Its own `/etc/lattice` and `/run/lattice`.
+    pub dir: PathBuf,
+}
+
+/// A hub with a control plane, and hosts around it.
+pub struct Lab {
+    /// Everything that the lab writes.
+    pub dir: TempDir,
+    hub: Netns,
+    hosts: u8,
+    latticed: Option<Process>,
+}
+
+impl Lab {
+    /// A hub with a bridge, without a control plane.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn bare() -> Self {
+        let dir = tempfile::Builder::new().prefix("lattice-lab-").tempdir().expect("a temporary directory");
+        let hub = Netns::create().expect("a network namespace: run as root");
+        ip(&hub, "link set lo up");
+        ip(&hub, "link add br0 type bridge");
+        ip(&hub, "addr add 192.168.50.1/24 dev br0");
+        ip(&hub, "link set br0 up");
+        Self { dir, hub, hosts: 1, latticed: None }
+    }
+
+    /// A hub with a running control plane and a workspace named `demo`.
+    pub fn start() -> Self {
+        let mut lab = Self::bare();
+        lab.start_latticed();
+        lab.admin(&["workspace", "create", "demo"]);
+        lab
+    }
+
+    /// Starts latticed, or starts it again.
+    pub fn start_latticed(&mut self) {
+        let mut latticed = command(&self.hub.path(), &tools::built("latticed"));
+        latticed.arg("--data-dir").arg(self.data_dir());
+        let mut process = Process::spawn(latticed, "latticed", self.dir.path());
+        wait_until(START, "latticed to be healthy", || {
+            let alive = process.output();
+            let mut curl = command(&self.hub.path(), Path::new("curl"));
+            let ok =
+                curl.args(["-sf", "-m", "2", "-o", "/dev/null", "http://127.0.0.1:8080/healthz"]).status();
+            assert!(!alive.1.contains("error:"), "latticed failed: {}", alive.1);
+            ok.is_ok_and(|status| status.success())
+        });
+        process.name = "latticed".into();
+        self.latticed = Some(process);
+    }
+
+    /// The running latticed.
+    ///
+    /// # Panics
+    /// When none runs.
+    pub fn latticed(&self) -> &Process {
+        self.latticed.as_ref().expect("latticed runs")
+    }
+
+    /// Takes the control plane away; it dies when the result is dropped.
+    pub fn take_latticed(&mut self) -> Option<Process> {
+        self.latticed.take()
+    }
+
+    /// latticed's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("latticed")
+    }
+
+    /// The control plane as the hosts see it.
+    pub fn server_url(&self) -> &'static str {
+        "http://192.168.50.1:8080"
+    }
+
+    /// Adds a host.
+    pub fn host(&mut self) -> Host {
+        self.hosts += 1;
+        let number = self.hosts;
+        let netns = Netns::create().expect("a network namespace");
+        let address = Ipv4Addr::new(192, 168, 50, number);
+        ip(
+            &self.hub,
+            &format!("link add port{number} type veth peer name eth0 netns {}", netns.path().display()),
+        );
+        ip(&self.hub, &format!("link set port{number} master br0 up"));
+        ip(&netns, "link set lo up");
+        ip(&netns, &format!("addr add {address}/24 dev eth0"));
+        ip(&netns, "link set eth0 up");
+        let dir = self.dir.path().join(format!("host{number}"));
+        fs::create_dir(&dir).expect("a directory");
+        Host { netns, address, dir }
+    }
+
+    /// Runs an administration command beside latticed and returns its stdout.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn admin(&self, args: &[&str]) -> String {
+        let mut lattice = command(&self.hub.path(), &tools::built("lattice"));
+        lattice.args(args).arg("--admin-token-file").arg(self.data_dir().join("admin-token"));
+        let out = Process::spawn(lattice, "admin", self.dir.path()).finish(COMMAND);
+        assert_eq!(out.code, 0, "lattice {args:?}: {}", out.stderr);
+        out.stdout.trim().to_owned()
+    }
+
+    /// A new one-time token of the workspace `demo`, in a file.
+    pub fn token_file(&self, host: &Host) -> PathBuf {
+        let path = host.dir.join("token");
+        fs::write(&path, self.admin(&["token", "create", "--workspace", "demo"])).expect("the token's file");
+        path
+    }
+
+    /// `lattice` on a host, with the host's own directories.
+    pub fn lattice(&self, host: &Host) -> Command {
+        let mut lattice = command(&host.netns.path(), &tools::built("lattice"));
+        lattice
+            .env("LATTICE_CONFIG_DIR", host.dir.join("etc"))
+            .env("LATTICE_STATE_DIR", host.dir.join("run"));
+        lattice.env("LATTICE_SERVER_URL", self.server_url()).env_remove("LATTICE_TOKEN");
+        lattice
+    }
+
+    /// Runs `lattice` with `args` on a host to its end.
+    pub fn run(&self, host: &Host, args: &[&str]) -> Output {
+        let mut lattice = self.lattice(host);
+        lattice.args(args);
+        Process::spawn(lattice, "lattice", self.dir.path()).finish(COMMAND)
+    }
+
+    /// Runs any program on a host to its end.
+    pub fn on(&self, host: &Host, program: &str, args: &[&str]) -> Output {
+        let mut any = command(&host.netns.path(), Path::new(program));
+        any.args(args);
+        Process::spawn(any, program, self.dir.path()).finish(COMMAND)
+    }
+
+    /// Joins a host with `lattice up`; returns the running process and the host's overlay address.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub fn up(&self, host: &Host, name: &str) -> (Process, Ipv4Addr) {
+        let mut lattice = self.lattice(host);
+        lattice.args(["up", "--name", name]);
+        if !host.dir.join("etc/node-credentials.json").exists() {
+            lattice.arg("--token-file").arg(self.token_file(host));
+        }
+        let mut process = Process::spawn(lattice, name, self.dir.path());
+        process.wait_for("overlay IP=", START);
+        let address = overlay_ip(&process.output().1);
+        (process, address)
+    }
+
+    /// Serves HTTP with `python3 -m http.server` on every address of a host.
+    pub fn serve_http(&self, host: &Host, port: u16) -> Process {
+        let root = host.dir.join("www");
+        let _ = fs::create_dir(&root);
+        fs::write(root.join("index.html"), "hello from the tool\n").expect("the page");
+        let mut server = command(&host.netns.path(), Path::new("python3"));
+        server.args(["-m", "http.server", "--bind", "0.0.0.0", &port.to_string(), "--directory"]).arg(&root);
+        let process = Process::spawn(server, "http", self.dir.path());
+        wait_until(START, "the HTTP service", || {
+            host.netns
+                .run(|| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())
+                .unwrap_or(false)
+        });
+        process
+    }
+}
+
+/// The address behind `overlay IP=`.
+///
+/// # Panics
+/// When there is none.
+pub fn overlay_ip(text: &str) -> Ipv4Addr {
+    let (_, rest) = text.split_once("overlay IP=").expect("a ready line");
+    rest.split_whitespace().next().and_then(|ip| ip.parse().ok()).expect("an address")
+}
+
+/// Waits until `done`.
+///
+/// # Panics
+/// When `limit` passes first.
+pub fn wait_until(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + limit;
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "waited {limit:?} for {what} in vain");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn ip(netns: &Netns, args: &str) {
+    let mut ip = command(&netns.path(), Path::new("ip"));
+    let out = ip
+        .args(args.split_whitespace())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .expect("iproute2");
+    assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
+}

@@ -1,0 +1,155 @@
+//! Signals, kills and outages at every phase: no packet leaves unpoliced, nothing stays.
+
+use std::{fs, time::Duration};
+
+use lattice_tests::{Host, Lab, Process, agent, remains};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const STEPS: [&str; 8] = ["state", "identity", "netns", "device", "policy", "links", "resolver", "peers"];
+/// Phase one was interrupted; the agent was ended by SIGTERM; by SIGINT.
+const INTERRUPTED: [i32; 3] = [75, 143, 130];
+
+fn sleeper(lab: &Lab, host: &Host, name: &str) -> Process {
+    let mut command = agent::start(lab, host, name, &[]);
+    command.args(["--agent-binary", "/bin/sleep", "--", "60"]);
+    Process::spawn(command, name, lab.dir.path())
+}
+
+#[test]
+fn a_signal_at_any_phase_undoes_everything() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    for (step, signal) in
+        STEPS.iter().chain(["ready", "agent"].iter()).zip([Signal::SIGTERM, Signal::SIGINT].iter().cycle())
+    {
+        let mut process = sleeper(&lab, &host, "a");
+        process.wait_for(&format!("] {step} "), LIMIT);
+        process.signal(*signal);
+        let out = process.finish(LIMIT);
+        assert!(INTERRUPTED.contains(&out.code), "{signal} after {step}: {} {}", out.code, out.stderr);
+        remains::assert_none(&host);
+    }
+}
+
+#[test]
+fn a_kill_at_any_phase_leaves_no_process_and_the_next_start_removes_the_rest() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    for step in STEPS.iter().chain(["ready", "agent"].iter()) {
+        let mut process = sleeper(&lab, &host, "a");
+        process.wait_for(&format!("] {step} "), LIMIT);
+        process.signal(Signal::SIGKILL);
+        let out = process.finish(LIMIT);
+        assert_eq!(out.code, 137, "after {step}: {}", out.stderr);
+        let needle = host.dir.join("run").display().to_string();
+        lattice_tests::lab::wait_until(Duration::from_secs(5), "its processes to be gone", || {
+            remains::processes(&needle).is_empty()
+        });
+    }
+    // The last one had an agent: its pins are there until somebody removes them.
+    assert!(!remains::of(&host).is_empty(), "a killed run leaves its pinned policy");
+    let status = lab.run(&host, &["status"]);
+    assert!(status.stdout.contains("dead: lattice doctor --fix"), "{}", status.stdout);
+    let fixed = lab.run(&host, &["doctor", "--fix"]);
+    assert!(fixed.stdout.contains("removed: a"), "{}{}", fixed.stdout, fixed.stderr);
+    remains::assert_none(&host);
+
+    let mut process = sleeper(&lab, &host, "a");
+    process.wait_for("] agent ", LIMIT);
+    process.signal(Signal::SIGKILL);
+    process.finish(LIMIT);
+    let mut next = sleeper(&lab, &host, "a");
+    next.wait_for("removed what a killed run had left", LIMIT);
+    next.wait_for("] agent ", LIMIT);
+    next.signal(Signal::SIGTERM);
+    next.finish(LIMIT);
+    remains::assert_none(&host);
+}
+
+#[test]
+fn a_killed_runsc_ends_the_sandbox() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    let mut process = sleeper(&lab, &host, "a");
+    process.wait_for("] agent ", LIMIT);
+    let children = children(process.pid());
+    assert!(!children.is_empty(), "lattice has a runsc");
+    for child in children {
+        kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+    }
+    let out = process.finish(LIMIT);
+    assert_ne!(out.code, 0, "{}", out.stderr);
+    remains::assert_none(&host);
+}
+
+/// Direct children, by the parent that the kernel names.
+fn children(parent: u32) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if after.split_whitespace().nth(1) == Some(parent.to_string().as_str()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+#[test]
+fn without_its_control_plane_a_sandbox_keeps_its_tunnel_and_its_policy() {
+    let mut lab = Lab::start();
+    let (tool, runner) = (lab.host(), lab.host());
+    let (_node, tool_ip) = lab.up(&tool, "tool");
+    let _service = lab.serve_http(&tool, 8080);
+    let _closed = lab.serve_http(&tool, 9090);
+    let probes = [
+        format!("http:{tool_ip}:8080"),
+        "sleep:4".into(),
+        format!("http:{tool_ip}:8080"),
+        format!("tcp:{tool_ip}:9090"),
+    ];
+    let mut command = agent::start(&lab, &runner, "a", &[&format!("{tool_ip}/32:8080")]);
+    command.args(["--agent-binary", "/usr/local/bin/demo-agent", "--"]).args(&probes);
+    let mut process = Process::spawn(command, "a", lab.dir.path());
+    process.wait_for("http:", LIMIT);
+    // SIGKILL: nats-server goes with latticed.
+    drop(lab.take_latticed());
+    let out = process.finish(LIMIT);
+    let attempts = agent::attempts(&out.stdout);
+    let results: Vec<&str> = attempts.iter().map(|a| a.result.as_str()).collect();
+    assert_eq!(results, ["ok", "ok", "ok", "ECONNREFUSED"], "{}", out.stderr);
+    remains::assert_none(&runner);
+
+    // It comes back, and the peer resumes.
+    lab.start_latticed();
+    let mut again = agent::start(&lab, &runner, "a", &[&format!("{tool_ip}/32:8080")]);
+    again.args(["--agent-binary", "/usr/local/bin/demo-agent", "--", &probes[0]]);
+    let out = Process::spawn(again, "a", lab.dir.path()).finish(LIMIT);
+    assert_eq!(agent::attempts(&out.stdout)[0].result, "ok", "{}", out.stderr);
+}
+
+#[test]
+fn two_sandboxes_on_one_host_keep_apart() {
+    let mut lab = Lab::start();
+    let mut hosts = [lab.host(), lab.host()];
+    // One host, two configurations: the second moves into the first one's namespace.
+    let shared = lattice_overlay::Netns::open(&hosts[0].netns.path()).unwrap();
+    hosts[1].netns = shared;
+    let mut running: Vec<Process> =
+        hosts.iter().zip(["a", "b"]).map(|(host, name)| sleeper(&lab, host, name)).collect();
+    for process in &mut running {
+        process.wait_for("] agent ", LIMIT);
+    }
+    for process in running {
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.finish(LIMIT).code, 143);
+    }
+    for host in &hosts {
+        remains::assert_none(host);
+    }
+}
