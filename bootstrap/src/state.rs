@@ -228,7 +228,9 @@ mod tests {
         let second = StateDir::claim(root.path(), Role::Sandbox, &name).unwrap_err();
         assert_eq!(second.kind, Kind::Taken);
         StateDir::claim(root.path(), Role::Node, &name).unwrap();
-        assert!(list(root.path())[0].3, "alive");
+        let alive = |role| list(root.path()).into_iter().any(|(of, _, _, alive)| of == role && alive);
+        assert!(alive(Role::Sandbox));
+        assert!(!alive(Role::Node), "it was dropped at once");
         first.remove();
         StateDir::claim(root.path(), Role::Sandbox, &name).unwrap();
     }

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
-        address::{AddressAttribute, AddressFlags, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
         link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
         route::{RouteMessage, RouteScope},
     },
@@ -159,7 +159,12 @@ pub fn set_mtu(netns: &Netns, name: &str, mtu: u16) -> Result<(), LinkError> {
 pub fn add_address(netns: &Netns, name: &str, address: IpNet) -> Result<(), LinkError> {
     run(netns, async |handle| {
         let index = index_of(&handle, name).await?;
-        let request = handle.address().add(index, address.addr(), address.prefix_len());
+        let mut request = handle.address().add(index, address.addr(), address.prefix_len());
+        // Duplicate address detection would leave an IPv6 address unusable for a moment, on a link where nobody can
+        // have the same one: a route could not name it as its source yet.
+        if let IpNet::V6(_) = address {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
         request.execute().await.map_err(failed(format!("add {address} to {name}")))
     })
 }

@@ -52,6 +52,15 @@ fn addresses_and_routes_take_effect() {
 }
 
 #[test]
+fn a_route_can_name_a_new_ipv6_address_at_once() {
+    let (a, b) = pair();
+    set_up(&b, "eth0").unwrap();
+    add_address(&a, "eth0", "2001:db8::1/128".parse().unwrap()).unwrap();
+    set_up(&a, "eth0").unwrap();
+    add_route(&a, "::/0".parse().unwrap(), "eth0", Some("2001:db8::1".parse().unwrap())).unwrap();
+}
+
+#[test]
 fn a_link_moves_under_a_new_name_even_where_its_old_one_is_taken() {
     let (a, b) = pair();
     set_up(&a, "eth0").unwrap();
