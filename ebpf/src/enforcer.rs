@@ -34,7 +34,6 @@ mod verdicts;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.bpf.o"));
 
-const PROGRAMS: [&str; 4] = ["egress_l2", "egress_l3", "ingress_l2", "ingress_l3"];
 const MAPS: [&str; 9] =
     ["CONFIG", "POLICY", "PORTS", "OWN", "FLOWS", "DENIED", "FRAGMENTS", "STATS", "EVENTS"];
 
@@ -53,8 +52,13 @@ pub struct Options {
 }
 
 /// A loaded policy program. Dropping it ends nothing: policy and links stay until the pins go.
+///
+/// A program that is not loaded yet names its maps by descriptor *number*. So no descriptor of a map is closed as long
+/// as `ebpf` lives: the maps taken out of it are kept here, and what is given away is opened anew from its pin.
 pub struct Enforcer {
     ebpf: Ebpf,
+    _own: HashMap<MapData, OwnKey, u8>,
+    events_taken: bool,
     config: Array<MapData, u64>,
     policy: ArrayOfMaps<MapData, PrefixTrie>,
     ports: ArrayOfMaps<MapData, PortTrie>,
@@ -69,7 +73,7 @@ type PrefixTrie = LpmTrie<MapData, PrefixKey, PrefixValue>;
 type PortTrie = LpmTrie<MapData, PortKey, PortValue>;
 
 impl Enforcer {
-    /// Loads the programs and pins their maps. Everything is denied until a policy is applied; a policy that is already
+    /// Makes and pins the maps of the programs, which are loaded when a link needs them. Everything is denied until a policy is applied; a policy that is already
     /// pinned below `pin_dir` stays in force, and is taken over.
     ///
     /// # Errors
@@ -83,13 +87,11 @@ impl Enforcer {
         let pins = options.pin_dir.join(format!("abi{}", abi::VERSION));
         let lock = open_pins(&options.pin_dir, &pins)?;
         let mut ebpf = load_object(&pins)?;
-        for name in PROGRAMS {
-            let program = program(&mut ebpf, name)?;
-            program.load().map_err(|e| refused(name, e))?;
-        }
         let mut own = take(&mut ebpf, "OWN")?;
         set_own(&mut own, &options.own)?;
         Ok(Self {
+            _own: own,
+            events_taken: false,
             config: take(&mut ebpf, "CONFIG")?,
             policy: take(&mut ebpf, "POLICY")?,
             ports: take(&mut ebpf, "PORTS")?,
@@ -109,12 +111,16 @@ impl Enforcer {
     pub fn apply(&mut self, table: &Table, generation: u32) -> Result<(), EbpfError> {
         let tries = Tries::from(table);
         let policy: PrefixTrie = filled("POLICY", &tries.prefixes)?;
-        let ports: PortTrie = filled("PORTS", &tries.ports)?;
         let old = self.config.get(&0, 0).map_err(EbpfError::map("read", "CONFIG"))?;
         let epoch = next_epoch(old);
         let slot = epoch % abi::SLOTS;
         self.policy.set(slot, &policy, 0).map_err(EbpfError::map("set a slot", "POLICY"))?;
-        self.ports.set(slot, &ports, 0).map_err(EbpfError::map("set a slot", "PORTS"))?;
+        // Each write of a slot waits until no packet is being judged any more. Without ranges that spill over, nothing
+        // points into PORTS.
+        if !tries.ports.is_empty() {
+            let ports: PortTrie = filled("PORTS", &tries.ports)?;
+            self.ports.set(slot, &ports, 0).map_err(EbpfError::map("set a slot", "PORTS"))?;
+        }
         let word = u64::from(epoch) << 32 | u64::from(generation);
         self.config.set(0, word, 0).map_err(EbpfError::map("write", "CONFIG"))
     }
@@ -133,8 +139,13 @@ impl Enforcer {
     /// # Errors
     /// When it was taken before.
     pub fn events(&mut self) -> Result<Events, EbpfError> {
-        let map = self.ebpf.take_map("EVENTS").ok_or(EbpfError::EventsTaken)?;
-        let ring = RingBuf::try_from(map).map_err(EbpfError::map("open the ring", "EVENTS"))?;
+        if self.events_taken {
+            return Err(EbpfError::EventsTaken);
+        }
+        let fail = EbpfError::map("open the ring", "EVENTS");
+        let pin = MapData::from_pin(self.pins.join("EVENTS"));
+        let ring = pin.and_then(|map| RingBuf::try_from(Map::RingBuf(map))).map_err(fail)?;
+        self.events_taken = true;
         Ok(Events(ring))
     }
 
@@ -166,13 +177,18 @@ impl std::fmt::Debug for Enforcer {
     }
 }
 
-/// The program called `name`, loaded or not.
+/// The program called `name`, loaded at its first use: the verifier takes some 15 ms for each, and a sandbox whose links
+/// are all of one kind needs half of them.
 pub(crate) fn program<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, EbpfError> {
     let program = ebpf.program_mut(name).ok_or(EbpfError::Object(name))?;
-    program.try_into().map_err(|e| refused(name, e))
+    let program: &mut SchedClassifier = program.try_into().map_err(|e| refused(name, e))?;
+    if program.fd().is_err() {
+        program.load().map_err(|e| refused(name, e))?;
+    }
+    Ok(program)
 }
 
 fn refused(name: &'static str, e: ProgramError) -> EbpfError {
