@@ -40,7 +40,7 @@ pub struct Args {
     pub pool: Pool,
 
     /// What to log: a level, or a tracing filter such as `latticed=debug,sqlx=warn`.
-    #[arg(long, env = "LATTICE_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "LATTICE_LOG", value_name = "FILTER", default_value = "info,async_nats=warn")]
     pub log: String,
 }
 

@@ -1,6 +1,10 @@
 //! `latticed`, the Lattice control plane: admits peers to workspaces, leases their overlay addresses, and tells each one
 //! its network map.
 //!
+//! A removed peer is out of every map at once, and its sessions end where the maps are applied. Its NATS JWT has no end and is
+//! not revoked yet, so it can still connect. That gains it nothing: it may subscribe to its own subjects only, nothing is
+//! pushed to who is in no map, and each of its requests is refused as of an unknown peer.
+//!
 //! `http` and `service` are the two doors (administrators, and peers over NATS), `store` is what is remembered, `nats` the server and
 //! its trust, `maps` and `presence` what happens without being asked.
 

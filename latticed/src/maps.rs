@@ -6,11 +6,11 @@ use std::{
     collections::BTreeSet,
     mem,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lattice_wire::{WorkspaceId, message::MAX_MESSAGE, subject};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::Notify, task::yield_now, time::sleep};
 use tracing::{debug, error};
 
 use crate::{app::App, store::StoreError};
@@ -44,7 +44,12 @@ pub async fn push(app: &App) {
         app.maps.wake.notified().await;
         sleep(DEBOUNCE).await;
         for workspace in app.maps.take() {
-            if let Err(error) = push_workspace(app, &workspace).await {
+            let began = Instant::now();
+            let pushed = push_workspace(app, &workspace).await;
+            // The maps of a workspace cost the square of its size, and a peer that moves all the time makes them new all
+            // the time: whatever it does, half of the time is left for others.
+            sleep(began.elapsed()).await;
+            if let Err(error) = pushed {
                 error!(%workspace, %error, "network maps could not be read; trying again");
                 app.maps.changed(workspace);
                 sleep(RETRY).await;
@@ -57,6 +62,8 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
     let snapshot = app.store.snapshot(workspace).await?;
     let mut pushed = 0;
     for map in snapshot.online().filter_map(|id| snapshot.netmap(id)) {
+        // Requests are answered between two maps.
+        yield_now().await;
         let payload = match serde_json::to_vec(&map) {
             Ok(payload) if payload.len() <= MAX_MESSAGE => payload,
             Ok(payload) => {

@@ -9,6 +9,7 @@
 //!
 //! The server holds public keys only: it needs no call back to latticed to tell who may do what.
 
+mod bootstrap;
 mod client;
 mod config;
 mod issuer;

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     mem,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lattice_wire::{
@@ -52,14 +52,13 @@ impl Presence {
 /// Writes down who was heard from and marks the silent offline, for ever. While latticed was away nobody could be
 /// heard, so everybody gets the full time again from its start.
 pub async fn reconcile(app: &App) {
-    let started = now();
+    let started = Instant::now();
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let silent_for = i64::try_from(OFFLINE_SECS).unwrap_or(i64::MAX);
-        if now() - started >= silent_for {
-            run_once(app, now() - silent_for).await;
+        if started.elapsed() >= Duration::from_secs(OFFLINE_SECS) {
+            run_once(app, now() - OFFLINE_SECS.cast_signed()).await;
         } else {
             run_once(app, i64::MIN).await;
         }
@@ -69,7 +68,7 @@ pub async fn reconcile(app: &App) {
 /// Writes down who was heard from, and marks offline who was not since `cutoff`.
 pub async fn run_once(app: &App, cutoff: i64) {
     let seen = app.presence.take();
-    match app.store.expire_presence(&seen, cutoff).await {
+    match app.store.expire_presence(&seen, cutoff, now()).await {
         Ok(workspaces) => {
             for workspace in workspaces {
                 info!(%workspace, "peers went offline");

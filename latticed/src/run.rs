@@ -36,7 +36,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let stop = stop_signal()?;
     let dir = DataDir::open(&args.data_dir)?;
     dir.remove(RECORD);
-    let issuer = Issuer::new(Keys::load(&dir)?);
+    let issuer = Issuer::new(Keys::load(&dir)?).map_err(nats::NatsError::from)?;
     let (admin, new_token) = AdminToken::load(&dir)?;
     if let Some(path) = new_token {
         eprintln!("latticed: admin token written to {}", path.display());

@@ -39,8 +39,10 @@ const PEER_PER_SECOND: u32 = 5;
 pub async fn start(app: Arc<App>) -> Result<JoinSet<()>, NatsError> {
     let mut tasks = JoinSet::new();
     let enrolments = app.nats.subscribe(subject::ENROLL).await?;
-    tasks.spawn(answer_all(enrolments, Arc::clone(&app), |app, message| async move {
-        enroll::handle(&app, message).await;
+    let limits = Arc::new(enroll::Limits::default());
+    tasks.spawn(answer_all(enrolments, Arc::clone(&app), move |app, message| {
+        let limits = Arc::clone(&limits);
+        async move { enroll::handle(&app, &limits, message).await }
     }));
 
     let limiter = Arc::new(RateLimiter::new(PEER_BURST, PEER_PER_SECOND, 20_000));

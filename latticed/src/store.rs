@@ -10,10 +10,13 @@ pub mod peers;
 pub mod tokens;
 pub mod workspaces;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection as _, Sqlite, SqlitePool, Transaction,
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -28,6 +31,17 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The file is no database, damaged, or not to be written.
+    #[error(
+        "cannot open the database {}: {source}; restore it from a backup, or move it away to begin anew, and then every peer must enrol again",
+        path.display()
+    )]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// How it failed.
+        source: sqlx::Error,
+    },
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database: {0}; a database written by a newer latticed needs that version")]
     Migrate(#[from] MigrateError),
@@ -72,9 +86,17 @@ impl Store {
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .acquire_timeout(Duration::from_secs(10))
+                // SQLite ends a transaction itself when the disk is full. sqlx does not notice, and would refuse every
+                // later one on this connection.
+                .before_acquire(|connection, _| {
+                    let is_sound = !connection.is_in_transaction();
+                    Box::pin(async move { Ok(is_sound) })
+                })
                 .connect_with(options)
         };
-        let write = connect(1).await?;
+        let refused = |source| StoreError::Open { path: path.to_owned(), source };
+        let write = connect(1).await.map_err(refused)?;
+        check(&write).await.map_err(refused)?;
         sqlx::migrate!().run(&write).await?;
         let store = Self { read: connect(READERS).await?, write, pool };
         store.check_leases().await?;
@@ -98,6 +120,12 @@ impl Store {
     }
 }
 
+/// Damage is said now, not by whichever request meets it first.
+async fn check(database: &SqlitePool) -> Result<(), sqlx::Error> {
+    let (verdict,): (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(database).await?;
+    if verdict == "ok" { Ok(()) } else { Err(sqlx::Error::Protocol(verdict)) }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -115,5 +143,22 @@ pub(crate) mod tests {
         store.close().await;
         let again = Store::open(&dir.path().join("lattice.db"), "10.42.0.0/16".parse().unwrap()).await;
         assert!(again.unwrap().ping().await);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_database_is_named_with_the_remedy() {
+        let (dir, store) = store("10.42.0.0/16").await;
+        store.close().await;
+        let path = dir.path().join("lattice.db");
+        let whole = std::fs::read(&path).unwrap();
+        let mut holed = whole.clone();
+        holed[4096..].fill(0xa5);
+        for damaged in
+            [b"not a database at all, but long enough".repeat(200), whole[..whole.len() / 2].to_vec(), holed]
+        {
+            std::fs::write(&path, damaged).unwrap();
+            let error = Store::open(&path, "10.42.0.0/16".parse().unwrap()).await.unwrap_err().to_string();
+            assert!(error.contains("lattice.db") && error.contains("backup"), "{error}");
+        }
     }
 }

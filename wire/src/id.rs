@@ -95,6 +95,8 @@ id!(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -117,6 +119,21 @@ mod tests {
             "peer-aaaaaaaaaaaaaaaaa",
         ] {
             assert!(bad.parse::<PeerId>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_is_one_subject_token_and_one_path_component(
+            text in "(peer-|ws-)?\\PC{0,20}|peer-[a-z2-7]{15,17}",
+        ) {
+            match text.parse::<PeerId>() {
+                Ok(id) => {
+                    prop_assert_eq!(id.as_str(), text.as_str());
+                    prop_assert!(text.len() == 21 && text.bytes().all(|c| c == b'-' || c.is_ascii_alphanumeric()));
+                }
+                Err(error) => prop_assert!(error.to_string().len() < 1000),
+            }
         }
     }
 }

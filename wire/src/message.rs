@@ -147,6 +147,8 @@ pub enum RefusalCode {
     TokenRevoked,
     /// Another peer of the workspace has the name.
     NameTaken,
+    /// A living peer has the WireGuard key already.
+    KeyTaken,
     /// The signature does not match.
     ProofInvalid,
     /// No overlay address is free.
@@ -166,6 +168,8 @@ pub enum RefusalCode {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -187,5 +191,35 @@ mod tests {
         let text = r#"{"error":{"code":"from_the_future","message":"x"}}"#;
         let reply: Reply<Ack> = serde_json::from_str(text).unwrap();
         assert!(matches!(reply, Reply::Error(Refusal { code: RefusalCode::Unknown, .. })));
+    }
+
+    /// A map as latticed sends it, to be damaged.
+    const MAP: &str = r#"{"ok":{"generation":7,"workspace":"ws-aaaaaaaaaaaaaaaa","peer":"peer-aaaaaaaaaaaaaaaa",
+        "address":"10.42.0.2/32","pool":"10.42.0.0/16","peers":[{"id":"peer-bbbbbbbbbbbbbbbb","name":"b",
+        "public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","allowed_ips":["10.42.0.3/32"],
+        "endpoints":["192.0.2.1:51820"],"online":true,"not_after":9}]}}"#;
+
+    proptest! {
+        #[test]
+        fn damaged_messages_are_refused_or_read_and_never_worse(
+            at in 0..MAP.len(),
+            cut in 0usize..8,
+            put in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let mut bytes = MAP.as_bytes().to_vec();
+            bytes.splice(at..(at + cut).min(MAP.len()), put);
+            if let Ok(Reply::Ok(map)) = serde_json::from_slice::<Reply<crate::NetMap>>(&bytes) {
+                let again = serde_json::to_vec(&Reply::Ok(map.clone())).unwrap();
+                prop_assert_eq!(serde_json::from_slice::<Reply<crate::NetMap>>(&again).unwrap(), Reply::Ok(map));
+            }
+        }
+
+        #[test]
+        fn any_bytes_may_come(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = serde_json::from_slice::<EnrollRequest>(&bytes);
+            let _ = serde_json::from_slice::<Heartbeat>(&bytes);
+            let _ = serde_json::from_slice::<Signaling>(&bytes);
+            let _ = serde_json::from_slice::<Reply<EnrollGrant>>(&bytes);
+        }
     }
 }

@@ -13,7 +13,7 @@ pub enum PeerVerb {
     Netmap,
     /// I am alive; these are my endpoints.
     Heartbeat,
-    /// I am going; take me out of every map.
+    /// I am going: show me offline until my next heartbeat. Identity and address stay mine.
     Leave,
 }
 
@@ -58,7 +58,7 @@ pub fn inbox(peer: &PeerId) -> String {
     format!("_INBOX_{peer}")
 }
 
-/// The private inbox prefix of a bootstrap user, named by 16 random characters.
+/// The private inbox prefix of a bootstrap user, by the nonce that latticed gave it.
 pub fn bootstrap_inbox(nonce: &str) -> String {
     format!("_INBOX_enroll-{nonce}")
 }
@@ -69,10 +69,13 @@ pub fn is_reply_of(peer: &PeerId, reply: &str) -> bool {
     within(&inbox(peer), reply)
 }
 
-/// Whether `reply` is a place where latticed may answer an enrolment.
-pub fn is_enroll_reply(reply: &str) -> bool {
-    let Some((prefix, _)) = reply.split_once('.') else { return false };
-    prefix.starts_with("_INBOX_enroll-") && within(prefix, reply)
+/// The nonce of the bootstrap user whose inbox `reply` lies in; `None` when it is no place where latticed may answer an
+/// enrolment. Chosen by the requester too: what it names is not proven.
+pub fn enroll_nonce(reply: &str) -> Option<&str> {
+    let (prefix, _) = reply.split_once('.')?;
+    let nonce = prefix.strip_prefix("_INBOX_enroll-")?;
+    let is_plain = !nonce.is_empty() && nonce.bytes().all(|c| c.is_ascii_alphanumeric());
+    (is_plain && within(prefix, reply)).then_some(nonce)
 }
 
 fn within(prefix: &str, reply: &str) -> bool {
@@ -84,6 +87,8 @@ fn within(prefix: &str, reply: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -110,8 +115,43 @@ mod tests {
         ] {
             assert!(!is_reply_of(&a, &bad), "{bad}");
         }
-        assert!(is_enroll_reply(&format!("{}.1", bootstrap_inbox("abc"))));
-        assert!(!is_enroll_reply(&config(&b)));
-        assert!(!is_enroll_reply(&format!("{}.1", inbox(&a))));
+        assert_eq!(enroll_nonce(&format!("{}.1", bootstrap_inbox("abc"))), Some("abc"));
+        for bad in [
+            config(&b),
+            format!("{}.1", inbox(&a)),
+            bootstrap_inbox("abc"),
+            format!("{}.>", bootstrap_inbox("a")),
+            format!("{}.x", bootstrap_inbox("\r\nPUB a")),
+            format!("{}.x", bootstrap_inbox("*")),
+            format!("{}.x", bootstrap_inbox("")),
+        ] {
+            assert_eq!(enroll_nonce(&bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_peer_sends_leads_to_itself_or_nowhere(text in ".{0,60}", other: [u8; 10]) {
+            let (a, b) = (PeerId::from_random([1; 10]), PeerId::from_random(other));
+            for verb in PeerVerb::ALL {
+                prop_assert_eq!(parse_peer(&peer(&b, verb)), Some((b.clone(), verb)));
+            }
+            for subject in [text.clone(), format!("lattice.peer.{text}"), format!("lattice.peer.{b}.{text}")] {
+                if let Some((id, verb)) = parse_peer(&subject) {
+                    prop_assert_eq!(peer(&id, verb), subject);
+                }
+            }
+            for reply in [text.clone(), format!("{}{text}", inbox(&a)), format!("{}.{text}", inbox(&b))] {
+                if is_reply_of(&a, &reply) {
+                    let own = inbox(&a) + ".";
+                    prop_assert!(reply.starts_with(&own));
+                    prop_assert!(!reply.contains(['*', '>', ' ', '\r', '\n']));
+                }
+            }
+            let reply = format!("{}{text}", bootstrap_inbox("n"));
+            if let Some(nonce) = enroll_nonce(&reply) {
+                prop_assert!(nonce.starts_with('n') && !reply.contains(['*', '>', ' ', '\r', '\n']));
+            }
+        }
     }
 }

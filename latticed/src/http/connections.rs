@@ -1,6 +1,14 @@
 //! Accepts HTTP connections: so many at most, none that only holds its place.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{Router, extract::Extension};
 use hyper::server::conn::http1;
@@ -16,9 +24,15 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::throttle::Remote;
+use super::{REQUEST_TIMEOUT, throttle::Remote};
+use crate::limit::remote_key;
 
 const MAX_CONNECTIONS: usize = 512;
+/// Of these, so many for one address, or a single host could hold them all.
+const MAX_PER_ADDRESS: usize = 128;
+/// A connection that is as old as this is closed after its current request. What is being answered then gets
+/// [`REQUEST_TIMEOUT`], so that a client that does not read cannot stay.
+const MAX_AGE: Duration = Duration::from_secs(120);
 /// A client gets this long for each request's header, the wait before it included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_HEADER: usize = 16 << 10;
@@ -28,6 +42,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Serves `router` until `stop` is ready, then lets what is being answered finish.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let addresses = Addresses::default();
     let (draining, drain) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -43,11 +58,15 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             Some(_) = connections.join_next() => {}
             accepted = accepted => match accepted {
                 Ok((place, stream, remote)) => {
+                    let Some(counted) = addresses.count(remote.ip()) else {
+                        debug!(%remote, "too many HTTP connections from this address; closed");
+                        continue;
+                    };
                     let router = router.clone().layer(Extension(Remote(remote.ip())));
                     let drain = drain.clone();
                     connections.spawn(async move {
                         connection(stream, router, drain).await;
-                        drop(place);
+                        drop((place, counted));
                     });
                 }
                 // Out of descriptors, most likely: an accept in a tight loop would not help.
@@ -73,13 +92,68 @@ async fn connection(stream: TcpStream, router: Router, mut drain: watch::Receive
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
     );
     let result = tokio::select! {
-        result = connection.as_mut() => result,
-        _ = async { drain.wait_for(|draining| *draining).await.is_ok() } => {
+        result = connection.as_mut() => Ok(result),
+        () = async {
+            tokio::select! {
+                _ = drain.wait_for(|draining| *draining) => {}
+                () = sleep(MAX_AGE) => {}
+            }
+        } => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            timeout(REQUEST_TIMEOUT, connection).await
         }
     };
-    if let Err(error) = result {
-        debug!(%error, "HTTP connection ended");
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "HTTP connection ended"),
+        Err(_) => debug!("HTTP connection cut: the client takes no answer"),
+    }
+}
+
+/// How many connections each remote address has. Holds no address without any.
+#[derive(Clone, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection of an address, until it is dropped.
+struct Counted(Addresses, IpAddr);
+
+impl Addresses {
+    /// One more; `None` when it has as many as it may.
+    fn count(&self, remote: IpAddr) -> Option<Counted> {
+        let key = remote_key(remote);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key).or_default();
+        if *count >= MAX_PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Counted(self.clone(), key))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_so_many_places_and_gives_them_back() {
+        let (addresses, busy) = (Addresses::default(), "192.0.2.1".parse().unwrap());
+        let held: Vec<_> = std::iter::from_fn(|| addresses.count(busy)).collect();
+        assert_eq!(held.len(), MAX_PER_ADDRESS);
+        assert!(addresses.count("192.0.2.2".parse().unwrap()).is_some());
+        drop(held);
+        assert!(addresses.0.lock().unwrap().is_empty());
     }
 }

@@ -37,7 +37,27 @@ fn is_label(label: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever the header, the URL that is made of it names a host and a port of ours and nothing else.
+        #[test]
+        fn what_is_accepted_makes_a_url_of_one_host(
+            authority in prop_oneof!["\\PC{0,80}", "[a-zA-Z0-9.:\\[\\]@/%_-]{0,80}", "[0-9.]{1,20}(:[0-9]{0,6})?"],
+        ) {
+            if let Some(host) = host_of(&authority) {
+                prop_assert!(host.len() <= 253 && host.is_ascii());
+                prop_assert!(!host.contains(['@', '/', '?', '#', '%', '\\', ' ', '"']));
+                let url = format!("nats://{host}:4222");
+                let address: async_nats::ServerAddr = url.parse().unwrap();
+                prop_assert_eq!(address.port(), 4222);
+                prop_assert!(!address.has_user_pass());
+                prop_assert_eq!(host_of(&format!("{host}:1")), Some(host));
+            }
+        }
+    }
 
     #[test]
     fn accepts_hosts() {

@@ -10,6 +10,9 @@ use super::{Issuer, NatsError, NatsUrl, issuer};
 /// Requests that may wait per subscription. More are dropped: at [`super::MAX_PEER_PAYLOAD`] each they would fill the
 /// memory, and peers ask again.
 const SUBSCRIPTION_CAPACITY: usize = 2048;
+/// Messages of ours that may wait for the server. One may be as big as a network map: more would fill the memory while the
+/// server is away, and whoever publishes waits instead.
+const CLIENT_CAPACITY: usize = 64;
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
 /// Connects with every right in the account. `config` is named when the server does not let us in.
@@ -26,6 +29,7 @@ pub async fn connect(issuer: &Issuer, url: &NatsUrl, config: &Path, now: i64) ->
     .name("latticed")
     .no_echo()
     .subscription_capacity(SUBSCRIPTION_CAPACITY)
+    .client_capacity(CLIENT_CAPACITY)
     .connection_timeout(Duration::from_secs(5))
     .reconnect_delay_callback(|attempt| {
         RECONNECT_MAX.min(Duration::from_millis(50).saturating_mul(attempt.try_into().unwrap_or(u32::MAX)))

@@ -49,7 +49,17 @@ pub(super) fn port_of(ports_file: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_ports_file_may_be_there(text in "\\PC{0,60}", inner in "[a-z:/.0-9]{0,30}") {
+            let _ = port_of(&text);
+            let _ = port_of(&format!(r#"{{"nats":["{inner}"]}}"#));
+        }
+    }
 
     #[test]
     fn reads_the_port_and_nothing_else() {

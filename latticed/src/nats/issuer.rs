@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     MAX_PEER_PAYLOAD,
+    bootstrap::Nonces,
     jwt::{self, Claims, JwtError},
 };
 use crate::keys::{Keys, random};
@@ -22,6 +23,7 @@ const PEER_SUBSCRIPTIONS: i64 = 16;
 /// Signs for the operator and for the account.
 pub struct Issuer {
     keys: Keys,
+    nonces: Nonces,
 }
 
 /// What a server is configured with. All of it is public.
@@ -46,8 +48,12 @@ struct Permissions {
 
 impl Issuer {
     /// An issuer with these keys.
-    pub fn new(keys: Keys) -> Self {
-        Self { keys }
+    ///
+    /// # Errors
+    /// When the account's key has no seed.
+    pub fn new(keys: Keys) -> Result<Self, JwtError> {
+        let nonces = Nonces::of(&keys.account)?;
+        Ok(Self { keys, nonces })
     }
 
     /// What a server must be configured with so that it lets our users in.
@@ -93,8 +99,7 @@ impl Issuer {
     /// When signing fails.
     pub fn bootstrap(&self, now: i64) -> Result<BootstrapUser, JwtError> {
         let key = new_user()?;
-        let nonce = data_encoding::BASE32_NOPAD.encode(&random::<10>()).to_ascii_lowercase();
-        let inbox = subject::bootstrap_inbox(&nonce);
+        let inbox = subject::bootstrap_inbox(&self.nonces.make(random(), now + BOOTSTRAP_TTL));
         let permissions = Permissions {
             publish: vec![subject::ENROLL.into()],
             subscribe: vec![format!("{inbox}.>")],
@@ -105,7 +110,14 @@ impl Issuer {
         Ok(BootstrapUser { jwt, seed: key.seed()?, inbox })
     }
 
-    /// The user of an admitted peer, for the key that it proved to hold.
+    /// Whether a living bootstrap user has this nonce in the name of its inbox.
+    pub fn is_nonce(&self, nonce: &str, now: i64) -> bool {
+        self.nonces.is_living(nonce, now)
+    }
+
+    /// The user of an admitted peer, for the key that it proved to hold. It does not expire: nothing renews it yet, so a
+    /// peer that was away for longer would need a new token. What ends a membership is the removal of the peer: from then
+    /// on latticed tells it nothing, and the others nothing of it.
     ///
     /// # Errors
     /// When signing fails.
@@ -196,6 +208,7 @@ mod tests {
             system: KeyPair::new_account(),
             account: KeyPair::new_account(),
         })
+        .unwrap()
     }
 
     fn nats_claims(text: &str) -> Value {
@@ -221,7 +234,9 @@ mod tests {
         let (a, b) = (issuer.bootstrap(now).unwrap(), issuer.bootstrap(now).unwrap());
         assert_ne!(a.inbox, b.inbox);
         assert_ne!(a.seed, b.seed);
-        assert!(subject::is_enroll_reply(&format!("{}.1", a.inbox)));
+        let reply = format!("{}.1", a.inbox);
+        let nonce = subject::enroll_nonce(&reply).unwrap();
+        assert!(issuer.is_nonce(nonce, now) && !issuer.is_nonce(nonce, now + BOOTSTRAP_TTL));
         let claims = nats_claims(&a.jwt);
         assert_eq!(claims["pub"], json!({"allow": ["lattice.enroll"]}));
         assert_eq!(claims["sub"], json!({"allow": [format!("{}.>", a.inbox)]}));

@@ -173,7 +173,7 @@ async fn supervise(launcher: Launcher, mut child: Child, mut stopped: oneshot::R
                 Err(error) => warn!(%error, retry_in = ?backoff, "nats-server cannot be restarted"),
             }
         };
-        info!("nats-server restarted");
+        info!("nats-server started again");
     }
 }
 

@@ -62,7 +62,19 @@ impl fmt::Display for NatsUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_holds_no_secret(text in "(nats|tls)?(://)?\\PC{0,30}(:\\PC{0,10}@)?\\PC{0,20}") {
+            if let Ok(url) = text.parse::<NatsUrl>() {
+                prop_assert!(!url.address().has_user_pass() && !url.address().host().is_empty());
+                prop_assert_eq!(url.to_string(), text);
+            }
+        }
+    }
 
     #[test]
     fn accepts_servers_and_refuses_secrets() {

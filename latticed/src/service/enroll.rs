@@ -1,5 +1,7 @@
 //! Enrolment: everything that can be checked without the token is checked before it is looked at.
 
+use std::time::Instant;
+
 use async_nats::Message;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use lattice_wire::{
@@ -14,6 +16,7 @@ use super::{internal, parse, refusal, reply};
 use crate::{
     app::{App, now},
     keys::random,
+    limit::RateLimiter,
     store::{
         enroll::{EnrollRefused, NewPeer},
         netmap::host,
@@ -22,16 +25,51 @@ use crate::{
     },
 };
 
-pub(super) async fn handle(app: &App, message: Message) {
-    let Some(to) = message.reply.filter(|to| subject::is_enroll_reply(to)) else {
+/// Requests with one bootstrap user, in a row and per second: a client needs one or two.
+const BOOTSTRAP_BURST: u32 = 8;
+const BOOTSTRAP_PER_SECOND: f64 = 0.1;
+const BOOTSTRAPS: usize = 20_000;
+/// Refusals that the log shows, in a row and per second. Strangers cause them.
+const LOG_BURST: u32 = 100;
+const LOG_PER_SECOND: u32 = 5;
+
+/// How much strangers may ask. They pay for each bootstrap user at the HTTP API, where addresses are counted.
+pub(super) struct Limits {
+    requests: RateLimiter<String>,
+    log: RateLimiter<()>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests: RateLimiter::new(BOOTSTRAP_BURST, BOOTSTRAP_PER_SECOND, BOOTSTRAPS),
+            log: RateLimiter::new(LOG_BURST, LOG_PER_SECOND, 1),
+        }
+    }
+}
+
+pub(super) async fn handle(app: &App, limits: &Limits, message: Message) {
+    let Some(to) = message.reply else { return debug!("enrolment without an inbox ignored") };
+    // The requester chooses where the reply goes. Only what is an inbox of ours counts, or a flood would have as many
+    // names as it wants.
+    let nonce = subject::enroll_nonce(&to).filter(|nonce| app.issuer.is_nonce(nonce, now()));
+    let Some(nonce) = nonce.map(str::to_owned) else {
         return debug!("enrolment without an inbox of its own ignored");
     };
-    let result = match parse(&message.payload) {
-        Ok(request) => enroll(app, request).await,
-        Err(refusal) => Err(refusal),
+    let result = match limits.requests.take(&nonce, Instant::now()) {
+        Err(_) => {
+            Err(refusal(RefusalCode::RateLimited, "too many requests with one bootstrap user: get another"))
+        }
+        Ok(()) => match parse(&message.payload) {
+            Ok(request) => enroll(app, request).await,
+            Err(refusal) => Err(refusal),
+        },
     };
-    if let Err(refusal) = &result {
-        info!(code = ?refusal.code, reason = %refusal.message, "enrolment refused");
+    if let Err(refusal) = &result
+        && limits.log.take(&(), Instant::now()).is_ok()
+    {
+        // It may quote the request.
+        info!(code = ?refusal.code, reason = %refusal.message.escape_debug(), "enrolment refused");
     }
     reply(app, to, result).await;
 }
@@ -100,7 +138,7 @@ fn refuse(refused: &EnrollRefused) -> Refusal {
         EnrollRefused::Token(TokenRefused::Expired) => RefusalCode::TokenExpired,
         EnrollRefused::Token(TokenRefused::Used) => RefusalCode::TokenUsed,
         EnrollRefused::NameTaken(_) => RefusalCode::NameTaken,
-        EnrollRefused::KeyTaken => RefusalCode::Malformed,
+        EnrollRefused::KeyTaken => RefusalCode::KeyTaken,
         EnrollRefused::PoolExhausted(_) | EnrollRefused::WorkspaceFull => RefusalCode::PoolExhausted,
     };
     refusal(code, refused.to_string())
@@ -109,6 +147,7 @@ fn refuse(refused: &EnrollRefused) -> Refusal {
 #[cfg(test)]
 mod tests {
     use lattice_wire::{WgPublicKey, message::PeerKind};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -145,6 +184,23 @@ mod tests {
         ];
         for claim in claims {
             assert_eq!(code(&claim), Some(RefusalCode::ProofInvalid));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_request_may_come(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            key in "\\PC{0,70}|U[A-Z2-7]{55}",
+            proof in "\\PC{0,100}|[A-Za-z0-9+/]{86}==",
+            token in "\\PC{0,70}",
+        ) {
+            let _ = parse::<EnrollRequest>(&bytes);
+            let request = EnrollRequest { nats_public_key: key, proof, token, ..signed(&KeyPair::new_user()) };
+            let text = serde_json::to_vec(&request).unwrap();
+            prop_assert!(parse::<EnrollRequest>(&text).is_ok_and(|request| verify(&request).is_err()));
         }
     }
 

@@ -209,6 +209,29 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
+    async fn a_full_disk_refuses_costs_the_token_nothing_and_passes() {
+        let (_dir, store) = store("10.42.0.0/16").await;
+        let token = token(&store, 1, 2).await;
+        // The database may not grow any more; what does not fit into the room that is left is refused.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&store.write).await.unwrap();
+        let peer = NewPeer {
+            id: &PeerId::from_random([9; 10]),
+            name: &"a".parse().unwrap(),
+            kind: PeerKind::Sandbox,
+            wireguard_public_key: WgPublicKey([9; 32]),
+            nats_public_key: "U",
+            endpoints: &Endpoints(vec![std::net::SocketAddr::from(([192, 0, 2, 1], 1)); 1000]),
+        };
+        let error = store.enroll(&peer, &token, NOW).await.unwrap_err().to_string();
+        assert!(error.contains("full"), "{error}");
+        assert!(store.ping().await && store.peers(None).await.unwrap().is_empty());
+
+        sqlx::query("PRAGMA max_page_count = 1000000").execute(&store.write).await.unwrap();
+        assert!(store.enroll(&peer, &token, NOW).await.unwrap().is_ok());
+        assert_eq!(store.tokens(None).await.unwrap()[0].uses, 1);
+    }
+
+    #[tokio::test]
     async fn a_key_of_another_peer_cannot_be_enrolled() {
         let (_dir, store) = store("10.42.0.0/16").await;
         let token = token(&store, 1, 5).await;

@@ -150,8 +150,8 @@ impl Store {
         Ok(Some(workspace))
     }
 
-    /// Writes down when peers were heard from, then marks those offline that were not heard from since `cutoff`.
-    /// Returns the workspaces whose maps are newer now.
+    /// Writes down when peers were heard from, then marks those offline that were not heard from since `cutoff`. When the
+    /// clock was set back, whoever was heard from in what is the future now counts as heard from now. Returns the workspaces whose maps are newer now.
     ///
     /// # Errors
     /// When the database fails; then nothing is written.
@@ -159,6 +159,7 @@ impl Store {
         &self,
         seen: &BTreeMap<PeerId, i64>,
         cutoff: i64,
+        now: i64,
     ) -> Result<BTreeSet<WorkspaceId>, StoreError> {
         let mut transaction = self.begin().await?;
         for (id, at) in seen {
@@ -170,6 +171,10 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         }
+        sqlx::query("UPDATE peers SET last_seen = ?1 WHERE online = 1 AND last_seen > ?1")
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
         let expired: Vec<WorkspaceColumn> = sqlx::query_as(
             "UPDATE peers SET online = 0 WHERE online = 1 AND last_seen < ? RETURNING workspace",
         )
@@ -267,6 +272,8 @@ mod tests {
         *,
     };
 
+    const NOW: i64 = 2_000;
+
     fn endpoints(texts: &[&str]) -> Endpoints {
         Endpoints(texts.iter().map(|text| text.parse().unwrap()).collect())
     }
@@ -325,12 +332,23 @@ mod tests {
         let (id, workspace) = (PeerId::from_random([1; 10]), WorkspaceId::from_random([1; 10]));
         let none = BTreeMap::new();
 
-        assert!(store.expire_presence(&none, 1_000).await.unwrap().is_empty());
+        assert!(store.expire_presence(&none, 1_000, NOW).await.unwrap().is_empty());
         let seen = BTreeMap::from([(id, 1_050)]);
-        assert!(store.expire_presence(&seen, 1_050).await.unwrap().is_empty());
+        assert!(store.expire_presence(&seen, 1_050, NOW).await.unwrap().is_empty());
         assert!(store.peers(None).await.unwrap()[0].online);
-        assert_eq!(store.expire_presence(&none, 1_051).await.unwrap(), BTreeSet::from([workspace]));
+        assert_eq!(store.expire_presence(&none, 1_051, NOW).await.unwrap(), BTreeSet::from([workspace]));
         assert!(!store.peers(None).await.unwrap()[0].online);
-        assert!(store.expire_presence(&none, 1_051).await.unwrap().is_empty(), "said once");
+        assert!(store.expire_presence(&none, 1_051, NOW).await.unwrap().is_empty(), "said once");
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_keeps_nobody_online() {
+        let (_dir, store) = store("10.42.0.0/16").await;
+        enroll(&store, 1, "a", &token(&store, 1, 1).await).await.unwrap();
+        let seen = BTreeMap::from([(PeerId::from_random([1; 10]), 9_000)]);
+        assert!(store.expire_presence(&seen, 8_910, 9_000).await.unwrap().is_empty());
+        let back = 5_000;
+        assert!(store.expire_presence(&BTreeMap::new(), back - 90, back).await.unwrap().is_empty());
+        assert!(!store.expire_presence(&BTreeMap::new(), back + 1, back + 91).await.unwrap().is_empty());
     }
 }

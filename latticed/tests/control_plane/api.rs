@@ -2,9 +2,12 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddrV4, TcpStream},
+    os::fd::AsRawFd as _,
+    time::Duration,
 };
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use serde_json::{Value, json};
 
 use crate::server::{Server, start};
@@ -118,6 +121,66 @@ fn signaling_names_the_host_that_was_asked_for_and_no_other() {
     let url = "nats://nats.example.com:4222";
     let advertising = Server::start(dir.path(), &["--advertise-nats-url", url]);
     assert_eq!(advertising.signaling().nats_url, url);
+}
+
+/// A connection from another loopback address.
+fn connect_from(server: &Server, from: [u8; 4]) -> TcpStream {
+    let to: SocketAddrV4 = server.http.strip_prefix("http://").unwrap().parse().unwrap();
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from.into(), 0))).unwrap();
+    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+#[test]
+fn one_host_that_holds_connections_keeps_no_other_out() {
+    let (_dir, server) = start();
+    let held: Vec<_> = (0..600)
+        .map(|n| {
+            let mut stream = connect_from(&server, [127, 0, 0, 2]);
+            // Some say nothing, some never finish.
+            let _ = stream.write_all(if n % 2 == 0 { b"GET /heal" } else { b"" });
+            stream
+        })
+        .collect();
+    let mut other = connect_from(&server, [127, 0, 0, 3]);
+    other.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(held);
+}
+
+#[test]
+fn ten_thousand_requests_cost_no_memory() {
+    let (_dir, server) = start();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let ask = |count: usize| {
+        for batch in 0..count / 100 {
+            let mut stream = connect_from(&server, [127, 0, 1, (batch % 250) as u8]);
+            let paths = ["/healthz", "/api/v1/signaling", "/api/v1/peers", "/none"];
+            for n in 0..100 {
+                let close = if n == 99 { "Connection: close\r\n" } else { "" };
+                let request = format!("GET {} HTTP/1.1\r\nHost: a\r\n{close}\r\n", paths[n % 4]);
+                stream.write_all(request.as_bytes()).unwrap();
+            }
+            let mut answers = Vec::new();
+            stream.read_to_end(&mut answers).unwrap();
+            assert_eq!(String::from_utf8_lossy(&answers).matches("HTTP/1.1 ").count(), 100);
+        }
+    };
+    ask(2_000);
+    let before = resident();
+    ask(10_000);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 8 << 10, "{grown} KiB more than {before} KiB");
+    assert_eq!(server.admin("GET", "/api/v1/workspaces", None).0, 200);
 }
 
 #[test]

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use futures::{FutureExt as _, StreamExt as _};
 use lattice_wire::{
-    message::Reply,
+    message::{RefusalCode, Reply},
     subject::{self, PeerVerb},
 };
+use nix::sys::signal::Signal;
 use nkeys::KeyPair;
 
 use crate::{
-    peer::{Link, Peer, bootstrap, connect, pushed},
+    peer::{Link, Peer, ask_to_enroll, bootstrap, connect, pushed, request},
     server::start,
 };
 
@@ -96,6 +98,62 @@ async fn latticed_answers_only_into_the_requesters_inbox() {
     hostile.heartbeat(&["198.51.100.7:51820"]).await.unwrap();
     let map = pushed(&mut pushes, "the heartbeat", |map| !map.peers[0].endpoints.is_empty()).await;
     assert!(map.peers[0].online, "the forged leave was not obeyed either");
+}
+
+#[tokio::test]
+async fn who_floods_enrolment_is_stopped_and_cannot_take_other_names() {
+    let (_dir, server) = start();
+    let token = server.token("w", 1);
+    let flood = bootstrap(&server.signaling()).await;
+    let mut codes = Vec::new();
+    for _ in 0..30 {
+        codes.push(flood.ask::<Reply<()>>(subject::ENROLL, b"{}").await.unwrap_err());
+    }
+    assert_eq!(codes.iter().filter(|code| **code == RefusalCode::Malformed).count(), 8);
+    assert!(codes[8..].iter().all(|code| *code == RefusalCode::RateLimited), "{codes:?}");
+
+    // Another is not affected, and a name that was not given out is no inbox, or each request could have one of its own.
+    let another = bootstrap(&server.signaling()).await;
+    let (request, _) = request("a", &token);
+    let payload = serde_json::to_vec(&request).unwrap();
+    let made_up = format!("{}.x", subject::bootstrap_inbox(&"a".repeat(32)));
+    another.client.publish_with_reply(subject::ENROLL, made_up, payload.into()).await.unwrap();
+    assert_eq!(another.ask::<Reply<()>>(subject::ENROLL, b"{}").await, Err(RefusalCode::Malformed));
+    assert!(server.peers().is_empty(), "the request with the made up inbox was not even read");
+    ask_to_enroll(&another, &request).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_strangers_write_stays_in_its_line_of_the_log() {
+    let (_dir, server) = start();
+    let link = bootstrap(&server.signaling()).await;
+    let forged = r#"{"kind":"x\nforged entry\u001b[31m"}"#;
+    assert_eq!(link.ask::<Reply<()>>(subject::ENROLL, forged.as_bytes()).await, Err(RefusalCode::Malformed));
+    let (_, log) = server.end(Signal::SIGTERM);
+    let line = log.lines().find(|line| line.contains("forged entry")).unwrap();
+    assert!(line.contains("enrolment refused") && !line.contains('\u{1b}'), "{line:?}");
+}
+
+#[tokio::test]
+async fn a_removed_peer_can_connect_and_is_told_nothing() {
+    let (_dir, server) = start();
+    let token = server.token("w", 3);
+    let stays = Peer::enroll(&server, "stays", &token).await;
+    let removed = Peer::enroll(&server, "removed", &token).await;
+    let (_, _) = (removed.netmap().await.unwrap(), stays.netmap().await.unwrap());
+    assert_eq!(server.admin("DELETE", &format!("/api/v1/peers/{}", removed.id()), None).0, 204);
+
+    let mut removed = Peer::resume(&server, removed.grant.clone(), removed.key.clone()).await;
+    let mut pushes = removed.link.client.subscribe(subject::config(removed.id())).await.unwrap();
+    assert_eq!(removed.heartbeat(&["198.51.100.9:1"]).await, Err(RefusalCode::PeerUnknown));
+    let mut told = stays.pushes().await;
+    let newcomer = Peer::enroll(&server, "newcomer", &token).await;
+    let map = pushed(&mut told, "the newcomer", |map| map.peers.iter().any(|p| p.id == *newcomer.id())).await;
+    assert_eq!(map.peers.len(), 1, "it is in no map either");
+    // Its own request is answered after every push that was under way.
+    assert_eq!(removed.netmap().await, Err(RefusalCode::PeerUnknown));
+    assert!(pushes.next().now_or_never().is_none());
+    is_confined(&mut removed.link, &[subject::config(stays.id()), subject::ENROLL.into()]).await;
 }
 
 #[tokio::test]

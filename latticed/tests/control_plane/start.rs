@@ -72,10 +72,15 @@ fn each_failure_has_its_code_and_names_the_remedy() {
     fs::create_dir(&open).unwrap();
     fs::write(open.join("somebody's"), "").unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    let damaged = dir.path().join("damaged");
+    fs::create_dir(&damaged).unwrap();
+    fs::set_permissions(&damaged, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(damaged.join("lattice.db"), "no database ".repeat(1000)).unwrap();
+    let read_only = Path::new("/sys/latticed");
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
 
-    let cases: [(&Path, &[&str], i32, &str); 9] = [
+    let cases: [(&Path, &[&str], i32, &str); 11] = [
         (&data, &["--pool", "10.42.0.1/16"], 2, "invalid address pool"),
         (&data, &["--nats-url", "nats://user:secret@127.0.0.1"], 2, "must not carry"),
         (&data, &["--log", "a=b=c"], 2, "invalid --log"),
@@ -84,6 +89,8 @@ fn each_failure_has_its_code_and_names_the_remedy() {
         (&data, &["--nats-server", "/bin/false"], 7, "nats-server ended while starting"),
         (&open, &[], 5, "chmod 700"),
         (&file, &[], 5, "cannot"),
+        (read_only, &[], 5, "cannot create /sys/latticed"),
+        (&damaged, &[], 5, "lattice.db: error returned from database"),
         (&data, &["--nats-url", "nats://127.0.0.1:1"], 7, "nats-trust.conf"),
     ];
     for (data, more, expected, remedy) in cases {

@@ -1,6 +1,6 @@
 //! Bad days: whatever is killed, what is left is right.
 
-use std::path::Path;
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
 
 use nix::sys::signal::{Signal, kill};
 
@@ -25,6 +25,45 @@ async fn a_killed_nats_server_is_replaced_and_everybody_reconnects() {
     assert_eq!(map.peers[0].id, *b.id());
     b.heartbeat(&["198.51.100.7:51820"]).await.unwrap();
     pushed(&mut pushes, "through the old subscription", |m| m.generation > map.generation).await;
+}
+
+#[test]
+fn a_nats_server_that_does_not_come_up_again_is_said_so_and_retried_with_patience() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name| dir.path().join(name);
+    let (program, broken, tried) = (file("nats-server"), file("broken"), file("tried"));
+    let script =
+        format!("#!/bin/sh\n[ -e {broken:?} ] && touch {tried:?} && exit 9\nexec nats-server \"$@\"\n");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::start(&dir.path().join("data"), &["--nats-server", program.to_str().unwrap()]);
+    let url = server.signaling().nats_url;
+    let address = url.strip_prefix("nats://").unwrap();
+    let health = || server.request("GET", "/healthz", None, None);
+
+    fs::write(&broken, "").unwrap();
+    kill(server.nats_pid().unwrap(), Signal::SIGKILL).unwrap();
+    wait_until("unhealthy", || health().0 == 503);
+    assert!(health().1["error"]["message"].as_str().unwrap().contains("NATS"));
+    wait_until("it was tried again", || tried.exists());
+    // Meanwhile another program takes its port.
+    let mut thief = None;
+    wait_until("the port is free", || {
+        thief = TcpListener::bind(address).ok();
+        thief.is_some()
+    });
+    fs::remove_file(&broken).unwrap();
+    let status = || server.request("GET", "/healthz", None, None).0;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(status(), 503);
+    drop(thief);
+    wait_until("healthy again", || status() == 200);
+
+    let (code, log) = server.end(Signal::SIGTERM);
+    assert_eq!(code, Some(0));
+    assert!(log.contains("exit status: 9") && log.contains("address already in use"), "{log}");
+    let restarts = log.matches("nats-server ended").count();
+    assert!((2..12).contains(&restarts), "{restarts} times: {log}");
 }
 
 #[test]
