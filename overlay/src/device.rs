@@ -16,8 +16,8 @@ use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc, time::SystemTime};
 use ipnet::IpNet;
 use lattice_wire::{WgPrivateKey, WgPublicKey, netmap::MAX_PEERS};
 
-use crate::Netns;
 pub use crate::wireguard::Drops;
+use crate::{Netns, link};
 pub use error::DeviceError;
 pub use probe::{kernel_has_wireguard, tun_usable};
 
@@ -155,11 +155,15 @@ pub fn create(config: DeviceConfig, choice: BackendChoice) -> Result<Box<dyn Dev
         BackendChoice::Kernel => true,
         BackendChoice::UserSpace => false,
     };
-    if kernel {
-        Ok(Box::new(kernel::KernelDevice::create(config)?))
+    let (name, inside) = (config.name.clone(), Arc::clone(&config.inside));
+    let device: Box<dyn Device> = if kernel {
+        Box::new(kernel::KernelDevice::create(config)?)
     } else {
-        Ok(Box::new(userspace::UserSpaceDevice::create(config)?))
-    }
+        Box::new(userspace::UserSpaceDevice::create(config)?)
+    };
+    // Otherwise the kernel's own router solicitations would be the first packets that the policy sees.
+    link::set_no_link_local(&inside, &name)?;
+    Ok(device)
 }
 
 /// The kernel's `dev_valid_name`, less `%`, which it takes for a pattern.

@@ -17,7 +17,9 @@ use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
-        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        link::{
+            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
+        },
         route::{RouteMessage, RouteScope},
     },
 };
@@ -150,6 +152,21 @@ pub fn set_mtu(netns: &Netns, name: &str, mtu: u16) -> Result<(), LinkError> {
     change(netns, name, &format!("set the MTU of {name} to {mtu}"), |index| {
         LinkUnspec::new_with_index(index).mtu(mtu.into()).build()
     })
+}
+
+/// Keeps a link from giving itself an IPv6 link-local address once it is up, and from soliciting routers by it
+/// (`ip link set NAME addrgenmode none`). It does not outlast a move to another namespace.
+pub(crate) fn set_no_link_local(netns: &Netns, name: &str) -> Result<(), LinkError> {
+    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]);
+    let done = change(netns, name, &format!("keep {name} from IPv6 link-local addresses"), |index| {
+        LinkUnspec::new_with_index(index).append_extra_attribute(spec).build()
+    });
+    match done {
+        // Without IPv6 there is nothing to keep it from.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+        done => done,
+    }
 }
 
 /// Adds an address to a link (`ip address add ADDRESS dev NAME`).

@@ -4,7 +4,7 @@
 //! ```text
 //!   handle_packet    ─►  allowed IPs choose the peer  ─►  seal  ─►  transmit
 //!   handle_datagram  ─►  index or key names the peer  ─►  open  ─►  is the source the peer's?  ─►  deliver
-//!   handle_tick      ─►  handshakes, keepalives, expiry of every peer
+//!   handle_timeout   ─►  handshakes, keepalives, expiry of every peer; poll_timeout says when
 //! ```
 //!
 //! The Noise handshake, the sessions and their timers are `gotatun`'s, which only [`noise`] names; it reads the clock
@@ -15,10 +15,15 @@ mod ip;
 mod load;
 mod noise;
 mod peer;
+mod retransmit;
 mod routes;
 mod unreachable;
 
-use std::{collections::HashMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use lattice_wire::{WgPrivateKey, WgPublicKey};
 
@@ -29,16 +34,26 @@ use noise::{Addressee, Identity, Opened, Received, Sealed};
 pub(crate) use peer::Peer;
 use routes::Routes;
 
-/// How often [`Interface::handle_tick`] wants to be called.
-pub(crate) const TICK: std::time::Duration = std::time::Duration::from_millis(250);
+/// How often the timers of the sessions are looked at. They are seconds long.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Unreachable errors sent between two ticks: enough for every honest program to hear of its mistake.
 const UNREACHABLES_PER_TICK: u32 = 64;
 
+/// Where a datagram comes from or goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// The other end.
+    pub(crate) remote: SocketAddr,
+    /// Which address of ours that end knows; `None` leaves the choice to the kernel. Where there are several, an answer
+    /// from another one would not pass the NAT or firewall that the question went through.
+    pub(crate) local: Option<IpAddr>,
+}
+
 /// Where the state machine's products go.
 pub(crate) trait Output {
     /// Sends an encrypted datagram into the underlay.
-    fn transmit(&mut self, to: SocketAddr, datagram: &[u8]);
+    fn transmit(&mut self, path: Path, datagram: &[u8]);
     /// Hands a decrypted packet to the link.
     fn deliver(&mut self, packet: &[u8]);
 }
@@ -46,16 +61,28 @@ pub(crate) trait Output {
 /// A peer's place in [`Interface::slots`].
 type Slot = usize;
 
+/// What is under way with the peers.
+#[derive(Default)]
+struct Exchanges {
+    /// Sessions and handshakes by the index we chose for them.
+    by_index: HashMap<u32, Slot>,
+    /// No initiation of any peer is due again before.
+    retransmit_at: Option<Instant>,
+}
+
 /// A WireGuard interface.
 pub(crate) struct Interface {
     identity: Identity,
     mtu: u16,
     slots: Vec<Option<Peer>>,
     by_key: HashMap<WgPublicKey, Slot>,
-    /// Sessions and handshakes by the index we chose for them.
-    by_index: HashMap<u32, Slot>,
+    exchanges: Exchanges,
     sweep_at: usize,
+    next_tick: Instant,
     routes: Routes<Slot>,
+    /// What the peers are reached at *through* the interface. Were one of these taken for a peer's endpoint, where the
+    /// socket's namespace is the link's too, its datagrams would come back to be encrypted again, for ever.
+    inner: Routes<()>,
     load: Load,
     unreachables: u32,
     drops: Drops,
@@ -69,9 +96,11 @@ impl Interface {
             mtu,
             slots: Vec::new(),
             by_key: HashMap::new(),
-            by_index: HashMap::new(),
+            exchanges: Exchanges::default(),
             sweep_at: 64,
+            next_tick: now,
             routes: Routes::default(),
+            inner: Routes::default(),
             load: Load::new(now),
             unreachables: 0,
             drops: Drops::default(),
@@ -79,7 +108,7 @@ impl Interface {
     }
 
     /// Makes `wanted` the peers. Those that stay keep their sessions; new ones with keepalive connect at once.
-    pub(crate) fn set_peers(&mut self, wanted: &[PeerConfig], out: &mut impl Output) {
+    pub(crate) fn set_peers(&mut self, wanted: &[PeerConfig], now: Instant, out: &mut impl Output) {
         let keep: HashMap<WgPublicKey, &PeerConfig> =
             wanted.iter().map(|config| (config.public_key, config)).collect();
         self.by_key.retain(|key, slot| {
@@ -89,10 +118,11 @@ impl Interface {
             }
             kept
         });
-        self.by_index.retain(|_, slot| self.slots[*slot].is_some());
+        self.exchanges.by_index.retain(|_, slot| self.slots[*slot].is_some());
+        self.inner = inner(wanted);
         self.routes = Routes::default();
         for config in wanted {
-            let Some(slot) = self.upsert(config, out) else {
+            let Some(slot) = self.upsert(config, now, out) else {
                 tracing::warn!(peer = %config.public_key, "a peer's key is unusable: the peer is left out");
                 continue;
             };
@@ -103,14 +133,16 @@ impl Interface {
         self.routes.finish();
     }
 
-    fn upsert(&mut self, config: &PeerConfig, out: &mut impl Output) -> Option<Slot> {
+    fn upsert(&mut self, config: &PeerConfig, now: Instant, out: &mut impl Output) -> Option<Slot> {
+        let is_outer = |endpoint: &&SocketAddr| self.inner.lookup(endpoint.ip()).is_none();
+        let candidates = config.endpoints.iter().filter(is_outer).copied();
         if let Some(&slot) = self.by_key.get(&config.public_key) {
             let peer = self.slots[slot].as_mut()?;
-            let retry = peer.reconfigure(config);
-            send(peer, slot, retry, &mut self.by_index, out);
+            let retry = peer.reconfigure(config, candidates);
+            self.exchanges.send(peer, slot, retry, now, out);
             return Some(slot);
         }
-        let mut peer = Peer::new(&self.identity, config)?;
+        let mut peer = Peer::new(&self.identity, config, candidates)?;
         let slot = match self.slots.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
@@ -119,14 +151,14 @@ impl Interface {
             }
         };
         let first = peer.tick();
-        send(&mut peer, slot, first, &mut self.by_index, out);
+        self.exchanges.send(&mut peer, slot, first, now, out);
         self.slots[slot] = Some(peer);
         self.by_key.insert(config.public_key, slot);
         Some(slot)
     }
 
     /// Encrypts a packet of the link for the peer it is for.
-    pub(crate) fn handle_packet(&mut self, packet: &[u8], out: &mut impl Output) {
+    pub(crate) fn handle_packet(&mut self, packet: &[u8], now: Instant, out: &mut impl Output) {
         let Some(header) = ip::parse(packet) else {
             self.drops.malformed += 1;
             return;
@@ -139,7 +171,7 @@ impl Interface {
         match self.slots[slot].as_mut() {
             Some(peer) if peer.is_reachable() => {
                 let sealed = peer.seal(packet, self.mtu);
-                send(peer, slot, sealed, &mut self.by_index, out);
+                self.exchanges.send(peer, slot, sealed, now, out);
             }
             _ => {
                 self.drops.no_endpoint += 1;
@@ -161,11 +193,15 @@ impl Interface {
     /// Handles a datagram of the underlay.
     pub(crate) fn handle_datagram(
         &mut self,
-        from: SocketAddr,
+        from: Path,
         datagram: &[u8],
         now: Instant,
         out: &mut impl Output,
     ) {
+        if self.inner.lookup(from.remote.ip()).is_some() {
+            self.drops.routing_loop += 1;
+            return;
+        }
         let admission = match noise::is_handshake(datagram) {
             // Nothing can be authenticated: no work is done for strangers.
             _ if self.by_key.is_empty() => Admission::Refused,
@@ -180,7 +216,7 @@ impl Interface {
             Admission::WithCookie => true,
             Admission::Normal => false,
         };
-        let (slot, sealed, is_handshake) = match self.identity.receive(from, datagram, strict) {
+        let (slot, sealed, is_handshake) = match self.identity.receive(from.remote, datagram, strict) {
             Received::Malformed => {
                 self.drops.malformed += 1;
                 return;
@@ -194,7 +230,9 @@ impl Interface {
                 return out.transmit(from, cookie.as_bytes());
             }
             Received::For(Addressee::Key(key), message) => (self.by_key.get(&key), message, true),
-            Received::For(Addressee::Index(index), message) => (self.by_index.get(&index), message, false),
+            Received::For(Addressee::Index(index), message) => {
+                (self.exchanges.by_index.get(&index), message, false)
+            }
         };
         let Some(&slot) = slot else {
             self.drops.unknown_peer += 1;
@@ -205,7 +243,7 @@ impl Interface {
             Opened::Refused if is_handshake => self.drops.handshake_refused += 1,
             Opened::Refused => self.drops.unauthenticated += 1,
             Opened::Nothing => {}
-            Opened::Answer(answer) => send(peer, slot, Some(answer), &mut self.by_index, out),
+            Opened::Answer(answer) => self.exchanges.send(peer, slot, Some(answer), now, out),
             Opened::Packet(packet) => {
                 let packet = packet.as_bytes();
                 match ip::parse(packet) {
@@ -220,29 +258,44 @@ impl Interface {
             }
         }
         while let Some(queued) = peer.next_queued(self.mtu) {
-            send(peer, slot, Some(queued), &mut self.by_index, out);
+            self.exchanges.send(peer, slot, Some(queued), now, out);
         }
     }
 
-    /// Does what time asks for. Call it every [`TICK`].
-    pub(crate) fn handle_tick(&mut self, out: &mut impl Output) {
+    /// When [`Self::handle_timeout`] is to be called next; `None` when nothing is to come.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.by_key.is_empty() {
+            return None;
+        }
+        Some(self.exchanges.retransmit_at.map_or(self.next_tick, |at| at.min(self.next_tick)))
+    }
+
+    /// Does what time asks for. Calling it too early does nothing.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut impl Output) {
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.tick(now, out);
+        }
+        if self.exchanges.retransmit_at.is_some_and(|at| at <= now) {
+            let due = self.slots.iter_mut().flatten().filter_map(|peer| peer.retransmit(now, out));
+            self.exchanges.retransmit_at = due.min();
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut impl Output) {
         self.identity.handle_tick();
         self.unreachables = 0;
         for (slot, peer) in self.slots.iter_mut().enumerate() {
             if let Some(peer) = peer {
                 let due = peer.tick();
-                send(peer, slot, due, &mut self.by_index, out);
+                self.exchanges.send(peer, slot, due, now, out);
             }
         }
-        if self.by_index.len() >= self.sweep_at {
-            self.by_index.retain(|index, _| self.identity.in_use(*index));
-            self.sweep_at = 64.max(2 * self.by_index.len());
+        let by_index = &mut self.exchanges.by_index;
+        if by_index.len() >= self.sweep_at {
+            by_index.retain(|index, _| self.identity.in_use(*index));
+            self.sweep_at = 64.max(2 * by_index.len());
         }
-    }
-
-    /// Whether there is any peer to tick for.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.by_key.is_empty()
     }
 
     /// The peers.
@@ -256,19 +309,33 @@ impl Interface {
     }
 }
 
-/// Sends what a peer has to say, and notes the index under which the answer will come.
-fn send(
-    peer: &mut Peer,
-    slot: Slot,
-    sealed: Option<Sealed>,
-    by_index: &mut HashMap<u32, Slot>,
-    out: &mut impl Output,
-) {
-    let Some(sealed) = sealed else { return };
-    if let Some(index) = sealed.local_index() {
-        by_index.insert(index, slot);
+impl Exchanges {
+    /// Sends what a peer has to say, and notes the index under which the answer will come.
+    fn send(
+        &mut self,
+        peer: &mut Peer,
+        slot: Slot,
+        sealed: Option<Sealed>,
+        now: Instant,
+        out: &mut impl Output,
+    ) {
+        let Some(sealed) = sealed else { return };
+        if let Some(index) = sealed.local_index() {
+            self.by_index.insert(index, slot);
+        }
+        if let Some(again) = peer.transmit(&sealed, now, out) {
+            self.retransmit_at = Some(self.retransmit_at.map_or(again, |at| at.min(again)));
+        }
     }
-    peer.destinations(&sealed, |to| out.transmit(to, sealed.as_bytes()));
+}
+
+/// The allowed IPs of all peers, but not a default route: that says nothing about where the underlay is.
+fn inner(peers: &[PeerConfig]) -> Routes<()> {
+    let mut inner = Routes::default();
+    let nets = peers.iter().flat_map(|peer| &peer.allowed_ips).filter(|net| net.prefix_len() > 0);
+    nets.for_each(|net| inner.insert(*net, ()));
+    inner.finish();
+    inner
 }
 
 #[cfg(test)]

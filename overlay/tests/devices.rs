@@ -10,7 +10,8 @@ mod wireguard_go;
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use host::{Host, eventually, join, pair};
@@ -42,6 +43,32 @@ fn keepalive_connects_without_traffic_and_past_a_dead_candidate() {
     b.set_peers(&[PeerConfig { endpoints: vec![], ..a.config() }]);
     eventually("a handshake", || a.has_handshake() && b.has_handshake());
     assert_eq!(b.device().peers().unwrap()[0].endpoint, Some(a.endpoint()));
+}
+
+#[test]
+fn a_peer_that_learns_of_us_late_is_not_waited_for_until_wireguard_retries() {
+    let (a, b) = join(Host::new(1), Host::new(2));
+    let began = Instant::now();
+    a.set_peers(&[PeerConfig { keepalive: Some(25), ..b.config() }]);
+    eventually("the first initiation", || b.device().drops().unwrap().unwrap().handshake_refused > 0);
+    thread::sleep(Duration::from_millis(300));
+    b.set_peers(&[PeerConfig { endpoints: vec![], ..a.config() }]);
+    eventually("a handshake", || a.has_handshake() && b.has_handshake());
+    // WireGuard's retry would come after 5 s.
+    assert!(began.elapsed() < Duration::from_millis(4500), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_link_says_nothing_unasked() {
+    let (a, _b) = pair();
+    // Router solicitations would begin within a second.
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(a.sent_packets(), 0);
+    let addresses = link::addresses(&a.inside).unwrap();
+    let on_wg0: Vec<_> = addresses.iter().filter(|(name, _)| name == "wg0").map(|(_, ip)| *ip).collect();
+    assert_eq!(on_wg0, [a.inner_v4(), a.inner_v6()]);
+    a.udp_send("10.42.0.99".parse().unwrap(), b"asked");
+    assert_eq!(a.sent_packets(), 1, "what is sent is counted");
 }
 
 #[test]
@@ -107,6 +134,26 @@ fn a_peer_that_moves_is_followed() {
         a.device().peers().unwrap()[0].endpoint == Some(moved)
     });
     assert!(a.udp_echo(&b, b.inner_v4(), b"after"));
+}
+
+#[test]
+fn answers_leave_by_the_address_that_was_asked() {
+    let (a, b) = join(Host::new(1), Host::new(2));
+    b.underlay_ip(&["address", "add", "192.0.2.102/24", "dev", "eth0"]);
+    b.underlay_ip(&["-6", "address", "add", "2001:db8::2/64", "dev", "eth0", "nodad"]);
+    b.underlay_ip(&["-6", "address", "add", "2001:db8::102/64", "dev", "eth0", "nodad"]);
+    a.underlay_ip(&["-6", "address", "add", "2001:db8::1/64", "dev", "eth0", "nodad"]);
+    a.bring_up();
+    b.bring_up();
+    b.set_peers(&[PeerConfig { endpoints: vec![], ..a.config() }]);
+    for ip in ["192.0.2.102", "2001:db8::102", "2001:db8::2"] {
+        let asked = SocketAddr::new(ip.parse().unwrap(), b.device().listen_port());
+        a.set_peers(&[]);
+        a.set_peers(&[PeerConfig { endpoints: vec![asked], ..b.config() }]);
+        assert!(a.udp_echo(&b, b.inner_v4(), b"hello"), "{asked}");
+        assert_eq!(a.tcp_transfer(&b, b.inner_v4(), 1 << 20), 1 << 20, "in runs as well");
+        assert_eq!(a.device().peers().unwrap()[0].endpoint, Some(asked), "it would have followed an answer");
+    }
 }
 
 #[test]

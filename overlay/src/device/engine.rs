@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     os::fd::AsFd,
     sync::{Arc, mpsc::Receiver},
     time::{Instant, SystemTime},
@@ -19,7 +18,7 @@ use nix::{
 };
 
 use super::{Drops, PeerConfig, PeerStatus, tun::Tun, udp::Udp};
-use crate::wireguard::{Interface, Output, TICK};
+use crate::wireguard::{Interface, Output, Path};
 
 /// Reads in a row from one side before the other has its turn.
 const BATCH: usize = 64;
@@ -42,7 +41,6 @@ pub(super) struct Engine {
     commands: Receiver<Command>,
     wake: Arc<EventFd>,
     buffer: Vec<u8>,
-    next_tick: Instant,
 }
 
 struct Io {
@@ -52,8 +50,8 @@ struct Io {
 }
 
 impl Output for Io {
-    fn transmit(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.udp.push(to, datagram);
+    fn transmit(&mut self, path: Path, datagram: &[u8]) {
+        self.udp.push(path, datagram);
     }
 
     fn deliver(&mut self, packet: &[u8]) {
@@ -71,14 +69,7 @@ impl Engine {
         commands: Receiver<Command>,
         wake: Arc<EventFd>,
     ) -> Self {
-        Self {
-            interface,
-            io: Io { tun, udp, link_drops: 0 },
-            commands,
-            wake,
-            buffer: vec![0; MAX_PACKET],
-            next_tick: Instant::now(),
-        }
+        Self { interface, io: Io { tun, udp, link_drops: 0 }, commands, wake, buffer: vec![0; MAX_PACKET] }
     }
 
     /// Runs until told to stop.
@@ -89,29 +80,26 @@ impl Engine {
         loop {
             let ready = self.wait()?;
             let now = Instant::now();
-            if ready.command && !self.handle_commands() {
+            if ready.command && !self.handle_commands(now) {
                 return Ok(());
             }
             if ready.datagram {
                 self.handle_datagrams(now);
             }
             if ready.packet {
-                self.handle_packets()?;
+                self.handle_packets(now)?;
             }
-            if now >= self.next_tick {
-                self.interface.handle_tick(&mut self.io);
-                self.next_tick = now + TICK;
-            }
+            self.interface.handle_timeout(now, &mut self.io);
             self.io.udp.flush();
         }
     }
 
     fn wait(&self) -> io::Result<Ready> {
-        let timeout = match self.next_tick.saturating_duration_since(Instant::now()) {
-            _ if self.interface.is_idle() => PollTimeout::NONE,
+        let timeout = self.interface.poll_timeout().map_or(PollTimeout::NONE, |at| {
+            let left = at.saturating_duration_since(Instant::now());
             // Rounded up, so as not to wake just before the time.
-            left => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
-        };
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
         let mut fds = [
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.io.udp.as_fd(), PollFlags::POLLIN),
@@ -136,10 +124,10 @@ impl Engine {
         }
     }
 
-    fn handle_packets(&mut self) -> io::Result<()> {
+    fn handle_packets(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..BATCH {
             match self.io.tun.read(&mut self.buffer) {
-                Ok(len) => self.interface.handle_packet(&self.buffer[..len], &mut self.io),
+                Ok(len) => self.interface.handle_packet(&self.buffer[..len], now, &mut self.io),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -149,13 +137,13 @@ impl Engine {
     }
 
     /// False when it is time to stop. An answer nobody waits for any more is no error.
-    fn handle_commands(&mut self) -> bool {
+    fn handle_commands(&mut self, now: Instant) -> bool {
         // Reading resets the counter; that it is zero already is no error either.
         let _ = self.wake.read();
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::SetPeers(peers, done) => {
-                    self.interface.set_peers(&peers, &mut self.io);
+                    self.interface.set_peers(&peers, now, &mut self.io);
                     let _ = done.send(());
                 }
                 Command::Peers(reply) => drop(reply.send(self.peers())),

@@ -3,23 +3,54 @@
 //! A WireGuard link keeps its UDP socket in the namespace it was made in. So it is made in the underlay under a name of
 //! its own, given its key and port, and moved: encrypted packets go on leaving by the underlay.
 
+mod new_link;
+mod turns;
 mod update;
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use lattice_wire::WgPublicKey;
 use wireguard_control as wg;
 
 use super::{Backend, Device, DeviceConfig, DeviceError, Drops, PeerConfig, PeerStatus, check_count};
 use crate::{Netns, link};
+use new_link::NewLink;
 
-/// A WireGuard link of the kernel.
+/// Between attempts to read a kernel that refuses to be read.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A WireGuard link of the kernel, and the thread that gives its peers' endpoint candidates their turns.
 #[derive(Debug)]
 pub(super) struct KernelDevice {
+    link: Arc<WgLink>,
+    listen_port: u16,
+    turns: Option<thread::JoinHandle<()>>,
+}
+
+/// What the device and its thread share.
+#[derive(Debug)]
+struct WgLink {
     name: String,
     interface: wg::InterfaceName,
     inside: Arc<Netns>,
-    listen_port: u16,
+    /// Held open: a kernel (6.1) may crash when the namespace that a WireGuard link was made in ends while the link is
+    /// being deleted (`wg_netns_pre_exit` against `wg_destruct`).
+    _underlay: Arc<Netns>,
+    peers: Mutex<Peers>,
+    changed: Condvar,
+}
+
+/// Locked while the kernel is read and told, which are two requests.
+#[derive(Debug, Default)]
+struct Peers {
+    wanted: Vec<PeerConfig>,
+    turns: turns::Turns,
+    ended: bool,
 }
 
 impl KernelDevice {
@@ -36,9 +67,26 @@ impl KernelDevice {
         })?;
         let listen_port = new_link.listen_port;
         drop(new_link);
-        Ok(Self { name: config.name, interface, inside: config.inside, listen_port })
+        let link = Arc::new(WgLink {
+            name: config.name,
+            interface,
+            inside: config.inside,
+            _underlay: config.underlay,
+            peers: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        // From here on its drop removes the link.
+        let mut device = Self { link: Arc::clone(&link), listen_port, turns: None };
+        let thread = thread::Builder::new().name(link.name.clone()).spawn({
+            let link = Arc::clone(&link);
+            move || link.take_turns()
+        });
+        device.turns = Some(thread.map_err(|source| DeviceError::Start { name: link.name.clone(), source })?);
+        Ok(device)
     }
+}
 
+impl WgLink {
     /// Generic netlink answers for the namespace of the socket that asks.
     fn configured<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> Result<T, DeviceError> {
         let done = self.inside.run(work).map_err(DeviceError::Namespace)?;
@@ -51,6 +99,51 @@ impl KernelDevice {
     fn get(&self) -> io::Result<wg::Device> {
         wg::Device::get(&self.interface, wg::Backend::Kernel)
     }
+
+    /// Reads the kernel's peers and then tells it `change`. Read first: `apply` would make a link that is gone anew,
+    /// with its socket in the wrong namespace.
+    fn update(
+        &self,
+        change: impl FnOnce(&[wg::PeerInfo]) -> Option<wg::DeviceUpdate> + Send,
+    ) -> Result<(), DeviceError> {
+        self.configured(|| match change(&self.get()?.peers) {
+            Some(update) => update.apply(&self.interface, wg::Backend::Kernel),
+            None => Ok(()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_turns(&self) {
+        let mut peers = self.lock();
+        while !peers.ended {
+            let pause = peers.turns.due().map(|due| due.saturating_duration_since(Instant::now()));
+            peers = match pause {
+                Some(Duration::ZERO) => {
+                    let Peers { wanted, turns, .. } = &mut *peers;
+                    let turn = self.update(|present| {
+                        let at = turns.take(present, Instant::now());
+                        (!at.is_empty()).then(|| update::restart(wanted, &at))
+                    });
+                    match turn {
+                        Ok(()) => peers,
+                        Err(DeviceError::Stopped(_)) => return,
+                        Err(error) => {
+                            tracing::debug!(device = self.name, %error, "no turn for the endpoint candidates");
+                            let wait = self.changed.wait_timeout(peers, RETRY);
+                            wait.unwrap_or_else(PoisonError::into_inner).0
+                        }
+                    }
+                }
+                Some(pause) => {
+                    self.changed.wait_timeout(peers, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(peers).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
 }
 
 impl Device for KernelDevice {
@@ -59,24 +152,25 @@ impl Device for KernelDevice {
     }
 
     fn name(&self) -> &str {
-        &self.name
+        &self.link.name
     }
 
     fn listen_port(&self) -> u16 {
         self.listen_port
     }
 
-    fn set_peers(&self, peers: &[PeerConfig]) -> Result<(), DeviceError> {
-        check_count(peers)?;
-        self.configured(|| {
-            // Read first: `apply` would make a link that is gone anew, with its socket in the wrong namespace.
-            let present = self.get()?;
-            update::update(&present.peers, peers).apply(&self.interface, wg::Backend::Kernel)
-        })
+    fn set_peers(&self, wanted: &[PeerConfig]) -> Result<(), DeviceError> {
+        check_count(wanted)?;
+        let mut peers = self.link.lock();
+        self.link.update(|present| Some(update::update(present, wanted)))?;
+        wanted.clone_into(&mut peers.wanted);
+        peers.turns.follow(wanted, Instant::now());
+        self.link.changed.notify_one();
+        Ok(())
     }
 
     fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError> {
-        let device = self.configured(|| self.get())?;
+        let device = self.link.configured(|| self.link.get())?;
         Ok(device.peers.into_iter().map(status).collect())
     }
 
@@ -87,65 +181,16 @@ impl Device for KernelDevice {
 
 impl Drop for KernelDevice {
     fn drop(&mut self) {
-        match link::delete(&self.inside, &self.name) {
+        self.link.lock().ended = true;
+        self.link.changed.notify_one();
+        if let Some(turns) = self.turns.take() {
+            let _ = turns.join();
+        }
+        match link::delete(&self.link.inside, &self.link.name) {
             Ok(()) | Err(link::LinkError::NotFound(_)) => {}
-            Err(error) => tracing::warn!(device = self.name, %error, "the WireGuard link was not removed"),
-        }
-    }
-}
-
-/// The link between its making and its move; removed when the move does not come about.
-struct NewLink<'a> {
-    underlay: &'a Netns,
-    name: String,
-    listen_port: u16,
-}
-
-impl<'a> NewLink<'a> {
-    fn create(config: &'a DeviceConfig) -> Result<Self, DeviceError> {
-        let mut random = [0; 5];
-        getrandom::fill(&mut random)
-            .map_err(|error| DeviceError::Start { name: config.name.clone(), source: error.into() })?;
-        let name = random.iter().fold(String::from("lat"), |name, byte| format!("{name}{byte:02x}"));
-        let mut new_link = Self { underlay: &config.underlay, name, listen_port: config.listen_port };
-        new_link.listen_port = new_link.configure(config)?;
-        Ok(new_link)
-    }
-
-    fn configure(&self, config: &DeviceConfig) -> Result<u16, DeviceError> {
-        let refused = |source| DeviceError::Configure { name: config.name.clone(), source };
-        let interface: wg::InterfaceName =
-            self.name.parse().map_err(|_| DeviceError::Name(self.name.clone()))?;
-        let apply = |port| {
-            let update = wg::DeviceUpdate::new().set_private_key(wg::Key(*config.private_key.expose()));
-            let applied =
-                self.underlay.run(|| update.set_listen_port(port).apply(&interface, wg::Backend::Kernel));
-            applied.map_err(DeviceError::Namespace)?.map_err(refused)
-        };
-        apply(config.listen_port)?;
-        // A link that is down has no socket yet: that the port is taken shows only when it is set up. The kernel keeps
-        // the port it then finds, for when the link comes up again.
-        match link::set_up(self.underlay, &self.name) {
-            Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => {
-                apply(0)?;
-                link::set_up(self.underlay, &self.name)?;
+            Err(error) => {
+                tracing::warn!(device = self.link.name, %error, "the WireGuard link was not removed");
             }
-            done => done?,
-        }
-        let device = self.underlay.run(|| wg::Device::get(&interface, wg::Backend::Kernel));
-        let device = device.map_err(DeviceError::Namespace)?.map_err(refused)?;
-        link::set_down(self.underlay, &self.name)?;
-        Ok(device.listen_port.unwrap_or_default())
-    }
-}
-
-impl Drop for NewLink<'_> {
-    fn drop(&mut self) {
-        // After the move there is nothing of that name here, which is as it should be.
-        if let Err(error) = link::delete(self.underlay, &self.name)
-            && !matches!(error, link::LinkError::NotFound(_))
-        {
-            tracing::warn!(link = self.name, %error, "a WireGuard link was left behind in the underlay");
         }
     }
 }

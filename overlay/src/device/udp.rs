@@ -3,10 +3,11 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+use crate::wireguard::Path;
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -39,7 +40,7 @@ pub(super) struct Udp {
     socket: UdpSocket,
     is_v6: bool,
     run: Vec<u8>,
-    run_to: SocketAddr,
+    run_to: Path,
     segment: usize,
     segments: usize,
     pause: u32,
@@ -66,15 +67,20 @@ impl Udp {
         }
         // Kernels before 5.0 have none, and then datagrams come one by one.
         let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
+        if is_v6 {
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        } else {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        }
         Ok(Self {
             socket,
             is_v6,
             run: Vec::with_capacity(MAX_RUN),
-            run_to: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            run_to: Path { remote: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), local: None },
             segment: 0,
             segments: 0,
             pause: 0,
-            control: cmsg_space!(i32),
+            control: cmsg_space!(i32, libc::in6_pktinfo),
             failed: 0,
         })
     }
@@ -119,17 +125,26 @@ impl Udp {
             Some(&mut self.control),
             MsgFlags::empty(),
         )?;
-        let segment = message.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
-            _ => None,
-        });
+        let (mut segment, mut local) = (None, None);
+        for message in message.cmsgs()? {
+            match message {
+                ControlMessageOwned::UdpGroSegments(size) => segment = usize::try_from(size).ok(),
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).to_canonical());
+                }
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    local = Some(Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr)).into());
+                }
+                _ => {}
+            }
+        }
         let len = message.bytes;
-        let from = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Run { from, len, segment: segment.unwrap_or(len).max(1) })
+        let remote = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Run { from: Path { remote, local }, len, segment: segment.unwrap_or(len).max(1) })
     }
 
     /// Adds a datagram to the run, after sending the run if it does not fit in.
-    pub(super) fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
+    pub(super) fn push(&mut self, to: Path, datagram: &[u8]) {
         let fits = self.segments > 0
             && self.segments < MAX_SEGMENTS
             && self.run_to == to
@@ -152,7 +167,7 @@ impl Udp {
         }
         if self.segments == 1 || !self.send_segmented() {
             for datagram in self.run.chunks(self.segment) {
-                if self.send(datagram, &[]).is_err() {
+                if self.send(datagram, None).is_err() {
                     self.failed += 1;
                 }
             }
@@ -173,7 +188,7 @@ impl Udp {
             return false;
         }
         let Ok(segment) = u16::try_from(self.segment) else { return false };
-        match self.send(&self.run, &[ControlMessage::UdpGsoSegments(&segment)]) {
+        match self.send(&self.run, Some(segment)) {
             Ok(()) => true,
             Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP) => {
                 self.pause = SEGMENTATION_PAUSE;
@@ -186,12 +201,35 @@ impl Udp {
         }
     }
 
-    fn send(&self, bytes: &[u8], control: &[ControlMessage<'_>]) -> Result<(), Errno> {
-        let to = match self.run_to {
+    fn send(&self, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
+        match self.send_from(self.run_to.local, bytes, segment) {
+            // That address is ours no more. The peer will follow to the one the kernel chooses.
+            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH) if self.run_to.local.is_some() => {
+                self.send_from(None, bytes, segment)
+            }
+            done => done,
+        }
+    }
+
+    fn send_from(&self, local: Option<IpAddr>, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
+        let to = match self.run_to.remote {
             SocketAddr::V4(v4) if self.is_v6 => {
                 SockaddrStorage::from(SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())))
             }
             to => SockaddrStorage::from(to),
+        };
+        let v6 = local.filter(|_| self.is_v6).map(source_v6);
+        let v4 = match local {
+            Some(IpAddr::V4(local)) if !self.is_v6 => Some(source_v4(local)),
+            _ => None,
+        };
+        let source = v6.as_ref().map(ControlMessage::Ipv6PacketInfo);
+        let source = source.or(v4.as_ref().map(ControlMessage::Ipv4PacketInfo));
+        let segment = segment.as_ref().map(ControlMessage::UdpGsoSegments);
+        let control: &[ControlMessage<'_>] = match (source, segment) {
+            (Some(source), Some(segment)) => &[source, segment],
+            (Some(one), None) | (None, Some(one)) => &[one],
+            (None, None) => &[],
         };
         let slices = [IoSlice::new(bytes)];
         loop {
@@ -210,6 +248,24 @@ impl Udp {
     }
 }
 
+/// Any interface, from this address: where it leaves by is for the routes to say.
+fn source_v6(local: IpAddr) -> libc::in6_pktinfo {
+    let local = match local {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: 0 }
+}
+
+/// As [`source_v6`], where the kernel has IPv4 only.
+fn source_v4(local: Ipv4Addr) -> libc::in_pktinfo {
+    libc::in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: libc::in_addr { s_addr: local.to_bits().to_be() },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    }
+}
+
 impl AsFd for Udp {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -219,7 +275,7 @@ impl AsFd for Udp {
 /// Datagrams received at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
-    pub(super) from: SocketAddr,
+    pub(super) from: Path,
     pub(super) len: usize,
     pub(super) segment: usize,
 }

@@ -13,6 +13,8 @@ pub struct Drops {
     pub unauthenticated: u64,
     /// Decrypted packets whose source is not among the peer's allowed IPs.
     pub wrong_source: u64,
+    /// Datagrams that came from an address of the overlay itself: no peer's endpoint is in there.
+    pub routing_loop: u64,
     /// Packets of the link for a destination no peer owns.
     pub no_route: u64,
     /// Packets of the link for a peer with no endpoint to try.

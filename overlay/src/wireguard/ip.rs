@@ -69,7 +69,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_length_never_exceeds_the_buffer(packet in prop::collection::vec(any::<u8>(), 0..128)) {
+        fn a_length_never_exceeds_the_buffer(
+            mut packet in prop::collection::vec(any::<u8>(), 0..128),
+            version in prop::sample::select(vec![0x40, 0x45, 0x46, 0x4f, 0x60, 0x6f, 0x00, 0xff]),
+            len in 0u8..140,
+        ) {
+            if packet.len() > 5 {
+                // Mostly what could be a packet: a random version or length would be refused at once.
+                packet[0] = version;
+                let at = if version >> 4 == 6 { 4 } else { 2 };
+                packet[at..at + 2].copy_from_slice(&[0, len]);
+            }
             if let Some(header) = parse(&packet) {
                 prop_assert!(header.len <= packet.len() && header.len >= 20);
             }

@@ -7,7 +7,11 @@ use std::{
 
 use lattice_wire::{WgPublicKey, netmap::MAX_ENDPOINTS};
 
-use super::noise::{Identity, Message, Opened, Sealed, Tunnel};
+use super::{
+    Output, Path,
+    noise::{Identity, Message, Opened, Sealed, Tunnel},
+    retransmit::Retransmit,
+};
 use crate::device::PeerConfig;
 
 /// The least time between two initiations taken from a peer, so that one with a valid key cannot keep us busy with
@@ -19,7 +23,7 @@ pub(crate) struct Peer {
     public_key: WgPublicKey,
     tunnel: Tunnel,
     /// Where the last authenticated packet came from. Nothing else moves a peer.
-    endpoint: Option<SocketAddr>,
+    endpoint: Option<Path>,
     /// Where it may be, best first.
     candidates: Vec<SocketAddr>,
     last_handshake: Option<Instant>,
@@ -28,6 +32,11 @@ pub(crate) struct Peer {
     unconfirmed: bool,
     /// Initiations since it was last heard of.
     unanswered: u32,
+    /// The next search is to be quick: nothing was heard since it became known, moved, or was last there. Later ones keep
+    /// WireGuard's own pace, so that peers that are away cost little.
+    eager: bool,
+    /// The initiation of a quick search.
+    retransmit: Option<Retransmit>,
     /// Packets wait for a session.
     queued: bool,
     rx_bytes: u64,
@@ -36,16 +45,22 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// `None` when the peer's key is unusable.
-    pub(super) fn new(identity: &Identity, config: &PeerConfig) -> Option<Self> {
+    pub(super) fn new(
+        identity: &Identity,
+        config: &PeerConfig,
+        candidates: impl Iterator<Item = SocketAddr>,
+    ) -> Option<Self> {
         Some(Self {
             public_key: config.public_key,
             tunnel: Tunnel::new(identity, config.public_key, config.keepalive)?,
             endpoint: None,
-            candidates: candidates(config),
+            candidates: usable(candidates),
             last_handshake: None,
             last_initiation: None,
             unconfirmed: false,
             unanswered: 0,
+            eager: true,
+            retransmit: None,
             queued: false,
             rx_bytes: 0,
             tx_bytes: 0,
@@ -54,16 +69,21 @@ impl Peer {
 
     /// Takes over what may change. A peer that is said to be elsewhere, or is being looked for, is looked for anew at
     /// once; its session lives on.
-    pub(super) fn reconfigure(&mut self, config: &PeerConfig) -> Option<Sealed> {
+    pub(super) fn reconfigure(
+        &mut self,
+        config: &PeerConfig,
+        candidates: impl Iterator<Item = SocketAddr>,
+    ) -> Option<Sealed> {
         self.tunnel.set_keepalive(config.keepalive);
-        let candidates = candidates(config);
+        let candidates = usable(candidates);
         if candidates == self.candidates {
             return None;
         }
-        let moved = self.endpoint.is_some_and(|endpoint| !candidates.contains(&endpoint));
+        let moved = self.endpoint.is_some_and(|endpoint| !candidates.contains(&endpoint.remote));
         self.candidates = candidates;
         if moved || self.unanswered > 0 {
             self.unanswered = self.unanswered.max(1);
+            self.eager = true;
             return self.tunnel.initiate();
         }
         None
@@ -81,7 +101,7 @@ impl Peer {
     }
 
     /// Opens a message that came from `from`; if it is authentic, that is where the peer is now.
-    pub(super) fn open(&mut self, message: Message, from: SocketAddr, now: Instant) -> Opened {
+    pub(super) fn open(&mut self, message: Message, from: Path, now: Instant) -> Opened {
         let (is_initiation, is_response) = (message.is_initiation(), message.is_response());
         let len = message.len();
         let too_soon = |last: Instant| now.saturating_duration_since(last) < INITIATION_INTERVAL;
@@ -101,6 +121,11 @@ impl Peer {
             }
             self.unconfirmed = is_initiation || self.unconfirmed && !is_response;
             self.unanswered = 0;
+            self.eager = true;
+            // Ours goes on while the peer has yet to show that it got our answer to its own.
+            if !is_initiation {
+                self.retransmit = None;
+            }
         }
         opened
     }
@@ -120,26 +145,32 @@ impl Peer {
         due
     }
 
-    /// Every place `message` goes to: where the peer is, or, to find that out, everywhere it may be.
-    pub(super) fn destinations(&mut self, message: &Sealed, mut send: impl FnMut(SocketAddr)) {
-        let mut sent = 0;
-        let mut send = |to| {
-            sent += message.as_bytes().len() as u64;
-            send(to);
-        };
+    /// Sends `message` to where the peer is, or, to find that out, everywhere it may be. Returns when it is due again.
+    pub(super) fn transmit(
+        &mut self,
+        message: &Sealed,
+        now: Instant,
+        out: &mut impl Output,
+    ) -> Option<Instant> {
         let mut search = self.endpoint.is_none();
         if message.is_initiation() {
             search |= self.unanswered > 0 || !self.tunnel.has_session();
             self.unanswered = self.unanswered.saturating_add(1);
+            let quick = search && std::mem::take(&mut self.eager);
+            self.retransmit = quick.then(|| Retransmit::new(message.as_bytes(), now));
         }
-        if let Some(endpoint) = self.endpoint {
-            send(endpoint);
+        self.tx_bytes +=
+            send(message.as_bytes(), self.endpoint, if search { &self.candidates } else { &[] }, out);
+        self.retransmit.as_ref()?.due_at()
+    }
+
+    /// Sends an unanswered initiation again if that is due. Returns when it is due next.
+    pub(super) fn retransmit(&mut self, now: Instant, out: &mut impl Output) -> Option<Instant> {
+        let retransmit = self.retransmit.as_mut()?;
+        if let Some(initiation) = retransmit.take_due(now) {
+            self.tx_bytes += send(initiation, self.endpoint, &self.candidates, out);
         }
-        if search {
-            let others = self.candidates.iter().filter(|candidate| Some(**candidate) != self.endpoint);
-            others.for_each(|to| send(*to));
-        }
-        self.tx_bytes += sent;
+        retransmit.due_at()
     }
 
     pub(crate) fn public_key(&self) -> WgPublicKey {
@@ -147,7 +178,7 @@ impl Peer {
     }
 
     pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        self.endpoint.or_else(|| self.candidates.first().copied())
+        self.endpoint.map(|endpoint| endpoint.remote).or_else(|| self.candidates.first().copied())
     }
 
     pub(crate) fn last_handshake(&self) -> Option<Instant> {
@@ -163,7 +194,56 @@ impl Peer {
     }
 }
 
+/// Sends to `endpoint` and to all others of `candidates`. Returns how many bytes that was.
+fn send(datagram: &[u8], endpoint: Option<Path>, candidates: &[SocketAddr], out: &mut impl Output) -> u64 {
+    let known = endpoint.map(|endpoint| endpoint.remote);
+    let others = candidates.iter().filter(|candidate| Some(**candidate) != known);
+    let others = others.map(|candidate| Path { remote: *candidate, local: None });
+    let mut sent = 0;
+    for to in endpoint.into_iter().chain(others) {
+        out.transmit(to, datagram);
+        sent += datagram.len() as u64;
+    }
+    sent
+}
+
 /// A port of zero is no endpoint.
-fn candidates(config: &PeerConfig) -> Vec<SocketAddr> {
-    config.endpoints.iter().copied().filter(|endpoint| endpoint.port() != 0).take(MAX_ENDPOINTS).collect()
+fn usable(candidates: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    candidates.filter(|candidate| candidate.port() != 0).take(MAX_ENDPOINTS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use lattice_wire::WgPrivateKey;
+
+    use super::*;
+
+    struct Nowhere;
+
+    impl Output for Nowhere {
+        fn transmit(&mut self, _: Path, _: &[u8]) {}
+        fn deliver(&mut self, _: &[u8]) {}
+    }
+
+    #[test]
+    fn a_peer_that_is_away_is_searched_for_quickly_once() {
+        let identity = Identity::new(&WgPrivateKey::from_random([1; 32]));
+        let config = PeerConfig {
+            public_key: WgPrivateKey::from_random([2; 32]).public(),
+            allowed_ips: vec![],
+            endpoints: vec![],
+            keepalive: None,
+        };
+        let at = |port| std::iter::once(SocketAddr::from(([192, 0, 2, 2], port)));
+        let (mut peer, now) = (Peer::new(&identity, &config, at(1)).unwrap(), Instant::now());
+        let initiate = |peer: &mut Peer| {
+            let initiation = peer.tunnel.initiate().unwrap();
+            peer.transmit(&initiation, now, &mut Nowhere).is_some()
+        };
+        assert!(initiate(&mut peer));
+        assert!(!initiate(&mut peer));
+        assert!(peer.retransmit(now + Duration::from_secs(1), &mut Nowhere).is_none());
+        let anew = peer.reconfigure(&config, at(2)).unwrap();
+        assert!(peer.transmit(&anew, now, &mut Nowhere).is_some());
+    }
 }

@@ -5,16 +5,21 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod retransmit;
+
 /// Keeps what an interface puts out.
 #[derive(Default)]
 struct Sink {
     sent: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// The address that the last one was to leave by.
+    sent_from: Option<IpAddr>,
     delivered: Vec<Vec<u8>>,
 }
 
 impl Output for Sink {
-    fn transmit(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.sent.push_back((to, datagram.to_vec()));
+    fn transmit(&mut self, path: Path, datagram: &[u8]) {
+        self.sent.push_back((path.remote, datagram.to_vec()));
+        self.sent_from = path.local;
     }
     fn deliver(&mut self, packet: &[u8]) {
         self.delivered.push(packet.to_vec());
@@ -38,15 +43,21 @@ impl Node {
     }
 
     fn set_peers(&mut self, peers: &[PeerConfig]) {
-        self.interface.set_peers(peers, &mut self.sink);
+        self.interface.set_peers(peers, self.now, &mut self.sink);
     }
 
     fn send(&mut self, packet: &[u8]) {
-        self.interface.handle_packet(packet, &mut self.sink);
+        self.interface.handle_packet(packet, self.now, &mut self.sink);
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        self.interface.handle_datagram(from, datagram, self.now, &mut self.sink);
+        let path = Path { remote: from, local: Some(self.at.ip()) };
+        self.interface.handle_datagram(path, datagram, self.now, &mut self.sink);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.interface.handle_timeout(self.now, &mut self.sink);
     }
 
     fn config(&self, allowed: &str) -> PeerConfig {
@@ -117,7 +128,7 @@ fn packets_wait_for_the_handshake_and_arrive_in_order_without_padding() {
 fn keepalive_connects_without_traffic() {
     let (mut a, mut b) = pair();
     a.set_peers(&[PeerConfig { keepalive: Some(25), endpoints: vec![], ..b.config("10.42.0.2/32") }]);
-    a.interface.handle_tick(&mut a.sink);
+    a.pass(TICK);
     assert!(a.sink.sent.is_empty());
     // The endpoint comes later, with an initiation under way: it is used at once.
     a.set_peers(&[PeerConfig { keepalive: Some(25), ..b.config("10.42.0.2/32") }]);
@@ -216,12 +227,50 @@ fn only_authentic_datagrams_move_a_peer() {
 }
 
 #[test]
+fn an_address_of_the_overlay_is_no_endpoint() {
+    let (mut a, mut b) = pair();
+    let within = SocketAddr::from((A, 51820));
+    b.set_peers(&[PeerConfig { endpoints: vec![within, a.at], ..a.config("10.42.0.1/32") }]);
+    b.send(&packet(B, A, b"x"));
+    assert_eq!(b.sink.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [a.at]);
+    exchange(&mut a, &mut b);
+    // A peer that sends its datagrams through the tunnel is not followed into it.
+    a.send(&packet(A, B, b"y"));
+    let (_, datagram) = a.sink.sent.pop_front().unwrap();
+    b.receive(within, &datagram);
+    assert_eq!(b.interface.peers().next().unwrap().endpoint(), Some(a.at));
+    assert_eq!((b.interface.drops().routing_loop, b.sink.delivered.len()), (1, 0));
+
+    // Who owns the default route may be anywhere all the same.
+    b.set_peers(&[a.config("0.0.0.0/0")]);
+    b.receive(a.at, &datagram);
+    assert_eq!(b.sink.delivered.len(), 1);
+}
+
+#[test]
+fn answers_leave_by_the_address_that_was_asked() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    assert_eq!(a.sink.sent_from, None, "the kernel's choice");
+    let (_, initiation) = a.sink.sent.pop_front().unwrap();
+    for asked in ["198.51.100.1", "198.51.100.2"].map(|ip| ip.parse().unwrap()) {
+        let path = Path { remote: a.at, local: Some(asked) };
+        b.interface.handle_datagram(path, &initiation, b.now, &mut b.sink);
+        // A replay changes nothing.
+        assert_eq!(b.sink.sent_from, Some("198.51.100.1".parse().unwrap()));
+    }
+    exchange(&mut a, &mut b);
+    b.send(&packet(B, A, b"y"));
+    assert_eq!(b.sink.sent_from, Some(b.at.ip()), "where it was reached last");
+}
+
+#[test]
 fn a_peer_said_to_be_elsewhere_is_looked_for_and_its_session_lives_on() {
     let (mut a, mut b) = pair();
     a.send(&packet(A, B, b"x"));
     exchange(&mut a, &mut b);
     b.at = SocketAddr::from(([198, 51, 100, 2], 51820));
-    b.now += std::time::Duration::from_secs(1);
+    b.now += Duration::from_secs(1);
     a.set_peers(&[b.config("10.42.0.2/32")]);
     exchange(&mut a, &mut b);
     a.send(&packet(A, B, b"y"));
@@ -270,8 +319,8 @@ fn a_peer_that_keeps_initiating_is_slowed_down() {
         a.set_peers(&[b.config("10.42.0.2/32")]);
         a.send(&packet(A, B, b"x"));
         let (_, initiation) = a.sink.sent.pop_back().unwrap();
-        let at = now + std::time::Duration::from_millis(later);
-        b.interface.handle_datagram(a.at, &initiation, at, &mut b.sink);
+        let at = now + Duration::from_millis(later);
+        b.interface.handle_datagram(Path { remote: a.at, local: None }, &initiation, at, &mut b.sink);
         b.sink.sent.len()
     };
     assert_eq!([initiate(0), initiate(19), initiate(20), initiate(30)], [1, 1, 2, 2]);
@@ -294,7 +343,7 @@ fn errors_about_packets_nobody_takes_are_limited() {
         a.send(&packet(A, [10, 9, 9, 9], b"x"));
     }
     assert_eq!(a.sink.delivered.len(), UNREACHABLES_PER_TICK as usize);
-    a.interface.handle_tick(&mut a.sink);
+    a.pass(TICK);
     a.send(&packet(A, [10, 9, 9, 9], b"x"));
     assert_eq!(a.sink.delivered.len(), UNREACHABLES_PER_TICK as usize + 1);
 }
@@ -309,6 +358,34 @@ fn a_key_of_low_order_is_no_peer() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_datagram_may_come_and_any_packet(
+        datagrams in prop::collection::vec((0u8..6, prop::collection::vec(any::<u8>(), 0..1600)), 1..8),
+        lens in prop::sample::select(vec![32usize, 64, 92, 148]),
+        at in any::<u32>(),
+    ) {
+        let (mut a, mut b) = pair();
+        a.send(&packet(A, B, b"x"));
+        exchange(&mut a, &mut b);
+        let delivered = b.sink.delivered.len();
+        let index = *b.interface.exchanges.by_index.keys().next().unwrap();
+        for (kind, mut datagram) in datagrams {
+            b.send(&datagram);
+            datagram.resize(lens, 0);
+            datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
+            // To a session that is, and to one that is not.
+            for to in [index, at] {
+                datagram[4..8].copy_from_slice(&to.to_le_bytes());
+                b.receive(SocketAddr::from(([203, 0, 113, 1], 1)), &datagram);
+            }
+            b.pass(Duration::from_millis(100));
+        }
+        let errors = b.sink.delivered[delivered..].iter().all(|packet| matches!(packet[9], 1) || packet[6] == 58);
+        prop_assert!(errors, "nothing but ICMP errors for what was sent");
+        prop_assert_eq!(b.interface.peers().next().unwrap().endpoint(), Some(a.at));
+        prop_assert!(b.interface.exchanges.by_index.len() <= 2);
+    }
 
     #[test]
     fn garbage_changes_nothing(

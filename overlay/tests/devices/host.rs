@@ -30,9 +30,13 @@ impl Host {
     }
 
     pub(crate) fn named(number: u8, name: &str) -> Self {
+        Self::with_backend(number, name, BackendChoice::UserSpace)
+    }
+
+    pub(crate) fn with_backend(number: u8, name: &str, backend: BackendChoice) -> Self {
         let netns = || Arc::new(Netns::create().expect("needs root"));
         let mut host = Self::in_namespaces(number, name, netns(), netns());
-        host.device = Some(create(host.device_config(), BackendChoice::UserSpace).unwrap());
+        host.device = Some(create(host.device_config(), backend).unwrap());
         host
     }
 
@@ -146,6 +150,15 @@ impl Host {
 
     pub(crate) fn tcp_connect(&self, to: IpAddr) -> io::Result<TcpStream> {
         self.inside.run(|| connect(SocketAddr::new(to, 7))).unwrap()
+    }
+
+    /// Packets that left by the device's link.
+    pub(crate) fn sent_packets(&self) -> u64 {
+        let table =
+            self.inside.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
+        let line =
+            table.lines().find_map(|line| line.trim().strip_prefix(&format!("{}:", self.name))).unwrap();
+        line.split_whitespace().nth(9).unwrap().parse().unwrap()
     }
 
     pub(crate) fn udp_inbox(&self) -> UdpSocket {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lattice_wire::netmap::MAX_ENDPOINTS;
+use lattice_wire::{WgPublicKey, netmap::MAX_ENDPOINTS};
 use wireguard_control as wg;
 
 use crate::device::PeerConfig;
@@ -23,16 +23,35 @@ pub(super) fn update(present: &[wg::PeerInfo], wanted: &[PeerConfig]) -> wg::Dev
         present.iter().map(|peer| (peer.config.public_key.0, peer)).collect();
     let gone = present.iter().map(|peer| &peer.config.public_key).filter(|key| !keys.contains(&key.0));
     let update = gone.fold(wg::DeviceUpdate::new(), wg::DeviceUpdate::remove_peer_by_key);
+    let changes = owned(wanted)
+        .filter_map(|(peer, owned)| change(known.get(&peer.public_key.0).copied(), peer, &owned));
+    changes.fold(update, wg::DeviceUpdate::add_peer)
+}
+
+/// What makes peers begin anew at other endpoints. Anew, because the kernel sends no second initiation within five
+/// seconds of the last one, wherever that went.
+pub(super) fn restart(wanted: &[PeerConfig], at: &HashMap<WgPublicKey, SocketAddr>) -> wg::DeviceUpdate {
+    owned(wanted).fold(wg::DeviceUpdate::new(), |update, (peer, owned)| match at.get(&peer.public_key) {
+        Some(endpoint) => {
+            let moved = PeerConfig { endpoints: vec![*endpoint], ..peer.clone() };
+            let update = update.remove_peer_by_key(&wg::Key(peer.public_key.0));
+            change(None, &moved, &owned).into_iter().fold(update, wg::DeviceUpdate::add_peer)
+        }
+        None => update,
+    })
+}
+
+/// The peers, each with the networks that are its own: the later of two peers has what both list.
+fn owned(wanted: &[PeerConfig]) -> impl Iterator<Item = (&PeerConfig, HashSet<IpNet>)> {
     let owners: HashMap<IpNet, usize> = wanted
         .iter()
         .enumerate()
         .flat_map(|(index, peer)| peer.allowed_ips.iter().map(move |net| (net.trunc(), index)))
         .collect();
-    let changes = wanted.iter().enumerate().filter_map(|(index, peer)| {
-        let owned = peer.allowed_ips.iter().map(IpNet::trunc).filter(|net| owners.get(net) == Some(&index));
-        change(known.get(&peer.public_key.0).copied(), peer, &owned.collect())
-    });
-    changes.fold(update, wg::DeviceUpdate::add_peer)
+    wanted.iter().enumerate().map(move |(index, peer)| {
+        let nets = peer.allowed_ips.iter().map(IpNet::trunc);
+        (peer, nets.filter(|net| owners.get(net) == Some(&index)).collect())
+    })
 }
 
 fn change(
@@ -64,24 +83,28 @@ fn change(
     })
 }
 
-/// The endpoint to set, if any. The kernel tries one at a time and learns the right one from authenticated packets; as
-/// long as no session lives, each update gives the next candidate its turn.
+/// The endpoint to set, if any: the first candidate, unless the kernel has learned one or tries one of them; see
+/// [`super::turns`].
 fn endpoint(known: Option<&wg::PeerInfo>, candidates: &[SocketAddr]) -> Option<SocketAddr> {
     let candidates = &candidates[..candidates.len().min(MAX_ENDPOINTS)];
-    let alive = |at: SystemTime| at.elapsed().is_ok_and(|age| age < SESSION_LIFE);
-    if known.and_then(|peer| peer.stats.last_handshake_time).is_some_and(alive) {
+    if known.is_some_and(in_session) {
         return None;
     }
     let current = known.and_then(|peer| peer.config.endpoint);
-    let tried = candidates.iter().position(|candidate| Some(*candidate) == current);
-    let next = candidates.get(tried.map_or(0, |tried| (tried + 1) % candidates.len())).copied();
-    next.filter(|next| Some(*next) != current)
+    let tried = current.is_some_and(|current| candidates.contains(&current));
+    candidates.first().filter(|_| !tried).copied()
+}
+
+/// Whether a peer can be sent to. One without keepalives may just have nothing to say.
+pub(super) fn in_session(peer: &wg::PeerInfo) -> bool {
+    let young = |at: SystemTime| at.elapsed().is_ok_and(|age| age < SESSION_LIFE);
+    let quiet = peer.config.persistent_keepalive_interval.unwrap_or(0) == 0;
+    peer.stats.last_handshake_time.is_some_and(|at| quiet || young(at))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lattice_wire::WgPublicKey;
 
     fn wanted(key: u8, allowed: &[&str], endpoints: &[&str]) -> PeerConfig {
         PeerConfig {
@@ -131,15 +154,28 @@ mod tests {
     }
 
     #[test]
-    fn candidates_take_turns_until_one_answers() {
+    fn what_the_kernel_tries_or_has_learned_is_kept() {
         let candidates: Vec<SocketAddr> =
             ["192.0.2.1:1", "192.0.2.2:1"].iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(endpoint(None, &candidates), Some(candidates[0]));
-        let trying = |current| present(1, &[], current, false);
-        assert_eq!(endpoint(Some(&trying("192.0.2.1:1")), &candidates), Some(candidates[1]));
-        assert_eq!(endpoint(Some(&trying("192.0.2.2:1")), &candidates), Some(candidates[0]));
-        assert_eq!(endpoint(Some(&trying("192.0.2.1:1")), &candidates[..1]), None);
+        assert_eq!(endpoint(Some(&present(1, &[], "192.0.2.2:1", false)), &candidates), None);
+        assert_eq!(endpoint(Some(&present(1, &[], "192.0.2.7:1", false)), &candidates), Some(candidates[0]));
         assert_eq!(endpoint(Some(&present(1, &[], "192.0.2.7:1", true)), &candidates), None);
         assert_eq!(endpoint(None, &[]), None);
+    }
+
+    #[test]
+    fn only_peers_whose_turn_it_is_begin_anew_and_keep_what_is_theirs() {
+        let peers = [wanted(1, &["10.0.0.1/32"], &["192.0.2.1:1"]), wanted(2, &["10.0.0.1/32"], &[])];
+        let at: SocketAddr = "192.0.2.7:1".parse().unwrap();
+        let update = restart(&peers, &HashMap::from([(WgPublicKey([2; 32]), at)]));
+        let key = wg::Key([2; 32]);
+        let expected = wg::DeviceUpdate::new().remove_peer_by_key(&key).add_peer_with(&key, |peer| {
+            peer.replace_allowed_ips()
+                .set_persistent_keepalive_interval(25)
+                .add_allowed_ip("10.0.0.1".parse().unwrap(), 32)
+                .set_endpoint(at)
+        });
+        assert_eq!(update, expected);
     }
 }

@@ -1,0 +1,128 @@
+//! First contact in virtual time. `gotatun`'s own clock stands almost still meanwhile, so whatever is sent is ours.
+
+use super::*;
+
+/// Lets time pass until something is sent, and returns it. `None` when nothing is to be sent within `limit`.
+fn next(node: &mut Node, limit: Duration) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
+    let start = node.now;
+    while let Some(at) = node.interface.poll_timeout().filter(|at| *at <= start + limit) {
+        node.now = node.now.max(at);
+        node.interface.handle_timeout(node.now, &mut node.sink);
+        assert!(node.interface.poll_timeout().is_some_and(|next| next > node.now), "time stands still");
+        if !node.sink.sent.is_empty() {
+            return Some(node.sink.sent.drain(..).collect());
+        }
+    }
+    None
+}
+
+fn has_handshake(node: &Node) -> bool {
+    node.interface.peers().all(|peer| peer.last_handshake().is_some())
+}
+
+#[test]
+fn an_unanswered_initiation_goes_out_again_unchanged_to_every_candidate_and_not_for_ever() {
+    let (mut a, b) = pair();
+    let elsewhere = SocketAddr::from(([192, 0, 2, 99], 51820));
+    a.set_peers(&[PeerConfig { endpoints: vec![elsewhere, b.at], ..b.config("10.42.0.2/32") }]);
+    let start = a.now;
+    a.send(&packet(A, B, b"x"));
+    let first: Vec<_> = a.sink.sent.drain(..).collect();
+    assert_eq!(first.len(), 2);
+    let mut at = Vec::new();
+    while let Some(sent) = next(&mut a, Duration::from_secs(60)) {
+        assert_eq!(sent, first);
+        at.push((a.now - start).as_millis());
+    }
+    assert_eq!(at, [50, 150, 350, 750, 1500, 3000]);
+    let bytes: usize = first.iter().map(|(_, datagram)| datagram.len()).sum();
+    assert_eq!(a.interface.peers().next().unwrap().tx_bytes(), 7 * bytes as u64);
+}
+
+#[test]
+fn an_answered_one_does_not() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    exchange(&mut a, &mut b);
+    assert!(has_handshake(&a) && has_handshake(&b));
+    assert_eq!((next(&mut a, Duration::from_secs(5)), next(&mut b, Duration::from_secs(5))), (None, None));
+}
+
+#[test]
+fn a_copy_of_one_that_was_taken_is_dropped() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    let initiation = a.sink.sent.pop_front().unwrap();
+    let again = next(&mut a, Duration::from_secs(1)).unwrap();
+    assert_eq!(again, std::slice::from_ref(&initiation));
+    b.receive(a.at, &initiation.1);
+    assert_eq!(b.sink.sent.len(), 1);
+    b.now += Duration::from_millis(50);
+    b.receive(a.at, &initiation.1);
+    assert_eq!(b.sink.sent.len(), 1);
+    exchange(&mut a, &mut b);
+    assert_eq!(b.sink.delivered.len(), 1);
+}
+
+#[test]
+fn both_at_once_get_one_session_each_way_and_are_quiet_then() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"from a"));
+    b.send(&packet(B, A, b"from b"));
+    exchange(&mut a, &mut b);
+    assert_eq!((a.sink.delivered.len(), b.sink.delivered.len()), (1, 1));
+    assert_eq!((next(&mut a, Duration::from_secs(5)), next(&mut b, Duration::from_secs(5))), (None, None));
+}
+
+#[test]
+fn a_peer_that_may_be_elsewhere_is_searched_for_anew_and_one_that_was_removed_is_not() {
+    let (mut a, b) = pair();
+    let count = |a: &mut Node| std::iter::from_fn(|| next(a, Duration::from_secs(60))).count();
+    a.send(&packet(A, B, b"x"));
+    a.sink.sent.clear();
+    assert_eq!(count(&mut a), 6);
+    let moved = SocketAddr::from(([192, 0, 2, 77], 51820));
+    a.set_peers(&[PeerConfig { endpoints: vec![moved], ..b.config("10.42.0.2/32") }]);
+    assert_eq!(a.sink.sent.drain(..).map(|(to, _)| to).collect::<Vec<_>>(), [moved]);
+    assert_eq!(count(&mut a), 6);
+
+    a.set_peers(&[b.config("10.42.0.2/32")]);
+    a.sink.sent.clear();
+    a.set_peers(&[]);
+    assert_eq!(a.interface.poll_timeout(), None);
+    a.pass(Duration::from_secs(1));
+    assert!(a.sink.sent.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// The other learns of us some time after we began, and has nothing to say by itself.
+    #[test]
+    fn first_contact_follows_soon_upon_knowing_each_other(later in 0u64..3000) {
+        let (mut a, mut b) = (Node::new(1), Node::new(2));
+        let later = Duration::from_millis(later);
+        let known_at = a.now + later;
+        a.set_peers(&[b.config("10.42.0.2/32")]);
+        a.send(&packet(A, B, b"x"));
+        let mut known = false;
+        loop {
+            if !known && a.now >= known_at {
+                known = true;
+                b.set_peers(&[PeerConfig { endpoints: vec![], ..a.config("10.42.0.1/32") }]);
+            }
+            b.now = a.now;
+            exchange(&mut a, &mut b);
+            if has_handshake(&a) {
+                break;
+            }
+            let again = next(&mut a, Duration::from_secs(5));
+            prop_assert!(again.is_some(), "given up");
+            a.sink.sent.extend(again.unwrap());
+        }
+        prop_assert!(known && has_handshake(&b));
+        prop_assert_eq!(&b.sink.delivered, &[packet(A, B, b"x")]);
+        // Each wait is at most as long as all before it and 50 ms more.
+        prop_assert!(a.now <= known_at + later + Duration::from_millis(50));
+    }
+}
