@@ -8,6 +8,7 @@ use std::{
 };
 
 use lattice_wire::{Credentials, PeerName, credentials::VERSION};
+use nix::{errno::Errno, fcntl::posix_fallocate};
 use zeroize::Zeroizing;
 
 use crate::{Failure, Kind, Role};
@@ -17,6 +18,9 @@ pub const DEFAULT_DIR: &str = "/etc/lattice";
 
 /// More than any credentials file holds.
 const MAX_FILE: u64 = 64 * 1024;
+
+/// Some 2 KiB are written, half of them the JWT.
+const RESERVED: libc::off_t = 8 * 1024;
 
 /// The file in `dir` that a peer of this role uses.
 pub fn path(dir: &Path, role: Role) -> PathBuf {
@@ -33,13 +37,17 @@ pub fn path(dir: &Path, role: Role) -> PathBuf {
 pub fn load(path: &Path, name: &PeerName) -> Result<Option<Credentials>, Failure> {
     let shown = path.display();
     let fail = |text: String| Failure::new(Kind::Credentials, text);
-    let mut file =
-        match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fail(format!("cannot read credentials {shown}: {error}"))),
-        };
+    // O_NONBLOCK: a FIFO in its place must not make us wait.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(format!("cannot read credentials {shown}: {error}"))),
+    };
     let meta = file.metadata().map_err(|error| fail(format!("cannot read credentials {shown}: {error}")))?;
+    if !meta.is_file() {
+        return Err(fail(format!("credentials {shown} are not a regular file: move it away to enrol anew")));
+    }
     if meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
         return Err(fail(format!(
             "credentials {shown} may be read by others (owner {}, mode {:o}): chown it to this user and chmod 600, or delete it to enrol anew",
@@ -76,30 +84,72 @@ pub fn load(path: &Path, name: &PeerName) -> Result<Option<Credentials>, Failure
 /// # Errors
 /// When the directory cannot be made or written.
 pub fn store(path: &Path, credentials: &Credentials) -> Result<(), Failure> {
-    let write = || -> io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let temporary = dir.join(format!(".credentials-{}", std::process::id()));
-        let result = write_new(&temporary, credentials).and_then(|()| fs::rename(&temporary, path));
-        if result.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        result?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(|error| {
-        Failure::new(
-            Kind::Credentials,
-            format!("cannot write credentials {}: {error}; choose a writable --config-dir", path.display()),
-        )
-    })
+    Slot::reserve(path)?.fill(credentials)
 }
 
-fn write_new(path: &Path, credentials: &Credentials) -> io::Result<()> {
-    let text = Zeroizing::new(serde_json::to_vec_pretty(credentials)?);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(&text)?;
-    file.sync_all()
+/// Disk space for a credentials file, taken before a token is spent on what shall go into it.
+#[derive(Debug)]
+pub(crate) struct Slot<'a> {
+    path: &'a Path,
+    temporary: PathBuf,
+    file: File,
+}
+
+impl<'a> Slot<'a> {
+    /// Takes the space.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written, or its disk is full.
+    pub(crate) fn reserve(path: &'a Path) -> Result<Self, Failure> {
+        let reserve = || -> io::Result<Self> {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            let temporary = path.with_extension("new");
+            // Of a killed run. The name is claimed on this host, so nobody else is at it.
+            match fs::remove_file(&temporary) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            let slot = Self { path, temporary, file };
+            match posix_fallocate(&slot.file, 0, RESERVED) {
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) | Ok(()) => Ok(slot),
+                Err(error) => Err(error.into()),
+            }
+        };
+        reserve().map_err(|error| not_written(path, &error))
+    }
+
+    /// Writes the credentials and puts the file in its place.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn fill(mut self, credentials: &Credentials) -> Result<(), Failure> {
+        let mut fill = || -> io::Result<()> {
+            let text = Zeroizing::new(serde_json::to_vec_pretty(credentials)?);
+            self.file.write_all(&text)?;
+            self.file.set_len(text.len() as u64)?;
+            self.file.sync_all()?;
+            fs::rename(&self.temporary, self.path)?;
+            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        fill().map_err(|error| not_written(self.path, &error))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        // Gone already when it was filled.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+fn not_written(path: &Path, error: &io::Error) -> Failure {
+    let text = format!(
+        "cannot write credentials {}: {error}; make room, or choose another --config-dir",
+        path.display()
+    );
+    Failure::new(Kind::Credentials, text)
 }
 
 #[cfg(test)]
@@ -137,6 +187,17 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(load(&path, &name).unwrap(), Some(sample()));
         assert_eq!(fs::read_dir(dir.path().join("new")).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_reserved_place_is_given_back_and_what_a_killed_run_left_in_it_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.json");
+        fs::write(path.with_extension("new"), "half").unwrap();
+        drop(Slot::reserve(&path).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        Slot::reserve(&path).unwrap().fill(&sample()).unwrap();
+        assert_eq!(load(&path, &"demo".parse().unwrap()).unwrap(), Some(sample()));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// In characters; the longest of our own messages, with two paths in it, is far below.
+const MAX_MESSAGE: usize = 4096;
+
 /// What kind of thing failed; each has its own exit code, documented in `docs/cli.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -59,9 +62,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of `kind`. Line breaks in `message` become spaces.
+    /// A failure of `kind`. Line breaks in `message` become spaces; parts of it may be a server's words, so other
+    /// control characters are taken out, and it is cut where nobody would read on.
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
         let message = message.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let message = message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
         Self { kind, message }
     }
 }
@@ -86,4 +91,16 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_server_does_not_reach_the_terminal() {
+        let failure = Failure::new(Kind::Server, format!("no\x1b[2J\n  way\r{}", "x".repeat(1 << 20)));
+        assert!(failure.message.starts_with("no[2J wayxxx"), "{:?}", &failure.message[..20]);
+        assert_eq!(failure.message.len(), MAX_MESSAGE);
+    }
 }

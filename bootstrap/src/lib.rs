@@ -30,5 +30,5 @@ pub use lattice_ebpf::AttachMode;
 pub use node::{Node, NodeConfig};
 pub use ready::Ready;
 pub use sandbox::{Sandbox, SandboxConfig, enforcement};
-pub use state::{Role, StateDir, Status};
+pub use state::{Listed, Role, StateDir, Status};
 pub use steps::{Progress, Steps, Stop};

@@ -12,7 +12,7 @@ use crate::{
     identity::Join,
     sandbox::{Base, kernel, peers_step},
     state::Role,
-    steps::nothing,
+    steps::drops,
 };
 
 /// What `lattice up` needs to know.
@@ -80,7 +80,7 @@ impl Node {
                 link::add_route(&here, IpNet::V4(map.pool), name, Some(map.address.addr().into()))
             };
             links().map_err(|error| kernel("cannot configure the overlay link", &error))?;
-            Ok(((), nothing(), format!("{name} {} route {}", map.address, map.pool)))
+            Ok(((), drops(device.clone()), format!("{name} {} route {}", map.address, map.pool)))
         })?;
         let status = Status {
             name: config.name,

@@ -4,15 +4,15 @@ use std::{
     os::fd::AsFd as _,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use lattice_audit::{AuditFile, Class, Timestamp};
-use lattice_ebpf::{Events, Flow};
+use lattice_audit::{AuditError, AuditFile, Class, Timestamp};
+use lattice_ebpf::{Enforcer, Events, Flow};
 use lattice_policy::Policy;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -21,53 +21,87 @@ use nix::{
 
 use crate::{Failure, Kind, failure::chain};
 
-/// How soon the thread notices that it shall end, in milliseconds. Verdicts wake it at once.
+/// How soon the thread notices that it shall end, and how often it asks for what the ring could not take, in
+/// milliseconds. Verdicts wake it at once.
 const POLL_MS: u16 = 200;
 
-/// The running recorder; dropping it writes what the ring still holds and ends it.
+/// The running recorder. [`Recorder::finish`] writes what the ring still holds and ends it; so does dropping it.
 pub(crate) struct Recorder {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Recorder {
-    pub(crate) fn start(events: Events, policy: Policy, path: &Path, agent: &str) -> Result<Self, Failure> {
+    /// Starts it. The events of `enforcer` must not be taken.
+    pub(crate) fn start(
+        enforcer: Arc<Mutex<Enforcer>>,
+        policy: Policy,
+        path: &Path,
+        agent: &str,
+    ) -> Result<Self, Failure> {
         let file = AuditFile::open(path, agent, Class::Kernel).map_err(|error| {
             Failure::new(Kind::Input, format!("{}; choose another --audit-file", chain(&error)))
         })?;
+        let fail = |error: lattice_ebpf::EbpfError| Failure::new(Kind::Kernel, chain(&error));
+        let events = lock(&enforcer).events().map_err(fail)?;
+        let writer =
+            Writer { events, enforcer, policy, file, failing: false, untold: 0, asked: Instant::now() };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || Writer { events, policy, file, failing: false }.run(&stopped))
+            .spawn(move || writer.run(&stopped))
             .map_err(|error| Failure::new(Kind::Internal, error))?;
         Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// Says what is not on record.
+    pub(crate) fn finish(mut self) -> Result<(), String> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread
+            .join()
+            .unwrap_or_else(|_| Err("the recorder panicked: later verdicts are not on record".into()))
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let _ = self.end();
     }
 }
 
 struct Writer {
     events: Events,
+    enforcer: Arc<Mutex<Enforcer>>,
     policy: Policy,
     file: AuditFile,
     failing: bool,
+    /// How many verdicts that the ring could not take are accounted for.
+    untold: u64,
+    asked: Instant,
 }
 
 impl Writer {
-    fn run(mut self, stop: &AtomicBool) {
+    fn run(mut self, stop: &AtomicBool) -> Result<(), String> {
         loop {
             let last = stop.load(Ordering::Relaxed);
-            self.drain();
-            if last {
+            let more = self.drain() == Events::BATCH;
+            if last && !more {
                 break;
+            }
+            if self.asked.elapsed() >= Duration::from_millis(POLL_MS.into()) {
+                self.account();
+            }
+            if more {
+                continue;
             }
             let mut ready = [PollFd::new(self.events.as_fd(), PollFlags::POLLIN)];
             if let Err(error) = poll(&mut ready, PollTimeout::from(POLL_MS))
@@ -77,26 +111,51 @@ impl Writer {
                 thread::sleep(Duration::from_millis(POLL_MS.into()));
             }
         }
-        let _ = self.file.sync();
+        self.account();
+        self.file.sync().map_err(|error| chain(&error))?;
+        match self.file.lost() {
+            0 => Ok(()),
+            lost => {
+                Err(format!("{lost} flow records could not be written: is the disk of --audit-file full?"))
+            }
+        }
     }
 
-    fn drain(&mut self) {
-        let Self { events, policy, file, failing } = self;
+    fn drain(&mut self) -> usize {
+        let Self { events, policy, file, failing, .. } = self;
         let boot = boot_time();
-        let mut write = |flow: Flow| {
-            let result = file.append(&record(&flow, policy, boot));
-            // One message per outage; the file itself counts what was lost as a gap record.
-            match result {
-                Ok(_) => *failing = false,
-                Err(error) if !*failing => {
-                    *failing = true;
-                    tracing::error!(error = %chain(&error), "cannot write flow records; they are counted as a gap");
-                }
-                Err(_) => {}
-            }
-        };
-        while events.drain(&mut write) == Events::BATCH {}
+        events.drain(&mut |flow| told(failing, file.append(&record(&flow, policy, boot))))
     }
+
+    /// Writes down how many verdicts were enforced but not told, since last time.
+    fn account(&mut self) {
+        self.asked = Instant::now();
+        let total = match lock(&self.enforcer).lost() {
+            Ok(total) => total,
+            Err(error) => return tracing::error!(error = %chain(&error), "cannot count lost verdicts"),
+        };
+        let lost = total.saturating_sub(self.untold);
+        self.untold = total;
+        if lost > 0 {
+            told(&mut self.failing, self.file.gap(lost, "verdicts came faster than they could be recorded"));
+        }
+    }
+}
+
+/// One message per outage; the file itself counts what was lost as a gap record.
+fn told(failing: &mut bool, result: Result<u64, AuditError>) {
+    match result {
+        Ok(_) => *failing = false,
+        Err(error) if !*failing => {
+            *failing = true;
+            tracing::error!(error = %chain(&error), "cannot write flow records; they are counted as a gap");
+        }
+        Err(_) => {}
+    }
+}
+
+fn lock(enforcer: &Mutex<Enforcer>) -> std::sync::MutexGuard<'_, Enforcer> {
+    enforcer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The moment at which the clock of the kernel's events was zero.

@@ -1,11 +1,15 @@
 //! Phase one of an agent's sandbox.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use ipnet::IpNet;
-use lattice_ebpf::{AttachMode, Attached, Enforcer, bpffs};
+use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, bpffs};
 use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
-use lattice_policy::{Action, Policy, RuleSpec, parse_rule};
+use lattice_policy::{Action, Policy, RuleSpec, Target, parse_rule};
 use lattice_wire::{NetMap, PeerName, Token, message::PeerKind};
 use tokio::runtime::Handle;
 
@@ -92,6 +96,12 @@ impl Sandbox {
         })?;
         let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &underlay, &inside)?;
 
+        for rule in unreachable(&config.egress, &base.netmap) {
+            steps.warn(&format!(
+                "--egress-allow {rule}: this version of Lattice has no way out of the overlay {}, so what lies outside stays unreachable",
+                base.netmap.pool
+            ));
+        }
         let policy = effective_policy(config.egress, &base.netmap)?;
         let enforcement = steps.run("policy", || {
             let dir = state.bpf();
@@ -104,8 +114,9 @@ impl Sandbox {
                 .run(|| enforcer.attach(LINK))
                 .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
                 .map_err(fail)?;
-            let events = enforcer.events().map_err(fail)?;
-            let recorder = Recorder::start(events, policy.clone(), &config.audit_file, config.name.as_str())?;
+            let enforcer = Arc::new(Mutex::new(enforcer));
+            let agent = config.name.as_str();
+            let recorder = Recorder::start(enforcer.clone(), policy.clone(), &config.audit_file, agent)?;
             let attached = match attached {
                 Attached::Tcx => "tcx",
                 Attached::Clsact => "clsact",
@@ -113,9 +124,9 @@ impl Sandbox {
             let enforcement = format!("ebpf/{attached} (kernel)");
             let detail = format!("{enforcement}, {} rules, default deny", policy.rules().len());
             let undo = move || {
-                drop(recorder);
+                let recorded = recorder.finish();
                 drop(enforcer);
-                mounted.unmount()
+                mounted.unmount().and(recorded)
             };
             Ok((enforcement, Box::new(undo) as _, detail))
         })?;
@@ -134,7 +145,8 @@ impl Sandbox {
             };
             links().map_err(|error| kernel("cannot configure the agent's link", &error))?;
             let policed = every_link_is_policed(&inside)?;
-            Ok(((), nothing(), format!("{} mtu {}, policed: {policed}", base.netmap.address, config.mtu)))
+            let detail = format!("{} mtu {}, policed: {policed}", base.netmap.address, config.mtu);
+            Ok(((), drops(device.clone()), detail))
         })?;
 
         steps.run("resolver", || {
@@ -192,10 +204,8 @@ impl Base {
             let leftovers = kept.has_leftovers();
             kept.clear()?;
             let undo = move || {
-                if let Some(state) = Arc::into_inner(kept) {
-                    state.remove();
-                }
-                Ok(())
+                let last = Arc::into_inner(kept);
+                last.map_or(Ok(()), |state| state.remove().map_err(|failure| failure.message))
             };
             let detail = if leftovers { "removed what a killed run had left" } else { "claimed" };
             Ok(((), Box::new(undo) as _, detail.into()))
@@ -212,7 +222,7 @@ impl Base {
     ) -> Result<Self, Failure> {
         let identity = steps.run("identity", || {
             let endpoints = lattice_overlay::endpoints(underlay, join.listen_port).unwrap_or_default();
-            let identity = runtime.block_on(stop.or(identity::establish(join, endpoints)))?;
+            let identity = runtime.block_on(identity::establish(join, endpoints, stop))?;
             let how = if identity.resumed { "resumed" } else { "enrolled" };
             let detail = format!("{how} as {} {}", identity.credentials.peer, identity.netmap.address);
             Ok((identity, nothing(), detail))
@@ -246,7 +256,8 @@ impl Base {
                 .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?
                 .into();
             let detail = format!("{name} {} udp {}", device.backend(), device.listen_port());
-            Ok((device.clone(), drops(device), detail))
+            // Its undo is that of the links: what is left of the agent's sockets must find no link without a policy.
+            Ok((device, nothing(), detail))
         })
     }
 }
@@ -293,6 +304,7 @@ pub fn enforcement() -> Result<String, Failure> {
     match lattice_ebpf::probe() {
         Ok(support) if support.tcx => Ok("tcx".into()),
         Ok(_) => Ok("clsact (a kernel from 6.6 on has tcx)".into()),
+        Err(error @ EbpfError::NotPermitted { .. }) => Err(Failure::new(Kind::Privilege, chain(&error))),
         Err(error) => Err(Failure::new(Kind::Kernel, chain(&error))),
     }
 }
@@ -303,6 +315,15 @@ fn effective_policy(egress: Vec<RuleSpec>, map: &NetMap) -> Result<Policy, Failu
         .map_err(|error| Failure::new(Kind::Internal, chain(&error)))?;
     let policy = egress.into_iter().fold(Policy::new(1), |policy, rule| policy.egress(Action::Allow, rule));
     Ok(policy.ingress(Action::Allow, echo))
+}
+
+/// The rules that name destinations outside the overlay, as they were written.
+fn unreachable<'a>(egress: &'a [RuleSpec], map: &NetMap) -> Vec<&'a str> {
+    let outside = |rule: &&RuleSpec| {
+        let Target::Net(net) = &rule.target;
+        !IpNet::V4(map.pool).contains(net)
+    };
+    egress.iter().filter(outside).map(|rule| rule.text.as_str()).collect()
 }
 
 /// An IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in the overlay's IPv4 address. Nothing

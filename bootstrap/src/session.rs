@@ -98,7 +98,7 @@ fn refused(refusal: Refusal) -> Failure {
     use RefusalCode as Code;
     let kind = match refusal.code {
         Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed | Code::TokenRevoked => Kind::Token,
-        Code::NameTaken => Kind::Taken,
+        Code::NameTaken | Code::KeyTaken => Kind::Taken,
         Code::PeerUnknown => Kind::Credentials,
         Code::RateLimited | Code::PoolExhausted => Kind::Server,
         Code::ProofInvalid | Code::Malformed | Code::Internal | Code::Unknown => Kind::Internal,

@@ -14,10 +14,15 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use lattice_wire::PeerName;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Failure, Kind};
@@ -69,11 +74,19 @@ pub struct Status {
     pub netns: Option<PathBuf>,
 }
 
-/// One peer's claimed directory. Dropping it gives the name free; [`StateDir::remove`] also removes the directory.
+/// What may lie in a peer's directory beside its lock.
+const CONTENT: [&str; 3] = ["state.json", "bpf", "agent"];
+/// Somebody who looks at a lock, or a removal that is about to end, holds it for some milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(20);
+
+/// One peer's claimed directory. Dropping it gives the name free, and removes the directory when there is nothing in
+/// it; [`StateDir::remove`] removes the content too.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
     leftover: bool,
+    // Taken out of the directory before the directory goes: see `Drop`.
     _lock: Flock<File>,
 }
 
@@ -96,17 +109,23 @@ impl StateDir {
             );
             Failure::new(kind, text)
         };
-        // A dying owner may remove the directory between our open and our lock: then the lock is on a file that is
-        // gone, and the claim starts over.
-        for _ in 0..16 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(fail)?;
-            let file = match lock_file(&path) {
+            private(root)?;
+            // A dying owner may remove the directory between our steps: then the claim starts over.
+            let file = match open_lock(&path, true) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(fail)?,
             };
-            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) if same_file(&lock, &path.join(LOCK)) => {
+                    let leftover = CONTENT.iter().any(|name| path.join(name).exists());
+                    return Ok(Self { path, leftover, _lock: lock });
+                }
+                Ok(_) => {}
+                Err((_, Errno::EWOULDBLOCK)) if Instant::now() < deadline => thread::sleep(RETRY),
+                Err((_, Errno::EWOULDBLOCK)) => {
                     let pid = read_status(&path)
                         .map_or_else(String::new, |status| format!(" (pid {})", status.pid));
                     let text = format!(
@@ -115,15 +134,8 @@ impl StateDir {
                     return Err(Failure::new(Kind::Taken, text));
                 }
                 Err((_, error)) => return Err(fail(error.into())),
-            };
-            if same_file(&lock, &path.join("lock")) {
-                let leftover = path.join("state.json").exists()
-                    || path.join("bpf").exists()
-                    || path.join("agent").exists();
-                return Ok(Self { path, leftover, _lock: lock });
             }
         }
-        Err(Failure::new(Kind::Taken, format!("{name:?} is being stopped on this host: try again")))
     }
 
     /// Whether an earlier owner died without cleaning up.
@@ -171,37 +183,104 @@ impl StateDir {
         })
     }
 
-    /// Removes the directory, then gives the name free.
-    pub fn remove(self) {
-        let _ = self.clear();
-        let _ = fs::remove_dir_all(&self.path);
+    /// Removes the content and the directory, then gives the name free.
+    ///
+    /// # Errors
+    /// Says what could not be removed; `lattice doctor --fix` can try again.
+    pub fn remove(self) -> Result<(), Failure> {
+        self.clear()?;
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let removed = match entry.file_type() {
+                _ if entry.file_name() == LOCK => continue,
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+                _ => fs::remove_file(&path),
+            };
+            removed.map_err(|error| {
+                Failure::new(Kind::Internal, format!("cannot remove {}: {error}", path.display()))
+            })?;
+        }
+        Ok(())
     }
 }
 
-/// Every peer on this host, with whether its process lives.
-pub fn list(root: &Path) -> Vec<(Role, PeerName, Option<Status>, bool)> {
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        if !CONTENT.iter().any(|name| self.path.join(name).exists()) {
+            // One by one: whoever claims the name after the first of them has a new lock, and then the directory stays.
+            let _ = fs::remove_file(self.path.join(LOCK));
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// One peer on this host.
+#[derive(Debug)]
+pub struct Listed {
+    /// Sandbox or node.
+    pub role: Role,
+    /// Its name.
+    pub name: PeerName,
+    /// What it published; none while it starts.
+    pub status: Option<Status>,
+    /// Whether its process lives.
+    pub alive: bool,
+}
+
+/// Every peer on this host, in the order of roles and names. Changes nothing.
+///
+/// # Errors
+/// [`Kind::Privilege`] when the state directory may not be read.
+pub fn list(root: &Path) -> Result<Vec<Listed>, Failure> {
     let mut all = Vec::new();
     for role in [Role::Sandbox, Role::Node] {
-        let Ok(entries) = fs::read_dir(root.join(role.folder())) else { continue };
+        let folder = root.join(role.folder());
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                let text = format!("cannot read {}: {error}; run as root", folder.display());
+                return Err(Failure::new(Kind::Privilege, text));
+            }
+        };
         for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<PeerName>().ok()) else {
                 continue;
             };
-            let alive = lock_file(&entry.path()).is_ok_and(|file| {
-                matches!(
-                    Flock::lock(file, FlockArg::LockSharedNonblock),
-                    Err((_, nix::errno::Errno::EWOULDBLOCK))
-                )
+            let alive = open_lock(&entry.path(), false).is_ok_and(|file| {
+                matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
             });
-            all.push((role, name, read_status(&entry.path()), alive));
+            all.push(Listed { role, name, status: read_status(&entry.path()), alive });
         }
     }
-    all.sort_by(|a, b| (a.0.folder(), &a.1).cmp(&(b.0.folder(), &b.1)));
-    all
+    all.sort_by(|a, b| (a.role.folder(), &a.name).cmp(&(b.role.folder(), &b.name)));
+    Ok(all)
 }
 
-fn lock_file(dir: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))
+const LOCK: &str = "lock";
+
+fn open_lock(dir: &Path, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NOFOLLOW);
+    if create {
+        options.write(true).create(true).truncate(false).mode(0o600);
+    }
+    options.open(dir.join(LOCK))
+}
+
+/// Refuses a state directory in which others could put a bundle of theirs in the place of ours.
+fn private(root: &Path) -> Result<(), Failure> {
+    let owned = fs::metadata(root).is_ok_and(|meta| {
+        meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o022 == 0
+    });
+    if owned {
+        return Ok(());
+    }
+    let text = format!(
+        "the state directory {} belongs to another user or can be written by others: chown and chmod 700 it, or give --state-dir",
+        root.display()
+    );
+    Err(Failure::new(Kind::Privilege, text))
 }
 
 fn same_file(lock: &File, path: &Path) -> bool {
@@ -228,10 +307,10 @@ mod tests {
         let second = StateDir::claim(root.path(), Role::Sandbox, &name).unwrap_err();
         assert_eq!(second.kind, Kind::Taken);
         StateDir::claim(root.path(), Role::Node, &name).unwrap();
-        let alive = |role| list(root.path()).into_iter().any(|(of, _, _, alive)| of == role && alive);
+        let alive = |role| list(root.path()).unwrap().iter().any(|peer| peer.role == role && peer.alive);
         assert!(alive(Role::Sandbox));
         assert!(!alive(Role::Node), "it was dropped at once");
-        first.remove();
+        first.remove().unwrap();
         StateDir::claim(root.path(), Role::Sandbox, &name).unwrap();
     }
 
@@ -242,7 +321,42 @@ mod tests {
         let first = StateDir::claim(root.path(), Role::Sandbox, &name).unwrap();
         fs::write(first.path.join("state.json"), "{").unwrap();
         drop(first);
-        assert!(!list(root.path())[0].3, "dead");
+        assert!(!list(root.path()).unwrap()[0].alive);
         assert!(StateDir::claim(root.path(), Role::Sandbox, &name).unwrap().has_leftovers());
+    }
+
+    #[test]
+    fn an_unused_claim_leaves_nothing_and_looking_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let name = "a".parse().unwrap();
+        drop(StateDir::claim(root.path(), Role::Sandbox, &name).unwrap());
+        let folder = root.path().join("sandboxes");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        fs::create_dir(folder.join("a")).unwrap();
+        assert!(!list(root.path()).unwrap()[0].alive);
+        assert_eq!(fs::read_dir(folder.join("a")).unwrap().count(), 0, "no lock is made by looking");
+    }
+
+    #[test]
+    fn a_glance_at_the_lock_does_not_refuse_a_claim() {
+        let root = tempfile::tempdir().unwrap();
+        let name = "a".parse().unwrap();
+        let first = StateDir::claim(root.path(), Role::Sandbox, &name).unwrap();
+        let claims = thread::scope(|scope| {
+            let second = scope.spawn(|| StateDir::claim(root.path(), Role::Sandbox, &name).map(drop));
+            thread::sleep(2 * RETRY);
+            drop(first);
+            second.join().unwrap()
+        });
+        assert!(claims.is_ok(), "{claims:?}");
+    }
+
+    #[test]
+    fn a_directory_of_others_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = StateDir::claim(root.path(), Role::Sandbox, &"a".parse().unwrap()).unwrap_err();
+        assert_eq!(refused.kind, Kind::Privilege);
     }
 }

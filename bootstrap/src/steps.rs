@@ -13,6 +13,9 @@ pub type Undo = Box<dyn FnOnce() -> Result<(), String> + Send>;
 pub trait Progress: Send {
     /// `name` is done; it took `took`; `detail` says with what result.
     fn step(&mut self, name: &'static str, took: Duration, detail: &str);
+
+    /// Something that is not wrong, but hardly what was meant.
+    fn warn(&mut self, text: &str);
 }
 
 /// Asks a running phase one to stop. Cheap to clone.
@@ -29,6 +32,14 @@ impl Stop {
     /// Whether it was triggered.
     pub fn is_set(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// Refuses to go on when it was triggered.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`].
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.is_set() { Err(interrupted()) } else { Ok(()) }
     }
 
     /// Resolves when it is triggered, never when its sender is gone.
@@ -80,9 +91,7 @@ impl<'a> Steps<'a> {
         name: &'static str,
         work: impl FnOnce() -> Result<(T, Undo, String), Failure>,
     ) -> Result<T, Failure> {
-        if self.stop.is_set() {
-            return Err(interrupted());
-        }
+        self.stop.check()?;
         let begun = Instant::now();
         let (value, undo, detail) = work().map_err(|failure| {
             let message = format!("{name}: {}", failure.message);
@@ -93,6 +102,13 @@ impl<'a> Steps<'a> {
             progress.step(name, begun.elapsed(), &detail);
         }
         Ok(value)
+    }
+
+    /// Tells the observer.
+    pub(crate) fn warn(&mut self, text: &str) {
+        if let Some(progress) = &mut self.progress {
+            progress.warn(text);
+        }
     }
 
     /// Ends the list's tie to its observer, so that it can be kept.
@@ -142,6 +158,7 @@ mod tests {
     struct Silent;
     impl Progress for Silent {
         fn step(&mut self, _: &'static str, _: Duration, _: &str) {}
+        fn warn(&mut self, _: &str) {}
     }
 
     type Log = Arc<Mutex<Vec<String>>>;

@@ -9,7 +9,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use async_nats::{Client, Subscriber};
+use async_nats::{Client, Subscriber, connection::State};
 use futures::StreamExt as _;
 use lattice_overlay::{Device, Netns, PeerConfig};
 use lattice_wire::{
@@ -65,20 +65,31 @@ impl Tunnel {
     async fn follow(mut self, mut pushes: Subscriber, mut stop: watch::Receiver<bool>) {
         let mut refresh = tokio::time::interval(Duration::from_secs(REFRESH_SECS));
         let mut sent: Option<(Instant, Vec<SocketAddr>)> = None;
+        let mut told = false;
         loop {
             let expiry = self.until_expiry();
-            tokio::select! {
-                () = async { let _ = stop.wait_for(|stop| *stop).await.map(drop); } => break,
-                Some(push) = pushes.next() => match session::parse::<NetMap>(&push.payload) {
-                    Ok(map) => self.replace(map).await,
-                    Err(error) => tracing::warn!(%error, "ignored a pushed map"),
-                },
-                _ = refresh.tick() => {
-                    self.refresh().await;
-                    self.heartbeat(&mut sent).await;
+            let work = async {
+                tokio::select! {
+                    Some(push) = pushes.next() => match session::parse::<NetMap>(&push.payload) {
+                        Ok(map) => self.replace(map).await,
+                        Err(error) => tracing::warn!(%error, "ignored a pushed map"),
+                    },
+                    _ = refresh.tick() => {
+                        self.watch_device(&mut told).await;
+                        self.refresh().await;
+                        self.heartbeat(&mut sent).await;
+                    }
+                    () = tokio::time::sleep(expiry) => self.reapply().await,
                 }
-                () = tokio::time::sleep(expiry) => self.reapply().await,
+            };
+            // Around all of it: a request to a control plane that is gone must not hold the end back.
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = work => {}
             }
+        }
+        if self.client.connection_state() != State::Connected {
+            return;
         }
         let leave = subject::peer(&self.credentials.peer, PeerVerb::Leave);
         let gone = session::request::<Ack>(&self.client, leave, &Ack {});
@@ -111,9 +122,27 @@ impl Tunnel {
     }
 
     async fn replace(&mut self, map: NetMap) {
-        if map.peer == self.credentials.peer && map.generation > self.map.generation {
-            self.map = map;
-            self.reapply().await;
+        if map.peer != self.credentials.peer || map.generation <= self.map.generation {
+            return;
+        }
+        // The link, its routes and the policy were made for these.
+        if (map.pool, map.address) != (self.map.pool, self.map.address) {
+            tracing::warn!(
+                address = %map.address, pool = %map.pool,
+                "latticed moved this peer to another address or pool: ignored until the next start"
+            );
+            return;
+        }
+        self.map = map;
+        self.reapply().await;
+    }
+
+    /// A device that is gone drops every packet; without this nobody would be told why.
+    async fn watch_device(&self, told: &mut bool) {
+        let device = self.device.clone();
+        let Ok(Err(error)) = tokio::task::spawn_blocking(move || device.peers()).await else { return };
+        if !std::mem::replace(told, true) {
+            tracing::error!(error = %chain(&error), "the overlay is gone; packets are dropped until the next start");
         }
     }
 

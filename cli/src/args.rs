@@ -17,6 +17,7 @@ pub(crate) struct Args {
 
 /// Flags of every command.
 #[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Where credentials are kept
     #[arg(
@@ -69,6 +70,10 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
     /// Enrol or resume, police the network, then run the agent until it ends; exits with its code
+    ///
+    /// The agent is given SIGINT, SIGTERM, SIGHUP and SIGQUIT as they come, and killed when it still runs 10 s later or
+    /// at the next of them. Lattice's own failures have exit codes from 64 to 78, with one line on stderr that names
+    /// cause and remedy.
     Start(Box<Start>),
 }
 
@@ -125,7 +130,8 @@ pub(crate) struct Start {
     /// Isolation
     #[arg(long, value_enum, default_value = "pod")]
     pub(crate) mode: Mode,
-    /// What the agent may reach, [proto:]cidr[:ports], repeatable; without it, nothing
+    /// What the agent may reach, [proto:]cidr[:ports], repeatable; without it, nothing. This version reaches the
+    /// overlay only: a rule for anything else is accepted with a warning
     #[arg(long, value_name = "RULE")]
     pub(crate) egress_allow: Vec<String>,
     /// Accepted and already true: everything that no rule allows is denied

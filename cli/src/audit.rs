@@ -1,8 +1,8 @@
 //! `lattice audit`: what was allowed and what was denied.
 
-use std::{collections::VecDeque, path::Path, process::ExitCode};
+use std::{collections::VecDeque, io, path::Path, process::ExitCode};
 
-use lattice_audit::Entry;
+use lattice_audit::{Entry, Fault, VerifyError};
 use lattice_bootstrap::{Failure, Kind, failure::chain};
 use lattice_policy::Action;
 
@@ -44,8 +44,16 @@ fn tail(path: &Path, lines: usize, denied: bool, format: Format) -> Result<ExitC
         Failure::new(Kind::Input, format!("{}: {}", path.display(), chain(error)))
     };
     let mut last = VecDeque::new();
-    for entry in lattice_audit::read(path).map_err(|error| fail(&error))? {
-        let entry = entry.map_err(|error| fail(&error))?;
+    for entry in lattice_audit::read(path).map_err(|error| unreadable(path, &error))? {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What is whole is shown all the same.
+            Err(error) if matches!(error.why, Fault::Torn) => {
+                output::warn(&format!("{}: {error}", path.display()));
+                break;
+            }
+            Err(error) => return Err(fail(&error)),
+        };
         if denied && matches!(&entry, Entry::Flow(flow) if flow.action == Action::Allow) {
             continue;
         }
@@ -78,7 +86,10 @@ fn tail(path: &Path, lines: usize, denied: bool, format: Format) -> Result<ExitC
             flow.rule.clone().unwrap_or_else(|| word(&flow.reason)),
         ],
         Entry::Gap(gap) => {
-            vec![gap.timestamp.to_string(), format!("GAP: {} records lost: {}", gap.lost, gap.why)]
+            let mut cells = vec![gap.timestamp.to_string(), "GAP".into()];
+            cells.resize(6, String::new());
+            cells.push(format!("{} records lost: {}", gap.lost, gap.why));
+            cells
         }
     };
     output::table(
@@ -86,6 +97,19 @@ fn tail(path: &Path, lines: usize, denied: bool, format: Format) -> Result<ExitC
         &last.iter().map(row).collect::<Vec<_>>(),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn unreadable(path: &Path, error: &VerifyError) -> Failure {
+    let text = match &error.why {
+        Fault::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!(
+                "no audit file {}: check --name, or give --file if it was started with --audit-file",
+                path.display()
+            )
+        }
+        why => format!("{}: {why}", path.display()),
+    };
+    Failure::new(Kind::Input, text)
 }
 
 /// The word that the record itself uses.

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use lattice_bootstrap::{Failure, Kind, Role, StateDir, failure::chain, state};
+use lattice_bootstrap::{Failure, Kind, Listed, failure::chain, state};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     args::{Doctor, Format, Global},
-    output,
+    output, privilege,
 };
 
 #[derive(Serialize)]
@@ -54,9 +54,14 @@ pub(crate) fn run(global: &Global, args: &Doctor) -> Result<ExitCode, Failure> {
 }
 
 fn host() -> Vec<Check> {
-    let root = nix::unistd::geteuid().is_root();
     vec![
-        Check::new("root", true, if root { Ok("yes".into()) } else { Err("no: run with sudo".into()) }),
+        Check::new(
+            "root",
+            true,
+            privilege::require(privilege::SANDBOX)
+                .map(|()| "yes, with the capabilities it takes".into())
+                .map_err(|failure| failure.message),
+        ),
         Check::new(
             "runsc",
             true,
@@ -91,23 +96,31 @@ fn on_path(program: &str) -> Option<String> {
 
 /// Finds, and with `fix` removes, what killed peers left.
 fn leftovers(global: &Global, fix: bool) -> Check {
-    let dead: Vec<_> = state::list(&global.state_dir).into_iter().filter(|(_, _, _, alive)| !alive).collect();
-    let names: Vec<String> = dead.iter().map(|(_, name, _, _)| name.to_string()).collect();
-    let result = if dead.is_empty() {
-        Ok("none".into())
-    } else if fix {
-        dead.iter()
-            .try_for_each(|(role, name, _, _)| remove(global, *role, name))
-            .map(|()| format!("removed: {}", names.join(", ")))
-            .map_err(|failure| failure.message)
-    } else {
-        Err(format!("of killed peers: {}; run lattice doctor --fix", names.join(", ")))
+    let find = || -> Result<String, String> {
+        let all = state::list(&global.state_dir).map_err(|failure| failure.message)?;
+        let dead: Vec<_> = all.into_iter().filter(|peer| !peer.alive).collect();
+        let names = dead.iter().map(|peer| peer.name.to_string()).collect::<Vec<_>>().join(", ");
+        if dead.is_empty() {
+            return Ok("none".into());
+        }
+        if !fix {
+            return Err(format!("of killed peers: {names}; run lattice doctor --fix"));
+        }
+        // All of them, also when one cannot be removed.
+        let failed: Vec<_> = dead.iter().filter_map(|peer| remove(global, peer).err()).collect();
+        match failed.as_slice() {
+            [] => Ok(format!("removed: {names}")),
+            failed => Err(failed.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ")),
+        }
     };
-    Check::new("leftovers", false, result)
+    Check::new("leftovers", false, find())
 }
 
-fn remove(global: &Global, role: Role, name: &lattice_wire::PeerName) -> Result<(), Failure> {
-    let state: StateDir = crate::sandbox::claim(global, role, name)?;
-    state.remove();
-    Ok(())
+fn remove(global: &Global, peer: &Listed) -> Result<(), Failure> {
+    match crate::sandbox::claim(global, peer.role, &peer.name) {
+        Ok(state) => state.remove(),
+        // Another doctor is at it, or a start that removes them itself.
+        Err(failure) if failure.kind == Kind::Taken => Ok(()),
+        Err(failure) => Err(failure),
+    }
 }

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::error::ErrorKind;
 use lattice_bootstrap::{Failure, Kind, Progress};
 
 /// Starts logging to stderr.
 pub(crate) fn log(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        eprintln!("warning: --log {filter:?} is no filter ({error}); using warn");
+        warn(&format!("--log {filter:?} is no filter ({error}); using warn"));
         tracing_subscriber::EnvFilter::new("warn")
     });
     tracing_subscriber::fmt()
@@ -19,19 +20,48 @@ pub(crate) fn log(filter: &str) {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // It would panic when stderr is closed.
+        .log_internal_errors(false)
         .init();
 }
 
-/// Shows an error of the command line, help or the version.
+/// Shows an error of the command line in one line; help and the version as they are.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS }
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+    } else {
+        say(&one_line(&error.to_string()));
+    }
+    ExitCode::from(Kind::Usage.exit_code())
+}
+
+/// The reason and the hints, without the usage that `--help` shows as well.
+fn one_line(text: &str) -> String {
+    let told = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let told: Vec<&str> =
+        told.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
+    format!("{}; see --help", told.join(" "))
 }
 
 /// Shows why a command failed.
 pub(crate) fn failure(failure: &Failure) -> ExitCode {
-    eprintln!("error: {failure}");
+    say(&format!("error: {failure}"));
     ExitCode::from(failure.kind.exit_code())
+}
+
+/// Says that something may not be as it was meant.
+pub(crate) fn warn(text: &str) {
+    say(&format!("warning: {text}"));
+}
+
+/// Prints to stderr. Unlike with `eprintln!`, a reader that went away is no panic: an agent must not end, or be left
+/// half removed, because of it.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Prints to stdout; a closed pipe is no error.
@@ -53,7 +83,9 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) {
     let line = |cells: Vec<&str>| {
         let text: Vec<String> =
             cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        print(text.join("  ").trim_end());
+        // Cells may be a server's words, or come from a file: they must not speak to the terminal.
+        let plain: String = text.join("  ").chars().filter(|c| !c.is_control()).collect();
+        print(plain.trim_end());
     };
     line(headings.to_vec());
     for row in rows {
@@ -73,12 +105,30 @@ impl Phases {
 
     /// A line beside those of the steps.
     pub(crate) fn note(&self, name: &str, text: &str) {
-        eprintln!("[{:6.3}s] {name:<9} {text}", self.begun.elapsed().as_secs_f64());
+        say(&format!("[{:6.3}s] {name:<9} {text}", self.begun.elapsed().as_secs_f64()));
     }
 }
 
 impl Progress for Phases {
     fn step(&mut self, name: &'static str, took: Duration, detail: &str) {
         self.note(name, &format!("{:>7.1} ms  {detail}", took.as_secs_f64() * 1e3));
+    }
+
+    fn warn(&mut self, text: &str) {
+        warn(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_command_line_is_one_line() {
+        let text = "error: invalid value 'vm' for '--mode <MODE>'\n  [possible values: pod, gvisor]\n\n  tip: x\n\nUsage: lattice\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            one_line(text),
+            "error: invalid value 'vm' for '--mode <MODE>' [possible values: pod, gvisor] tip: x; see --help"
+        );
     }
 }

@@ -5,14 +5,17 @@ use std::{fs, io::Read as _, process::ExitCode};
 use lattice_bootstrap::{
     AttachMode, Failure, Kind, Role, Sandbox, SandboxConfig, StateDir, credentials, failure::chain,
 };
+use lattice_overlay::{BackendChoice, kernel_has_wireguard};
 use lattice_policy::{RuleSpec, parse_rule};
-use lattice_shim::{AgentSpec, Platform, Runsc, Writable};
+use lattice_shim::{AgentSpec, Platform, Runsc, RunscError, Writable};
 use lattice_wire::{PeerName, Token};
 use zeroize::Zeroizing;
 
 use crate::{
     args::{Attach, Global, Join, Mode, Start},
-    output::Phases,
+    output::{self, Phases},
+    privilege,
+    runtime::Runtime,
     signals::Signals,
 };
 
@@ -28,14 +31,15 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     let egress = egress(&args.egress_allow)?;
     let name = peer_name(&args.join.name)?;
     let token = token(&args.join)?;
-    require_root()?;
-    let runsc = Runsc::find(args.runsc.as_deref(), platform(&args)?)
-        .map_err(|error| Failure::new(Kind::Program, chain(&error)))?;
-    lattice_shim::validate(&spec).map_err(|error| Failure::new(Kind::Input, chain(&error)))?;
+    privilege::require(privilege::SANDBOX)?;
+    let runsc = Runsc::find(args.runsc.as_deref(), platform(&args)?).map_err(|error| of_runsc(&error))?;
+    lattice_shim::validate(&spec).map_err(|error| of_runsc(&error))?;
+    lattice_bootstrap::enforcement()?;
+    can_tunnel(args.join.wireguard)?;
 
     let mut phases = Phases::start();
-    let runtime = runtime()?;
-    let signals = Signals::take(&runtime)?;
+    let runtime = Runtime::start()?;
+    let signals = Signals::take(runtime.handle())?;
     let state = claim(global, Role::Sandbox, &name)?;
     let agent_dir = state.agent();
     let config = SandboxConfig {
@@ -61,15 +65,13 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
 
     let code = run_agent(&runsc, &sandbox, &spec, &agent_dir, &signals, &phases);
     let left = sandbox.stop();
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    let code = code?;
-    phases.note(
-        "end",
-        &format!("agent ended with {code}; everything undone{}", if left.is_empty() { "" } else { " but:" }),
-    );
-    for item in left {
-        eprintln!("warning: {item}");
+    for item in &left {
+        output::warn(item);
     }
+    let code = code?;
+    let undone =
+        if left.is_empty() { "everything undone" } else { "not everything could be undone, see above" };
+    phases.note("end", &format!("agent ended with {code}; {undone}"));
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
 }
 
@@ -81,13 +83,35 @@ fn run_agent(
     signals: &Signals,
     phases: &Phases,
 ) -> Result<i32, Failure> {
-    let fail = |error: lattice_shim::RunscError| Failure::new(Kind::Program, chain(&error));
+    let fail = |error: RunscError| of_runsc(&error);
+    signals.stop().check()?;
     let mut agent = runsc.start(sandbox.ready(), spec, agent_dir).map_err(fail)?;
     phases.note("agent", &format!("{} under runsc {} ({})", spec.binary, runsc.version, runsc.platform));
     let forwarding = signals.forward_to(agent.signaller());
     let code = agent.wait().map_err(fail);
     drop(forwarding);
     code
+}
+
+/// Which exit code a failure of phase two has.
+fn of_runsc(error: &RunscError) -> Failure {
+    let kind = match error {
+        RunscError::Invalid(_) => Kind::Input,
+        RunscError::NoPlatform { .. } => Kind::Usage,
+        RunscError::NameTaken(_) => Kind::Taken,
+        RunscError::NoCgroup { .. } => Kind::Kernel,
+        RunscError::Io { .. } | RunscError::Remains { .. } => Kind::Internal,
+        _ => Kind::Program,
+    };
+    Failure::new(kind, chain(error))
+}
+
+/// Whether there is a WireGuard to take, before a token is spent on it.
+fn can_tunnel(backend: BackendChoice) -> Result<(), Failure> {
+    if backend == BackendChoice::Kernel || backend == BackendChoice::Auto && kernel_has_wireguard() {
+        return Ok(());
+    }
+    lattice_overlay::tun_usable().map_err(|reason| Failure::new(Kind::Kernel, reason))
 }
 
 /// Claims the name, after removing what a killed run of it left.
@@ -98,23 +122,6 @@ pub(crate) fn claim(global: &Global, role: Role, name: &PeerName) -> Result<Stat
     Ok(state)
 }
 
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(4)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Kind::Internal, format!("cannot start the runtime: {error}")))
-}
-
-pub(crate) fn require_root() -> Result<(), Failure> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    let text = "this needs root (network namespaces, a TUN device, eBPF): run it with sudo; `lattice doctor` names the capabilities";
-    Err(Failure::new(Kind::Privilege, text))
-}
-
 pub(crate) fn peer_name(text: &str) -> Result<PeerName, Failure> {
     text.parse().map_err(|error| Failure::new(Kind::Usage, format!("--name: {error}")))
 }
@@ -122,9 +129,7 @@ pub(crate) fn peer_name(text: &str) -> Result<PeerName, Failure> {
 /// The token from `--token-file`, `LATTICE_TOKEN` or, with a warning, `--token`.
 pub(crate) fn token(join: &Join) -> Result<Option<Token>, Failure> {
     let (text, origin) = if let Some(text) = &join.token {
-        eprintln!(
-            "warning: --token is visible to every user of this host; use --token-file or LATTICE_TOKEN"
-        );
+        output::warn("--token is visible to every user of this host; use --token-file or LATTICE_TOKEN");
         (Zeroizing::new(text.clone()), "--token")
     } else if let Some(path) = &join.token_file {
         let mut text = Zeroizing::new(String::new());

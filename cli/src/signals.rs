@@ -1,15 +1,26 @@
 //! Signals: before the agent runs they end phase one, afterwards they go to the agent.
+//!
+//! An ending signal is passed on as it is. What still runs [`GRACE`] later, or at the next ending signal, is killed: an
+//! agent is not trusted to end because it was asked to.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
 
 use lattice_bootstrap::{Failure, Kind, Stop};
-use lattice_shim::Signaller;
+use lattice_shim::{RunscError, Signaller};
 use nix::sys::signal::Signal;
 use tokio::{
-    runtime::Runtime,
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+
+use crate::output;
+
+/// As long as container runtimes usually give.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Which signals end a sandbox or a node.
 const ENDING: [(SignalKind, Signal); 4] = [
@@ -25,36 +36,60 @@ const PASSING: [(SignalKind, Signal); 3] = [
     (SignalKind::window_change(), Signal::SIGWINCH),
 ];
 
-type Child = Arc<Mutex<Option<Signaller>>>;
-
 /// The process's signals, taken over for good.
 pub(crate) struct Signals {
-    child: Child,
+    shared: Arc<Shared>,
     stop: Stop,
+}
+
+struct Shared {
+    runtime: Handle,
+    stop: watch::Sender<bool>,
+    target: Mutex<Target>,
+    /// Read while a signal is on its way.
+    passing: RwLock<()>,
+}
+
+#[derive(Default)]
+struct Target {
+    agent: Option<Signaller>,
+    /// The first ending signal.
+    asked: Option<Signal>,
+    /// It was passed on.
+    told: bool,
 }
 
 impl Signals {
     /// Takes them over.
-    pub(crate) fn take(runtime: &Runtime) -> Result<Self, Failure> {
+    pub(crate) fn take(runtime: &Handle) -> Result<Self, Failure> {
         let (sender, stop) = Stop::new();
-        let sender = Arc::new(sender);
-        let child = Child::default();
+        let shared = Arc::new(Shared {
+            runtime: runtime.clone(),
+            stop: sender,
+            target: Mutex::default(),
+            passing: RwLock::default(),
+        });
         let _context = runtime.enter();
-        for (kind, number, ending) in
-            ENDING.iter().map(|(k, n)| (*k, *n, true)).chain(PASSING.iter().map(|(k, n)| (*k, *n, false)))
-        {
+        for (kind, number) in ENDING {
             let mut stream = signal(kind).map_err(|error| Failure::new(Kind::Internal, error))?;
-            let (sender, child): (Arc<watch::Sender<bool>>, _) = (sender.clone(), child.clone());
+            let shared = shared.clone();
             runtime.spawn(async move {
                 while stream.recv().await.is_some() {
-                    if ending {
-                        let _ = sender.send(true);
-                    }
-                    forward(&child, number);
+                    shared.end(number);
                 }
             });
         }
-        Ok(Self { child, stop })
+        for (kind, number) in PASSING {
+            let mut stream = signal(kind).map_err(|error| Failure::new(Kind::Internal, error))?;
+            let shared = shared.clone();
+            runtime.spawn(async move {
+                while stream.recv().await.is_some() {
+                    let passing = shared.clone();
+                    let _ = shared.runtime.spawn_blocking(move || passing.pass(number)).await;
+                }
+            });
+        }
+        Ok(Self { shared, stop })
     }
 
     /// Set by the first ending signal.
@@ -64,28 +99,69 @@ impl Signals {
 
     /// From now on signals also go to `agent`, until the returned value is dropped.
     pub(crate) fn forward_to(&self, agent: Signaller) -> Forwarding {
-        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(agent);
-        // One that came between the last step and now would otherwise be lost on the agent.
-        if self.stop.is_set() {
-            forward(&self.child, Signal::SIGTERM);
+        let asked = {
+            let mut target = self.shared.target();
+            target.agent = Some(agent);
+            target.asked
+        };
+        // One that came while the agent was being started would otherwise be lost on it.
+        if let Some(number) = asked {
+            self.shared.end(number);
         }
-        Forwarding(self.child.clone())
+        Forwarding(self.shared.clone())
     }
 }
 
-/// Ends the forwarding when dropped.
-pub(crate) struct Forwarding(Child);
+/// Ends the forwarding when dropped, and waits for what is on its way: it holds on to the agent's files.
+pub(crate) struct Forwarding(Arc<Shared>);
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.target().agent.take();
+        drop(self.0.passing.write());
     }
 }
 
-fn forward(child: &Child, number: Signal) {
-    if let Some(agent) = &*child.lock().unwrap_or_else(PoisonError::into_inner)
-        && let Err(error) = agent.send(number)
-    {
-        tracing::debug!(%error, "the agent is gone already");
+impl Shared {
+    fn target(&self) -> MutexGuard<'_, Target> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Must not wait: the next signal is seen only after it.
+    fn end(self: &Arc<Self>, number: Signal) {
+        let (running, again) = {
+            let mut target = self.target();
+            target.asked.get_or_insert(number);
+            let running = target.agent.is_some();
+            (running, running && std::mem::replace(&mut target.told, true))
+        };
+        let _ = self.stop.send(true);
+        if again {
+            return self.pass(Signal::SIGKILL);
+        }
+        if !running {
+            return;
+        }
+        output::warn(&format!(
+            "{number} passed on; the agent is killed in {} s, or at the next signal",
+            GRACE.as_secs()
+        ));
+        let shared = self.clone();
+        self.runtime.spawn_blocking(move || shared.pass(number));
+        let shared = self.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(GRACE).await;
+            shared.pass(Signal::SIGKILL);
+        });
+    }
+
+    /// Blocks for some 40 ms, but not for SIGKILL.
+    fn pass(&self, number: Signal) {
+        let _passing = self.passing.read();
+        let Some(agent) = self.target().agent.clone() else { return };
+        match agent.send(number) {
+            Ok(()) | Err(RunscError::Ended(_)) => {}
+            Err(error) => tracing::warn!(%error, signal = %number, "cannot signal the agent"),
+        }
     }
 }

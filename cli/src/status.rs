@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lattice_bootstrap::{Failure, Role, state};
+use lattice_bootstrap::{Failure, Listed, Role, Status, state};
 use serde_json::json;
 
 use crate::{
@@ -11,17 +11,22 @@ use crate::{
 };
 
 pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let all = state::list(&global.state_dir);
+    let all = state::list(&global.state_dir)?;
     if args.output == Format::Json {
         let items: Vec<_> = all
             .iter()
-            .map(|(role, name, status, alive)| json!({ "name": name, "role": role, "alive": alive, "status": status }))
+            .map(|Listed { role, name, status, alive }| {
+                json!({ "name": name, "role": role, "alive": alive, "status": status })
+            })
             .collect();
         output::print(&json!({ "version": 1, "peers": items }).to_string());
         return Ok(ExitCode::SUCCESS);
     }
-    let row = |(role, name, status, alive): &(Role, _, Option<state::Status>, bool)| {
-        let name: &lattice_wire::PeerName = name;
+    if all.is_empty() {
+        output::print("nothing runs on this host");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let row = |Listed { role, name, status, alive }: &Listed| {
         let state = match (alive, status) {
             (true, Some(_)) => "running",
             (true, None) => "starting",
@@ -31,7 +36,7 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failur
             Role::Sandbox => "sandbox",
             Role::Node => "node",
         };
-        let of = |field: fn(&state::Status) -> String| status.as_ref().map_or_else(|| "-".into(), field);
+        let of = |field: fn(&Status) -> String| status.as_ref().map_or_else(|| "-".into(), field);
         vec![
             name.to_string(),
             role.into(),

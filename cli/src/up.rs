@@ -6,18 +6,20 @@ use lattice_bootstrap::{Failure, Node, NodeConfig, Role, credentials};
 
 use crate::{
     args::{Global, Up},
-    output::Phases,
-    sandbox::{claim, peer_name, require_root, runtime, token},
+    output::{self, Phases},
+    privilege,
+    runtime::Runtime,
+    sandbox::{claim, peer_name, token},
     signals::Signals,
 };
 
 pub(crate) fn run(global: &Global, args: Up) -> Result<ExitCode, Failure> {
     let name = peer_name(&args.join.name)?;
     let token = token(&args.join)?;
-    require_root()?;
+    privilege::require(privilege::NODE)?;
     let mut phases = Phases::start();
-    let runtime = runtime()?;
-    let signals = Signals::take(&runtime)?;
+    let runtime = Runtime::start()?;
+    let signals = Signals::take(runtime.handle())?;
     let state = claim(global, Role::Node, &name)?;
     let config = NodeConfig {
         name,
@@ -35,11 +37,10 @@ pub(crate) fn run(global: &Global, args: Up) -> Result<ExitCode, Failure> {
         &format!("Node {:?} ready, overlay IP={}", node.status().name.as_str(), node.status().address),
     );
     let mut stop = signals.stop().clone();
-    runtime.block_on(stop.wait());
+    runtime.handle().block_on(stop.wait());
     for item in node.stop() {
-        eprintln!("warning: {item}");
+        output::warn(&item);
     }
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     phases.note("end", "left the overlay");
     Ok(ExitCode::SUCCESS)
 }

@@ -100,7 +100,8 @@ impl Runsc {
         let bundle = began.elapsed();
 
         let mut command = self.run_command(spec, &claim);
-        let copies = stdio.attach(&mut command).map_err(|source| self.not_runnable(source))?;
+        let copies =
+            stdio.attach(&mut command, !spec.terminal).map_err(|source| self.not_runnable(source))?;
         if !spec.terminal {
             // A terminal's ^C must reach us alone: runsc would die of it before the agent is told.
             std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -5,16 +5,18 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, IsTerminal as _},
     os::fd::{AsFd, BorrowedFd},
     process::{Command, Stdio},
     thread::{self, JoinHandle},
 };
 
+use nix::sys::signal::{SigSet, Signal};
+
 /// What the agent's streams are.
 #[derive(Debug)]
 pub struct AgentStdio {
-    stdin: Stdio,
+    stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
 }
@@ -22,21 +24,40 @@ pub struct AgentStdio {
 impl AgentStdio {
     /// Ours.
     pub fn inherit() -> Self {
-        Self { stdin: Stdio::inherit(), stdout: None, stderr: None }
+        Self { stdin: None, stdout: None, stderr: None }
     }
 
     /// Pipes, terminals or `/dev/null`, not regular files.
     pub fn new(stdin: impl Into<Stdio>, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
-        Self { stdin: stdin.into(), stdout: Some(stdout.into()), stderr: Some(stderr.into()) }
+        Self { stdin: Some(stdin.into()), stdout: Some(stdout.into()), stderr: Some(stderr.into()) }
     }
 
-    pub(super) fn attach(self, command: &mut Command) -> io::Result<Copies> {
+    /// `own_group`: the command will run in a process group of its own.
+    pub(super) fn attach(self, command: &mut Command, own_group: bool) -> io::Result<Copies> {
         let mut copies = Copies::default();
-        command.stdin(self.stdin);
+        command.stdin(match self.stdin {
+            Some(stdin) => stdin,
+            // Reading a terminal from a background process group stops that group: the agent would hang.
+            None if own_group && io::stdin().is_terminal() => typed()?,
+            None => Stdio::inherit(),
+        });
         command.stdout(self.stdout.map_or_else(|| copies.stream(io::stdout().as_fd()), Ok)?);
         command.stderr(self.stderr.map_or_else(|| copies.stream(io::stderr().as_fd()), Ok)?);
         Ok(copies)
     }
+}
+
+/// A pipe with what is typed on our terminal. Its thread is not awaited: it waits for the next line until we end.
+fn typed() -> io::Result<Stdio> {
+    let (from_us, mut to_agent) = io::pipe()?;
+    thread::Builder::new().name("agent-input".into()).spawn(move || {
+        // When we are in the background ourselves a read then fails, which ends the input. It must not stop us.
+        let _ = SigSet::from(Signal::SIGTTIN).thread_block();
+        if let Err(error) = io::copy(&mut io::stdin().lock(), &mut to_agent) {
+            tracing::debug!(%error, "the agent reads no more input");
+        }
+    })?;
+    Ok(from_us.into())
 }
 
 /// Threads that append to regular files what the agent writes.
