@@ -30,6 +30,19 @@ pub fn attempts(stdout: &str) -> Vec<Attempt> {
     stdout.lines().map(parse).collect()
 }
 
+/// Checks the phase lines of a start against `LATTICE_EXPECT`, if set: texts separated by `;`, such as
+/// `wg0 kernel;ebpf/clsact`. The tests in virtual machines say with it what they are run for.
+///
+/// # Panics
+/// When one is missing.
+pub fn assert_expected(phases: &str) {
+    let Ok(expected) = std::env::var("LATTICE_EXPECT") else { return };
+    println!("{phases}");
+    for text in expected.split(';') {
+        assert!(phases.contains(text), "expected {text:?} here:\n{phases}");
+    }
+}
+
 /// `lattice sandbox start --mode gvisor`, still without an agent binary. Adds a token on the first start.
 pub fn start(lab: &Lab, host: &Host, name: &str, egress: &[&str]) -> Command {
     let mut lattice = lab.lattice(host);

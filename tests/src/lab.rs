@@ -9,10 +9,15 @@ use std::{
 };
 
 use lattice_overlay::Netns;
+use nix::mount::{MntFlags, umount2};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use tempfile::TempDir;
 
 use crate::{
-    process::{Output, Process, command},
+    process::{Output, Process, command, patience},
     tools,
 };
 
@@ -44,6 +49,10 @@ impl Lab {
     /// # Panics
     /// Without root.
     pub fn bare() -> Self {
+        // Mounts of the lab's sandboxes go with this thread, even when the test is killed.
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: run as root");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
         let dir = tempfile::Builder::new().prefix("lattice-lab-").tempdir().expect("a temporary directory");
         let hub = Netns::create().expect("a network namespace: run as root");
         ip(&hub, "link set lo up");
@@ -89,6 +98,11 @@ impl Lab {
     /// Takes the control plane away; it dies when the result is dropped.
     pub fn take_latticed(&mut self) -> Option<Process> {
         self.latticed.take()
+    }
+
+    /// The namespace through which all hosts reach each other.
+    pub fn hub(&self) -> &Netns {
+        &self.hub
     }
 
     /// latticed's data directory.
@@ -196,6 +210,18 @@ impl Lab {
     }
 }
 
+/// Before the directory goes: ends what writes to it, and unmounts what killed sandboxes left in it.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.latticed.take());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| Path::new(point).starts_with(self.dir.path())) {
+            let _ = umount2(point, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
 /// The address behind `overlay IP=`.
 ///
 /// # Panics
@@ -210,7 +236,7 @@ pub fn overlay_ip(text: &str) -> Ipv4Addr {
 /// # Panics
 /// When `limit` passes first.
 pub fn wait_until(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + limit;
+    let deadline = std::time::Instant::now() + patience(limit);
     while !done() {
         assert!(std::time::Instant::now() < deadline, "waited {limit:?} for {what} in vain");
         std::thread::sleep(Duration::from_millis(20));

@@ -16,8 +16,10 @@ pub mod agent;
 pub mod lab;
 pub mod process;
 pub mod remains;
+pub mod sniffer;
 pub mod tools;
 
 pub use agent::Attempt;
 pub use lab::{Host, Lab};
 pub use process::{Output, Process};
+pub use sniffer::{Packet, Sniffer};

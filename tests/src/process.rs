@@ -46,6 +46,12 @@ pub fn command(netns: &Path, program: &Path) -> Command {
     command
 }
 
+/// `limit`, stretched by the factor in `LATTICE_SLOW`: an emulated machine is slower by about ten.
+pub fn patience(limit: Duration) -> Duration {
+    let factor = std::env::var("LATTICE_SLOW").ok().and_then(|text| text.parse().ok());
+    limit.saturating_mul(factor.unwrap_or(1))
+}
+
 impl Process {
     /// Starts `command`, with its output in `dir`.
     ///
@@ -91,7 +97,7 @@ impl Process {
     /// # Panics
     /// When the process ends or `limit` passes without it.
     pub fn wait_for(&mut self, text: &str, limit: Duration) {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patience(limit);
         loop {
             let ended = self.child.try_wait().ok().flatten();
             let (out, err) = self.output();
@@ -109,7 +115,7 @@ impl Process {
     /// # Panics
     /// When `limit` passes first.
     pub fn finish(mut self, limit: Duration) -> Output {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patience(limit);
         let status = loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 break status;

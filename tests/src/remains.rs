@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Host;
+use crate::{Host, process::patience};
 
 /// Everything that still refers to `host`'s state directory: processes, mounts, files.
 pub fn of(host: &Host) -> Vec<String> {
     let state = host.dir.join("run");
     let needle = state.display().to_string();
     let mut found = processes(&needle);
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains(&needle)).map(|line| format!("mount {line}")));
     for folder in ["sandboxes", "nodes"] {
         let entries = fs::read_dir(state.join(folder)).into_iter().flatten().flatten();
@@ -42,7 +42,7 @@ pub fn processes(needle: &str) -> Vec<String> {
 /// # Panics
 /// When something stays.
 pub fn assert_none(host: &Host) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + patience(Duration::from_secs(5));
     loop {
         let left = of(host);
         if left.is_empty() {

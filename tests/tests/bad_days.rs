@@ -153,3 +153,140 @@ fn two_sandboxes_on_one_host_keep_apart() {
         remains::assert_none(host);
     }
 }
+
+#[test]
+fn a_control_plane_that_goes_after_identity_does_not_stop_the_start() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    for step in &STEPS[1..] {
+        let mut process = sleeper(&lab, &host, "a");
+        process.wait_for(&format!("] {step} "), LIMIT);
+        // SIGKILL: nats-server goes with latticed.
+        drop(lab.take_latticed());
+        process.wait_for("] agent ", LIMIT);
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.finish(LIMIT).code, 143, "after {step}");
+        remains::assert_none(&host);
+        lab.start_latticed();
+    }
+}
+
+#[test]
+fn a_nats_server_that_is_killed_comes_back_under_a_running_sandbox() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    let mut process = sleeper(&lab, &host, "a");
+    process.wait_for("] agent ", LIMIT);
+    for child in children(lab.latticed().pid()) {
+        kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+    }
+    // A second host is admitted: so the server is back, and the first start may be told to end.
+    let other = lab.host();
+    lattice_tests::lab::wait_until(LIMIT, "nats-server to be back", || {
+        let mut up = lab.lattice(&other);
+        up.args(["up", "--name", "b"]);
+        if !other.dir.join("etc/node-credentials.json").exists() {
+            up.arg("--token-file").arg(lab.token_file(&other));
+        }
+        let up = Process::spawn(up, "b", lab.dir.path());
+        std::thread::sleep(Duration::from_millis(1500));
+        up.output().1.contains("overlay IP=")
+    });
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.finish(LIMIT).code, 143);
+    remains::assert_none(&host);
+}
+
+#[test]
+fn a_control_plane_that_hangs_is_named_and_a_signal_does_not_wait_for_it() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    let pid = Pid::from_raw(lab.latticed().pid().cast_signed());
+    let children: Vec<Pid> = children(lab.latticed().pid()).into_iter().map(Pid::from_raw).collect();
+
+    let waiting = sleeper(&lab, &host, "a");
+    drop(waiting);
+    let start = agent::start(&lab, &host, "a", &[]);
+    let again = |start: &std::process::Command| {
+        let mut command = std::process::Command::new(start.get_program());
+        command.args(start.get_args()).args(["--agent-binary", "/bin/true"]);
+        for (name, value) in start.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+            command.env(name, value);
+        }
+        Process::spawn(command, "a", lab.dir.path())
+    };
+    for stopped in [children[0], pid] {
+        kill(stopped, Signal::SIGSTOP).unwrap();
+        let out = again(&start).finish(LIMIT);
+        assert_eq!(out.code, 69, "{}", out.stderr);
+        assert_eq!(out.stderr.lines().filter(|line| line.starts_with("error:")).count(), 1, "{}", out.stderr);
+        remains::assert_none(&host);
+
+        let mut process = again(&start);
+        process.wait_for("] state ", LIMIT);
+        process.signal(Signal::SIGINT);
+        assert_eq!(process.finish(LIMIT).code, 75);
+        remains::assert_none(&host);
+        kill(stopped, Signal::SIGCONT).unwrap();
+    }
+    assert!(!host.dir.join("etc/sandbox-credentials.json").exists());
+    let out = again(&start).finish(LIMIT);
+    assert_eq!(out.code, 0, "the token was not spent: {}", out.stderr);
+}
+
+#[test]
+fn of_two_starts_at_once_one_runs_and_the_other_says_why_not() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    let commands = [agent::start(&lab, &host, "a", &[]), agent::start(&lab, &host, "a", &[])];
+    let mut both: Vec<Process> = commands
+        .into_iter()
+        .map(|mut command| {
+            command.args(["--agent-binary", "/bin/sleep", "--", "60"]);
+            Process::spawn(command, "a", lab.dir.path())
+        })
+        .collect();
+    let says = |process: &Process, text: &str| process.output().1.contains(text);
+    lattice_tests::lab::wait_until(LIMIT, "one to run and one to be refused", || {
+        both.iter().any(|p| says(p, "] agent ")) && both.iter().any(|p| says(p, "already runs on this host"))
+    });
+    both.sort_by_key(|p| says(p, "] agent "));
+    let (runs, refused) = (both.pop().unwrap(), both.pop().unwrap());
+    assert_eq!(refused.finish(LIMIT).code, 73);
+    runs.signal(Signal::SIGTERM);
+    assert_eq!(runs.finish(LIMIT).code, 143);
+    remains::assert_none(&host);
+}
+
+#[test]
+fn doctors_at_once_and_during_a_start_remove_what_is_dead_and_nothing_else() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    let mut killed = sleeper(&lab, &host, "a");
+    killed.wait_for("] agent ", LIMIT);
+    killed.signal(Signal::SIGKILL);
+    killed.finish(LIMIT);
+    let doctor = || {
+        let mut doctor = lab.lattice(&host);
+        doctor.args(["doctor", "--fix", "-o", "json"]);
+        Process::spawn(doctor, "doctor", lab.dir.path())
+    };
+    for doctor in [doctor(), doctor(), doctor()] {
+        let out = doctor.finish(LIMIT);
+        let report: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
+        let check = report["checks"].as_array().unwrap().iter().find(|c| c["name"] == "leftovers").unwrap();
+        assert_eq!(check["ok"], true, "{check}");
+    }
+    remains::assert_none(&host);
+
+    let mut start = sleeper(&lab, &host, "a");
+    while !start.output().1.contains("] agent ") {
+        doctor().finish(LIMIT);
+        let status = lab.run(&host, &["status"]);
+        assert!(!status.stdout.contains("dead"), "{}", status.stdout);
+    }
+    start.wait_for("] agent ", LIMIT);
+    start.signal(Signal::SIGTERM);
+    assert_eq!(start.finish(LIMIT).code, 143);
+    remains::assert_none(&host);
+}
