@@ -11,9 +11,10 @@
 //! What a `kill -9` of ours leaves behind is found through the state directory ([`StateDir`]) and removed by the next start or by
 //! `lattice doctor --fix`; the pinned policy stays in force until then.
 
+mod bell;
 pub mod credentials;
 pub mod failure;
-pub mod identity;
+mod identity;
 pub mod node;
 mod ready;
 mod recorder;
@@ -26,6 +27,7 @@ pub mod steps;
 mod sync;
 
 pub use failure::{Failure, Kind};
+pub use identity::Join;
 pub use lattice_ebpf::AttachMode;
 pub use node::{Node, NodeConfig};
 pub use ready::Ready;

@@ -1,10 +1,9 @@
 //! Phase one of a host (`lattice up`): the same identity and device, in the namespace it is started in, without a policy.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use lattice_overlay::{BackendChoice, Netns};
-use lattice_wire::{PeerName, Token, message::PeerKind};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -18,20 +17,12 @@ use crate::{
 /// What `lattice up` needs to know.
 #[derive(Debug)]
 pub struct NodeConfig {
-    /// Name within the workspace.
-    pub name: PeerName,
-    /// The control plane.
-    pub server_url: String,
-    /// Needed only for the first start.
-    pub token: Option<Token>,
-    /// The credentials file.
-    pub credentials: PathBuf,
+    /// Who it is.
+    pub join: Join,
     /// Name of the WireGuard link (`wf0`).
     pub interface: String,
     /// Which WireGuard.
     pub backend: BackendChoice,
-    /// UDP port, 0 for any.
-    pub listen_port: u16,
     /// Bytes of an inner packet.
     pub mtu: u16,
 }
@@ -58,15 +49,7 @@ impl Node {
         let state = Base::state_step(&mut steps, state)?;
         let here =
             Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
-        let join = Join {
-            name: config.name.clone(),
-            kind: PeerKind::Node,
-            server_url: config.server_url,
-            token: config.token,
-            credentials: config.credentials,
-            listen_port: config.listen_port,
-        };
-        let base = Base::start(&mut steps, &join, &here, runtime, stop)?;
+        let base = Base::start(&mut steps, &config.join, &here, runtime, stop)?;
         let device =
             base.device_step(&mut steps, &config.interface, config.backend, config.mtu, &here, &here)?;
         steps.run("links", || {
@@ -83,7 +66,7 @@ impl Node {
             Ok(((), drops(device.clone()), format!("{name} {} route {}", map.address, map.pool)))
         })?;
         let status = Status {
-            name: config.name,
+            name: config.join.name,
             role: Role::Node,
             pid: std::process::id(),
             address: base.netmap.address.addr().to_string(),

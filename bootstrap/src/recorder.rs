@@ -3,10 +3,7 @@
 use std::{
     os::fd::AsFd as _,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -15,19 +12,18 @@ use lattice_audit::{AuditError, AuditFile, Class, Timestamp};
 use lattice_ebpf::{Enforcer, Events, Flow};
 use lattice_policy::Policy;
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::PollTimeout,
     time::{ClockId, clock_gettime},
 };
 
-use crate::{Failure, Kind, failure::chain};
+use crate::{Failure, Kind, bell::Bell, failure::chain};
 
-/// How soon the thread notices that it shall end, and how often it asks for what the ring could not take, in
-/// milliseconds. Verdicts wake it at once.
+/// How often the thread asks for what the ring could not take, in milliseconds. Verdicts wake it at once.
 const POLL_MS: u16 = 200;
 
 /// The running recorder. [`Recorder::finish`] writes what the ring still holds and ends it; so does dropping it.
 pub(crate) struct Recorder {
-    stop: Arc<AtomicBool>,
+    stop: Bell,
     thread: Option<JoinHandle<Result<(), String>>>,
 }
 
@@ -46,7 +42,7 @@ impl Recorder {
         let events = lock(&enforcer).events().map_err(fail)?;
         let writer =
             Writer { events, enforcer, policy, file, failing: false, untold: 0, asked: Instant::now() };
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Bell::new().map_err(|error| Failure::new(Kind::Internal, error))?;
         let stopped = stop.clone();
         let thread = thread::Builder::new()
             .name("recorder".into())
@@ -64,7 +60,7 @@ impl Recorder {
     }
 
     fn end(&mut self) -> Result<(), String> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.ring();
         let Some(thread) = self.thread.take() else { return Ok(()) };
         thread
             .join()
@@ -90,9 +86,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, stop: &AtomicBool) -> Result<(), String> {
+    fn run(mut self, stop: &Bell) -> Result<(), String> {
+        let mut last = false;
         loop {
-            let last = stop.load(Ordering::Relaxed);
             let more = self.drain() == Events::BATCH;
             if last && !more {
                 break;
@@ -103,13 +99,11 @@ impl Writer {
             if more {
                 continue;
             }
-            let mut ready = [PollFd::new(self.events.as_fd(), PollFlags::POLLIN)];
-            if let Err(error) = poll(&mut ready, PollTimeout::from(POLL_MS))
-                && error != nix::errno::Errno::EINTR
-            {
+            last = stop.wait(self.events.as_fd(), PollTimeout::from(POLL_MS)).unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot wait for verdicts");
                 thread::sleep(Duration::from_millis(POLL_MS.into()));
-            }
+                false
+            });
         }
         self.account();
         self.file.sync().map_err(|error| chain(&error))?;

@@ -1,18 +1,15 @@
 //! The sandbox's resolver: answers `<peer>.lattice` from the network map and refuses every other name.
 //!
-//! Name resolution is egress: a resolver that forwards would carry data out in the names. It listens on 127.0.0.1 of the agent's namespace, on a
-//! socket held by this process outside it.
+//! Name resolution is egress: a resolver that forwards would carry data out in the names. It listens on 127.0.0.1 of
+//! the agent's namespace, on a socket held by this process outside it.
 
 use std::{
     collections::HashMap,
     io,
     net::{Ipv4Addr, UdpSocket},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    os::fd::AsFd as _,
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use hickory_proto::{
@@ -21,17 +18,18 @@ use hickory_proto::{
 };
 use lattice_overlay::Netns;
 use lattice_wire::NetMap;
+use nix::poll::PollTimeout;
+
+use crate::bell::Bell;
 
 /// Names and their addresses.
 pub(crate) type Names = Arc<Mutex<HashMap<String, Ipv4Addr>>>;
 
 const TTL_SECS: u32 = 5;
-/// How soon the thread notices that it shall end.
-const POLL: Duration = Duration::from_millis(200);
 
 /// The running resolver; dropping it ends it.
 pub(crate) struct Resolver {
-    stop: Arc<AtomicBool>,
+    stop: Bell,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,18 +37,18 @@ impl Resolver {
     /// Starts it inside `netns`, whose loopback must be up.
     pub(crate) fn start(netns: &Netns, names: Names) -> io::Result<Self> {
         let socket = netns.run(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)))??;
-        socket.set_read_timeout(Some(POLL))?;
-        let stop = Arc::new(AtomicBool::new(false));
+        socket.set_nonblocking(true)?;
+        let stop = Bell::new()?;
         let stopped = stop.clone();
-        let thread =
-            thread::Builder::new().name("resolver".into()).spawn(move || serve(&socket, &names, &stopped))?;
+        let serve = move || serve(&socket, &names, &stopped);
+        let thread = thread::Builder::new().name("resolver".into()).spawn(serve)?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
 
 impl Drop for Resolver {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -70,9 +68,10 @@ pub(crate) fn update(names: &Names, map: &NetMap) {
     *names.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
 }
 
-fn serve(socket: &UdpSocket, names: &Names, stop: &AtomicBool) {
+fn serve(socket: &UdpSocket, names: &Names, stop: &Bell) {
     let mut buffer = [0; 4096];
-    while !stop.load(Ordering::Relaxed) {
+    // A failure of poll itself leaves nothing to wait for.
+    while matches!(stop.wait(socket.as_fd(), PollTimeout::NONE), Ok(false)) {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
         if let Some(answer) = answer(&buffer[..length], names) {
             let _ = socket.send_to(&answer, from);

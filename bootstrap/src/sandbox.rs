@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, bpffs};
 use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
 use lattice_policy::{Action, Policy, RuleSpec, Target, parse_rule};
-use lattice_wire::{NetMap, PeerName, Token, message::PeerKind};
+use lattice_wire::NetMap;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -30,14 +30,8 @@ const LINK: &str = "wg0";
 /// What `lattice sandbox start --mode gvisor` needs to know of phase one.
 #[derive(Debug)]
 pub struct SandboxConfig {
-    /// Name within the workspace.
-    pub name: PeerName,
-    /// The control plane.
-    pub server_url: String,
-    /// Needed only for the first start.
-    pub token: Option<Token>,
-    /// The credentials file.
-    pub credentials: PathBuf,
+    /// Who it is.
+    pub join: Join,
     /// What the agent may reach. Nothing else.
     pub egress: Vec<RuleSpec>,
     /// Which WireGuard.
@@ -46,8 +40,6 @@ pub struct SandboxConfig {
     pub attach: AttachMode,
     /// Where flow records go.
     pub audit_file: PathBuf,
-    /// UDP port of the WireGuard socket, 0 for any.
-    pub listen_port: u16,
     /// Bytes of an inner packet.
     pub mtu: u16,
 }
@@ -75,15 +67,7 @@ impl Sandbox {
         let state = Base::state_step(&mut steps, state)?;
         let underlay =
             Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
-        let join = Join {
-            name: config.name.clone(),
-            kind: PeerKind::Sandbox,
-            server_url: config.server_url,
-            token: config.token,
-            credentials: config.credentials,
-            listen_port: config.listen_port,
-        };
-        let base = Base::start(&mut steps, &join, &underlay, runtime, stop)?;
+        let base = Base::start(&mut steps, &config.join, &underlay, runtime, stop)?;
         let own = [IpAddr::V4(base.netmap.address.addr()), IpAddr::V6(unrouted_v6(&base.netmap))];
 
         let inside = steps.run("netns", || {
@@ -115,7 +99,7 @@ impl Sandbox {
                 .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
                 .map_err(fail)?;
             let enforcer = Arc::new(Mutex::new(enforcer));
-            let agent = config.name.as_str();
+            let agent = config.join.name.as_str();
             let recorder = Recorder::start(enforcer.clone(), policy.clone(), &config.audit_file, agent)?;
             let attached = match attached {
                 Attached::Tcx => "tcx",
@@ -156,7 +140,7 @@ impl Sandbox {
         })?;
 
         let status = Status {
-            name: config.name,
+            name: config.join.name,
             role: Role::Sandbox,
             pid: std::process::id(),
             address: base.netmap.address.addr().to_string(),

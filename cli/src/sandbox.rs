@@ -3,16 +3,16 @@
 use std::{fs, io::Read as _, process::ExitCode};
 
 use lattice_bootstrap::{
-    AttachMode, Failure, Kind, Role, Sandbox, SandboxConfig, StateDir, credentials, failure::chain,
+    AttachMode, Failure, Join, Kind, Role, Sandbox, SandboxConfig, StateDir, credentials, failure::chain,
 };
 use lattice_overlay::{BackendChoice, kernel_has_wireguard};
 use lattice_policy::{RuleSpec, parse_rule};
 use lattice_shim::{AgentSpec, Platform, Runsc, RunscError, Writable};
-use lattice_wire::{PeerName, Token};
+use lattice_wire::{PeerName, Token, message::PeerKind};
 use zeroize::Zeroizing;
 
 use crate::{
-    args::{Attach, Global, Join, Mode, Start},
+    args::{self, Attach, Global, Mode, Start},
     output::{self, Phases},
     privilege,
     runtime::Runtime,
@@ -29,8 +29,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     }
     let spec = agent(&args)?;
     let egress = egress(&args.egress_allow)?;
-    let name = peer_name(&args.join.name)?;
-    let token = token(&args.join)?;
+    let join = join(global, &args.join, Role::Sandbox)?;
     privilege::require(privilege::SANDBOX)?;
     let runsc = Runsc::find(args.runsc.as_deref(), platform(&args)?).map_err(|error| of_runsc(&error))?;
     lattice_shim::validate(&spec).map_err(|error| of_runsc(&error))?;
@@ -40,12 +39,9 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     let mut phases = Phases::start();
     let runtime = Runtime::start()?;
     let signals = Signals::take(runtime.handle())?;
-    let state = claim(global, Role::Sandbox, &name)?;
+    let state = claim(global, Role::Sandbox, &join.name)?;
     let agent_dir = state.agent();
     let config = SandboxConfig {
-        credentials: credentials::path(&global.config_dir, Role::Sandbox),
-        server_url: args.join.server_url,
-        token,
         egress,
         backend: args.join.wireguard,
         attach: match args.attach {
@@ -53,10 +49,9 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
             Attach::Tcx => AttachMode::Tcx,
             Attach::Clsact => AttachMode::Clsact,
         },
-        audit_file: args.audit_file.unwrap_or_else(|| lattice_audit::default_path(&name)),
-        listen_port: args.join.listen_port,
+        audit_file: args.audit_file.unwrap_or_else(|| lattice_audit::default_path(&join.name)),
         mtu: args.join.mtu,
-        name,
+        join,
     };
     let sandbox = Sandbox::start(config, state, runtime.handle(), &mut phases, signals.stop())?;
     let status = sandbox.status();
@@ -126,8 +121,23 @@ pub(crate) fn peer_name(text: &str) -> Result<PeerName, Failure> {
     text.parse().map_err(|error| Failure::new(Kind::Usage, format!("--name: {error}")))
 }
 
+/// Who joins, by the flags that sandboxes and nodes share.
+pub(crate) fn join(global: &Global, args: &args::Join, role: Role) -> Result<Join, Failure> {
+    Ok(Join {
+        name: peer_name(&args.name)?,
+        kind: match role {
+            Role::Sandbox => PeerKind::Sandbox,
+            Role::Node => PeerKind::Node,
+        },
+        server_url: args.server_url.clone(),
+        token: token(args)?,
+        credentials: credentials::path(&global.config_dir, role),
+        listen_port: args.listen_port,
+    })
+}
+
 /// The token from `--token-file`, `LATTICE_TOKEN` or, with a warning, `--token`.
-pub(crate) fn token(join: &Join) -> Result<Option<Token>, Failure> {
+fn token(join: &args::Join) -> Result<Option<Token>, Failure> {
     let (text, origin) = if let Some(text) = &join.token {
         output::warn("--token is visible to every user of this host; use --token-file or LATTICE_TOKEN");
         (Zeroizing::new(text.clone()), "--token")

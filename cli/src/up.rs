@@ -2,35 +2,26 @@
 
 use std::process::ExitCode;
 
-use lattice_bootstrap::{Failure, Node, NodeConfig, Role, credentials};
+use lattice_bootstrap::{Failure, Node, NodeConfig, Role};
 
 use crate::{
     args::{Global, Up},
     output::{self, Phases},
     privilege,
     runtime::Runtime,
-    sandbox::{claim, peer_name, token},
+    sandbox::{claim, join},
     signals::Signals,
 };
 
 pub(crate) fn run(global: &Global, args: Up) -> Result<ExitCode, Failure> {
-    let name = peer_name(&args.join.name)?;
-    let token = token(&args.join)?;
+    let join = join(global, &args.join, Role::Node)?;
     privilege::require(privilege::NODE)?;
     let mut phases = Phases::start();
     let runtime = Runtime::start()?;
     let signals = Signals::take(runtime.handle())?;
-    let state = claim(global, Role::Node, &name)?;
-    let config = NodeConfig {
-        name,
-        server_url: args.join.server_url,
-        token,
-        credentials: credentials::path(&global.config_dir, Role::Node),
-        interface: args.interface,
-        backend: args.join.wireguard,
-        listen_port: args.join.listen_port,
-        mtu: args.join.mtu,
-    };
+    let state = claim(global, Role::Node, &join.name)?;
+    let config =
+        NodeConfig { join, interface: args.interface, backend: args.join.wireguard, mtu: args.join.mtu };
     let node = Node::start(config, state, runtime.handle(), &mut phases, signals.stop())?;
     phases.note(
         "ready",

@@ -34,12 +34,12 @@ pub fn rootfs() -> PathBuf {
     path
 }
 
-/// The newest runsc that `make setup` found; none means the one on PATH.
+/// The newest runsc that `tests/setup` found; none means the one on PATH.
 pub fn runsc() -> Option<PathBuf> {
     env::var_os("LATTICE_RUNSC").map(PathBuf::from).filter(|path| path.is_file())
 }
 
-/// What `make setup` fetched of the stock Debian kernel `version`, for `tests/vm/boot`; it may be absent.
+/// What `tests/setup` fetched of the stock Debian kernel `version`, for `tests/vm/boot`; it may be absent.
 pub fn kernel(version: &str) -> PathBuf {
     let tools = env::var_os("LATTICE_TOOLS").map_or_else(|| top().join("target/tools"), PathBuf::from);
     tools.join(format!("kernel-{version}"))

@@ -60,9 +60,9 @@ fn available(kernel: &Path) -> Result<(), &'static str> {
     if !cfg!(target_arch = "x86_64") {
         Err("the kernels are for amd64")
     } else if !has("qemu-system-x86_64") {
-        Err("qemu-system-x86_64 is not installed: run make setup")
+        Err("qemu-system-x86_64 is not installed: run make test")
     } else if !kernel.join("vmlinuz").is_file() {
-        Err("its kernel was not fetched: run make setup")
+        Err("its kernel was not fetched: run make test")
     } else {
         Ok(())
     }
