@@ -12,12 +12,12 @@ ROOTFS := $(CURDIR)/target/rootfs
 export LATTICE_RUNSC = $(wildcard $(TOOLS)/runsc/runsc)
 export LATTICE_ROOTFS = $(ROOTFS)
 
-.PHONY: help demo test lint setup build rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
+.PHONY: help demo test lint setup setup-test rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# \(make \)/\1/p' Makefile
 
-demo: setup rootfs
+demo: rootfs
 	cargo build --release --bin lattice --bin latticed --bin lattice-demo
 	$(MAKE) --no-print-directory run-demo
 
@@ -25,7 +25,7 @@ demo: setup rootfs
 run-demo:
 	@target/release/lattice-demo
 
-test: setup rootfs
+test: setup-test rootfs
 	$(MAKE) --no-print-directory run-test
 
 .PHONY: run-test
@@ -38,9 +38,13 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny check bans licenses sources
 
-# Installs what is missing: Debian packages, and the newer runsc of bookworm-backports beside the system's own.
+# Installs what is missing: Debian packages, and the newer runsc of bookworm-backports beside the system's own; for the
+# tests also peers to compare with, and kernels for virtual machines.
 setup:
-	@tests/setup $(TOOLS)
+	@tests/setup $(TOOLS) demo
+
+setup-test:
+	@tests/setup $(TOOLS) test
 
 rootfs: setup
 	@rootfs/build $(ROOTFS)

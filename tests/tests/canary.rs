@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ICMP: u8 = 1;
+const IGMP: u8 = 2;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const WIREGUARD: u16 = 51820;
@@ -75,10 +76,14 @@ impl Field {
             let hosts = [of_tool, of_runner, of_hub];
             // Such as port unreachable, for what the tunnel's other end still sends to a killed one.
             let icmp = packet.proto == ICMP && hosts.contains(&packet.dst);
+            // A host's kernel says which groups it is in; the agent's packets have the agent's address.
+            let groups = packet.proto == IGMP;
             // The agent has no link-local address.
             let link_local =
                 matches!(packet.src, IpAddr::V6(src) if src.is_unicast_link_local() || src.is_unspecified());
-            packet.src.is_loopback() || link_local || hosts.contains(&packet.src) && (tunnel || api || icmp)
+            packet.src.is_loopback()
+                || link_local
+                || hosts.contains(&packet.src) && (tunnel || api || icmp || groups)
         };
         let on_wire = move |packet: &Packet| !business(packet);
         // Behind the tunnel, at the only peer: anything of the overlay but the tool's own replies.
