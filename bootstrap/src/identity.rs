@@ -91,34 +91,26 @@ pub(crate) async fn fetch_map(client: &Client, credentials: &Credentials) -> Res
 }
 
 async fn connect(join: &Join, credentials: &mut Credentials, resumed: bool) -> Result<Client, Failure> {
-    let inbox = subject::inbox(&credentials.peer);
-    let name = format!("lattice-{}", join.name);
-    let user = |credentials: &Credentials, nats_url: &str| {
-        let (jwt, seed) = (credentials.nats_jwt.clone(), credentials.nats_seed.clone());
-        let (nats_url, inbox, name) = (nats_url.to_owned(), inbox.clone(), name.clone());
-        async move {
-            let mut seed = seed;
-            let user = session::User { jwt: &jwt, seed: &seed, inbox: &inbox };
-            let client = session::connect(&nats_url, user, &name).await;
-            seed.zeroize();
-            client
-        }
-    };
-    let first = user(credentials, &credentials.nats_url).await;
-    match first {
+    match connect_to(&credentials.nats_url, credentials).await {
         // NATS may have moved since the credentials were written: the server knows where it is now.
         Err(failure) if resumed && failure.kind == Kind::Server => {
             let now = ask_server(join).await.map_err(|_| failure.clone())?.nats_url;
             if now == credentials.nats_url {
                 return Err(failure);
             }
-            let client = user(credentials, &now).await?;
+            let client = connect_to(&now, credentials).await?;
             credentials.nats_url = now;
             credentials::store(&join.credentials, credentials)?;
             Ok(client)
         }
         other => other,
     }
+}
+
+async fn connect_to(nats_url: &str, credentials: &Credentials) -> Result<Client, Failure> {
+    let inbox = subject::inbox(&credentials.peer);
+    let user = session::User { jwt: &credentials.nats_jwt, seed: &credentials.nats_seed, inbox: &inbox };
+    session::connect(nats_url, user, &format!("lattice-{}", credentials.name)).await
 }
 
 async fn enroll(join: &Join, endpoints: Vec<SocketAddr>, stop: &Stop) -> Result<Credentials, Failure> {

@@ -1,9 +1,7 @@
 //! Phase one of a host (`lattice up`): the same identity and device, in the namespace it is started in, without a policy.
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
-use lattice_overlay::{BackendChoice, Netns};
+use lattice_overlay::BackendChoice;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -47,14 +45,12 @@ impl Node {
     ) -> Result<Self, Failure> {
         let mut steps = Steps::new(progress, stop.clone());
         let state = Base::state_step(&mut steps, state)?;
-        let here =
-            Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
-        let base = Base::start(&mut steps, &config.join, &here, runtime, stop)?;
-        let device =
-            base.device_step(&mut steps, &config.interface, config.backend, config.mtu, &here, &here)?;
+        let base = Base::start(&mut steps, &config.join, runtime, stop)?;
+        let here = base.underlay.clone();
+        let device = base.device_step(&mut steps, &config.interface, config.backend, config.mtu, &here)?;
         steps.run("links", || {
             use lattice_overlay::link;
-            let map = &base.netmap;
+            let map = base.map();
             let name = config.interface.as_str();
             let links = || -> Result<(), lattice_overlay::link::LinkError> {
                 link::add_address(&here, name, IpNet::V4(map.address))?;
@@ -69,14 +65,14 @@ impl Node {
             name: config.join.name,
             role: Role::Node,
             pid: std::process::id(),
-            address: base.netmap.address.addr().to_string(),
+            address: base.map().address.addr().to_string(),
             backend: device.backend().to_string(),
             enforcement: "none".into(),
             listen_port: device.listen_port(),
             audit_file: None,
             netns: None,
         };
-        peers_step(&mut steps, base, device, &here, runtime)?;
+        peers_step(&mut steps, base, device, runtime)?;
         state.publish(&status)?;
         Ok(Self { steps: steps.finish(), status })
     }

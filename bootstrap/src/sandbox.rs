@@ -18,7 +18,7 @@ use crate::{
     failure::chain,
     identity::{self, Identity, Join},
     recorder::Recorder,
-    resolver::{self, Names, Resolver},
+    resolver::{Names, Resolver},
     state::Role,
     steps::{drops, nothing},
     sync::{Sync, Tunnel},
@@ -65,10 +65,9 @@ impl Sandbox {
     ) -> Result<Self, Failure> {
         let mut steps = Steps::new(progress, stop.clone());
         let state = Base::state_step(&mut steps, state)?;
-        let underlay =
-            Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
-        let base = Base::start(&mut steps, &config.join, &underlay, runtime, stop)?;
-        let own = [IpAddr::V4(base.netmap.address.addr()), IpAddr::V6(unrouted_v6(&base.netmap))];
+        let base = Base::start(&mut steps, &config.join, runtime, stop)?;
+        let map = base.map();
+        let own = [IpAddr::V4(map.address.addr()), IpAddr::V6(unrouted_v6(map))];
 
         let inside = steps.run("netns", || {
             let netns = Netns::create()
@@ -78,15 +77,15 @@ impl Sandbox {
                 .map_err(|error| kernel("cannot raise the agent's loopback", &error))?;
             Ok((netns.clone(), drops(netns.clone()), netns.path().display().to_string()))
         })?;
-        let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &underlay, &inside)?;
+        let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &inside)?;
 
-        for rule in unreachable(&config.egress, &base.netmap) {
+        for rule in unreachable(&config.egress, map) {
             steps.warn(&format!(
                 "--egress-allow {rule}: this version of Lattice has no way out of the overlay {}, so what lies outside stays unreachable",
-                base.netmap.pool
+                map.pool
             ));
         }
-        let policy = effective_policy(config.egress, &base.netmap)?;
+        let policy = effective_policy(config.egress, map)?;
         let enforcement = steps.run("policy", || {
             let dir = state.bpf();
             let mounted = BpfDir::mount(dir.clone())?;
@@ -129,7 +128,7 @@ impl Sandbox {
             };
             links().map_err(|error| kernel("cannot configure the agent's link", &error))?;
             let policed = every_link_is_policed(&inside)?;
-            let detail = format!("{} mtu {}, policed: {policed}", base.netmap.address, config.mtu);
+            let detail = format!("{} mtu {}, policed: {policed}", map.address, config.mtu);
             Ok(((), drops(device.clone()), detail))
         })?;
 
@@ -143,14 +142,14 @@ impl Sandbox {
             name: config.join.name,
             role: Role::Sandbox,
             pid: std::process::id(),
-            address: base.netmap.address.addr().to_string(),
+            address: map.address.addr().to_string(),
             backend: device.backend().to_string(),
             enforcement,
             listen_port: device.listen_port(),
             audit_file: Some(config.audit_file),
             netns: Some(inside.path()),
         };
-        peers_step(&mut steps, base, device, &underlay, runtime)?;
+        peers_step(&mut steps, base, device, runtime)?;
         state.publish(&status)?;
         let ready = Ready::new(inside.path());
         Ok(Self { steps: steps.finish(), ready, status })
@@ -175,7 +174,8 @@ impl Sandbox {
 /// The steps that sandboxes and nodes share.
 pub(crate) struct Base {
     identity: Identity,
-    pub(crate) netmap: NetMap,
+    /// Where it was started, and where encrypted packets leave.
+    pub(crate) underlay: Arc<Netns>,
     pub(crate) names: Names,
 }
 
@@ -200,21 +200,24 @@ impl Base {
     pub(crate) fn start(
         steps: &mut Steps<'_>,
         join: &Join,
-        underlay: &Netns,
         runtime: &Handle,
         stop: &Stop,
     ) -> Result<Self, Failure> {
+        let underlay =
+            Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
         let identity = steps.run("identity", || {
-            let endpoints = lattice_overlay::endpoints(underlay, join.listen_port).unwrap_or_default();
+            let endpoints = lattice_overlay::endpoints(&underlay, join.listen_port).unwrap_or_default();
             let identity = runtime.block_on(identity::establish(join, endpoints, stop))?;
             let how = if identity.resumed { "resumed" } else { "enrolled" };
             let detail = format!("{how} as {} {}", identity.credentials.peer, identity.netmap.address);
             Ok((identity, nothing(), detail))
         })?;
-        let names = Names::default();
-        let netmap = identity.netmap.clone();
-        resolver::update(&names, &netmap);
-        Ok(Self { identity, netmap, names })
+        Ok(Self { identity, underlay, names: Names::default() })
+    }
+
+    /// The network map that the peer starts with.
+    pub(crate) fn map(&self) -> &NetMap {
+        &self.identity.netmap
     }
 
     pub(crate) fn device_step(
@@ -223,7 +226,6 @@ impl Base {
         name: &str,
         backend: BackendChoice,
         mtu: u16,
-        underlay: &Arc<Netns>,
         inside: &Arc<Netns>,
     ) -> Result<Arc<dyn Device>, Failure> {
         let credentials = &self.identity.credentials;
@@ -233,7 +235,7 @@ impl Base {
                 private_key: credentials.wireguard_private_key.clone(),
                 listen_port: credentials.listen_port,
                 mtu,
-                underlay: underlay.clone(),
+                underlay: self.underlay.clone(),
                 inside: inside.clone(),
             };
             let device: Arc<dyn Device> = lattice_overlay::create(config, backend)
@@ -251,13 +253,11 @@ pub(crate) fn peers_step(
     steps: &mut Steps<'_>,
     base: Base,
     device: Arc<dyn Device>,
-    underlay: &Arc<Netns>,
     runtime: &Handle,
 ) -> Result<(), Failure> {
     steps.run("peers", || {
-        let Identity { credentials, client, .. } = base.identity;
-        let detail = format!("{} peers, map generation {}", base.netmap.peers.len(), base.netmap.generation);
-        let (underlay, names, map) = (underlay.clone(), base.names, base.netmap);
+        let Base { identity: Identity { credentials, client, netmap: map, .. }, underlay, names } = base;
+        let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
         let sync =
             runtime.block_on(Sync::start(Tunnel { client, credentials, device, underlay, names, map }))?;
         tracing::info!("Node started, heartbeat every 30s");

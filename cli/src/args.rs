@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use lattice_bootstrap::{credentials, state};
 use lattice_overlay::BackendChoice;
 
 /// Run untrusted AI agents with one network identity, a default-deny egress policy and a record of every verdict.
@@ -24,7 +25,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "LATTICE_CONFIG_DIR",
-        default_value = "/etc/lattice",
+        default_value = credentials::DEFAULT_DIR,
         value_name = "DIR"
     )]
     pub(crate) config_dir: PathBuf,
@@ -33,7 +34,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "LATTICE_STATE_DIR",
-        default_value = "/run/lattice",
+        default_value = state::DEFAULT_ROOT,
         value_name = "DIR"
     )]
     pub(crate) state_dir: PathBuf,
