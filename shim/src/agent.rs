@@ -227,7 +227,13 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // The claim, dropped next, ends what this leaves and removes the files.
+        // All at once and while all can be told by their arguments: a process whose parent was killed first is dying of
+        // that, and has no arguments any more. The claim, dropped next, removes the files.
+        if !self.handle.child.has_ended()
+            && let Err(reason) = self.claim.kill_all()
+        {
+            tracing::warn!(reason, "not every process of the sandbox could be ended");
+        }
         self.handle.child.kill();
         drop(self.handle.child.wait());
     }

@@ -73,6 +73,11 @@ impl Claim {
     pub(crate) fn bundle(&self) -> &Bundle {
         &self.bundle
     }
+
+    /// Kills every process of the sandbox, and waits until all have ended.
+    pub(crate) fn kill_all(&self) -> Result<(), String> {
+        kill_all(&self.bundle)
+    }
 }
 
 impl Drop for Claim {
@@ -138,9 +143,7 @@ enum Scope {
 }
 
 fn clear(id: &str, bundle: &Bundle, scope: Scope) -> Result<(), String> {
-    let mut root_flag = std::ffi::OsString::from("--root=");
-    root_flag.push(bundle.root());
-    pidfd::kill_all_with_argument(&root_flag)?;
+    kill_all(bundle)?;
     cgroup::remove(id)?;
     for dir in SOCKET_DIRS {
         remove(&Path::new(dir).join(format!("runsc-{id}.sock")))?;
@@ -160,6 +163,12 @@ fn clear(id: &str, bundle: &Bundle, scope: Scope) -> Result<(), String> {
         remove(bundle.path())?;
     }
     Ok(())
+}
+
+fn kill_all(bundle: &Bundle) -> Result<(), String> {
+    let mut root_flag = std::ffi::OsString::from("--root=");
+    root_flag.push(bundle.root());
+    pidfd::kill_all_with_argument(&root_flag)
 }
 
 fn remove(path: &Path) -> Result<(), String> {

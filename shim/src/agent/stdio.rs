@@ -2,6 +2,9 @@
 //!
 //! gVisor writes to a regular file at offsets of its own: two streams sent to one file overwrite each other, and what
 //! was in it before. So an inherited stream that is a regular file gets a pipe, and a thread of ours that appends.
+//!
+//! It also makes a pipe non-blocking, and leaves it so when it is killed. That is a property of the pipe's end, which we and
+//! the shell that started us share: other programs there would meet `EAGAIN`. So it is set back.
 
 use std::{
     fs::File,
@@ -11,7 +14,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::signal::{SigSet, Signal},
+};
 
 /// What the agent's streams are.
 #[derive(Debug)]
@@ -39,7 +45,7 @@ impl AgentStdio {
             Some(stdin) => stdin,
             // Reading a terminal from a background process group stops that group: the agent would hang.
             None if own_group && io::stdin().is_terminal() => typed()?,
-            None => Stdio::inherit(),
+            None => copies.lend(File::from(io::stdin().as_fd().try_clone_to_owned()?))?,
         });
         command.stdout(self.stdout.map_or_else(|| copies.stream(io::stdout().as_fd()), Ok)?);
         command.stderr(self.stderr.map_or_else(|| copies.stream(io::stderr().as_fd()), Ok)?);
@@ -60,18 +66,21 @@ fn typed() -> io::Result<Stdio> {
     Ok(from_us.into())
 }
 
-/// Threads that append to regular files what the agent writes.
+/// Threads that append to regular files what the agent writes, and the streams that it was lent.
 #[derive(Debug, Default)]
-pub(super) struct Copies(Vec<JoinHandle<()>>);
+pub(super) struct Copies {
+    threads: Vec<JoinHandle<()>>,
+    lent: Vec<(File, OFlag)>,
+}
 
 impl Copies {
     fn stream(&mut self, ours: BorrowedFd<'_>) -> io::Result<Stdio> {
         let mut file = File::from(ours.try_clone_to_owned()?);
         if !file.metadata()?.is_file() {
-            return Ok(file.into());
+            return self.lend(file);
         }
         let (mut from_agent, to_us) = io::pipe()?;
-        self.0.push(thread::Builder::new().name("agent-output".into()).spawn(move || {
+        self.threads.push(thread::Builder::new().name("agent-output".into()).spawn(move || {
             if let Err(error) = io::copy(&mut from_agent, &mut file) {
                 tracing::warn!(%error, "the agent's output could not be written any more");
             }
@@ -79,10 +88,19 @@ impl Copies {
         Ok(to_us.into())
     }
 
-    /// Waits until all output is written. The agent must have ended.
+    fn lend(&mut self, stream: File) -> io::Result<Stdio> {
+        let flags = OFlag::from_bits_retain(fcntl(&stream, FcntlArg::F_GETFL)?);
+        self.lent.push((stream.try_clone()?, flags));
+        Ok(stream.into())
+    }
+
+    /// Waits until all output is written, and sets the lent streams back. The agent must have ended.
     pub(super) fn finish(&mut self) {
-        for copy in self.0.drain(..) {
+        for copy in self.threads.drain(..) {
             drop(copy.join());
+        }
+        for (stream, flags) in self.lent.drain(..) {
+            let _ = fcntl(&stream, FcntlArg::F_SETFL(flags));
         }
     }
 }

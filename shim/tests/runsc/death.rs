@@ -3,13 +3,16 @@
 use std::{
     env,
     fs::File,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use lattice_shim::{Platform, Runsc, sweep};
 use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -118,7 +121,10 @@ fn supervisor() {
     spec.rootfs = PathBuf::from(env::var("LATTICE_TEST_ROOTFS").unwrap());
     spec.memory_bytes = Some(256 << 20);
     let mut agent = runsc.start(&place.ready(), &spec, Path::new(&state)).unwrap();
-    drop(std::io::stdin().read(&mut [0]));
+    // While the agent runs our standard input, which is also its, does not block.
+    while std::io::stdin().read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+        thread::sleep(Duration::from_millis(20));
+    }
     if env::var(SCRIPT).is_ok() {
         agent.wait().unwrap();
     }
@@ -143,6 +149,27 @@ fn both_streams_into_one_file_lose_nothing() {
         for line in ["before", "out 1", "out 2", "out 3", "err 1", "err 2", "err 3"] {
             assert!(text.contains(line), "{line} is lost: {text}");
         }
+    });
+}
+
+#[test]
+fn a_lent_pipe_blocks_again_at_the_end() {
+    each_runsc(|runsc| {
+        let place = Place::new();
+        let (from, to) = std::io::pipe().unwrap();
+        let is_blocking =
+            || !OFlag::from_bits_retain(fcntl(&from, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK);
+        let mut supervisor = supervisor_command(runsc, &place)
+            .stdin(from.try_clone().unwrap())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = supervisor.stdout.take().unwrap();
+        while !read_line(&mut out).ends_with("agent is up") {}
+        eventually("runsc lets the pipe not block", || !is_blocking());
+        drop(to);
+        supervisor.wait().unwrap();
+        assert!(is_blocking());
     });
 }
 
