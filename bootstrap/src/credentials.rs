@@ -169,6 +169,8 @@ mod tests {
             address: "10.42.0.2/32".parse().unwrap(),
             server_url: "http://localhost:8080".into(),
             nats_url: "nats://localhost:4222".into(),
+            nats_tls: None,
+            server_ca: None,
             nats_jwt: "jwt".into(),
             nats_seed: "SUseed".into(),
             wireguard_private_key: WgPrivateKey::from_random([3; 32]),

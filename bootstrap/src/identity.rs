@@ -155,6 +155,8 @@ async fn enroll(join: &Join, endpoints: Vec<SocketAddr>, stop: &Stop) -> Result<
         address: grant.address,
         server_url: join.server_url.clone(),
         nats_url: signaling.nats_url.clone(),
+        nats_tls: signaling.nats_tls.clone(),
+        server_ca: None,
         nats_jwt: grant.nats_jwt,
         nats_seed: seed,
         wireguard_private_key: private,

@@ -231,6 +231,8 @@ mod tests {
                 peer(3, "0.0.0.0/0", None),
                 peer(4, "10.42.0.9/32", None),
             ],
+            not_after: None,
+            policy: None,
         }
     }
 

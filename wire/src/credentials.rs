@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::{PeerId, PeerName, WgPrivateKey, WorkspaceId};
+use crate::{PeerId, PeerName, WgPrivateKey, WorkspaceId, message::TlsTrust};
 
 /// The version this code writes.
 pub const VERSION: u32 = 1;
@@ -28,6 +28,12 @@ pub struct Credentials {
     pub server_url: String,
     /// Where NATS was at that time.
     pub nats_url: String,
+    /// How NATS proves who it is, pinned when the peer enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_tls: Option<TlsTrust>,
+    /// PEM of the authority that the HTTP server's certificate must come from, when it is not one that the host trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_ca: Option<String>,
     /// NATS user JWT.
     pub nats_jwt: String,
     /// NATS user seed (`SU…`): secret.

@@ -18,7 +18,7 @@ pub use credentials::Credentials;
 pub use id::{PeerId, WorkspaceId};
 pub use key::{WgPrivateKey, WgPublicKey};
 pub use name::PeerName;
-pub use netmap::{MapPeer, NetMap};
+pub use netmap::{Layer, MapPeer, MapPolicy, MapRule, NetMap};
 pub use token::Token;
 
 /// UDP port of WireGuard and ICE, TCP port of NATS and TCP port of the HTTP API, unless configured otherwise.

@@ -26,6 +26,21 @@ pub struct Signaling {
     pub nats_url: String,
     /// A short-lived user that may publish [`crate::subject::ENROLL`] and read its own inbox, nothing else.
     pub bootstrap: BootstrapUser,
+    /// How NATS proves who it is. Pinned in the credentials at enrolment. `None`: by a certificate that the host trusts
+    /// anyway (`tls://`), or not at all (`nats://`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_tls: Option<TlsTrust>,
+}
+
+/// A certificate authority to trust, and it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsTrust {
+    /// PEM of its certificate.
+    pub ca: String,
+    /// The name in the server's certificate when it is not the host of the URL. Only sound because the authority signs for
+    /// this control plane and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// The NATS user of one enrolment.
@@ -98,6 +113,19 @@ pub struct EnrollGrant {
     pub address: Ipv4Net,
     /// User JWT for the key that it proved to hold.
     pub nats_jwt: String,
+    /// Unix seconds at which the membership ends unless it is renewed; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<i64>,
+}
+
+/// What a renewal grants ([`crate::subject::PeerVerb::Renew`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewGrant {
+    /// User JWT in place of the former one.
+    pub nats_jwt: String,
+    /// As in [`EnrollGrant::not_after`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<i64>,
 }
 
 /// A heartbeat.
@@ -149,6 +177,8 @@ pub enum RefusalCode {
     NameTaken,
     /// A living peer has the WireGuard key already.
     KeyTaken,
+    /// The token does not admit this name.
+    NameRefused,
     /// The signature does not match.
     ProofInvalid,
     /// No overlay address is free.

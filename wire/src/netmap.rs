@@ -10,6 +10,11 @@ use crate::{PeerId, PeerName, WgPublicKey, WorkspaceId};
 /// Most peers a receiver accepts in one map; a bigger one is refused rather than allocated for.
 pub const MAX_PEERS: usize = 10_000;
 
+/// Most layers of a policy, and most rules of a layer and direction, that a receiver accepts.
+pub const MAX_LAYERS: usize = 8;
+/// See [`MAX_LAYERS`].
+pub const MAX_LAYER_RULES: usize = 20_000;
+
 /// Most endpoint candidates kept per peer.
 pub const MAX_ENDPOINTS: usize = 16;
 
@@ -28,6 +33,45 @@ pub struct NetMap {
     pub pool: Ipv4Net,
     /// The other peers of the workspace.
     pub peers: Vec<MapPeer>,
+    /// Unix seconds after which the receiver itself is no member any more. A renewal moves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<i64>,
+    /// What the control plane allows the receiver; its own flags narrow it. `None` leaves it to the flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<MapPolicy>,
+}
+
+/// What the control plane allows one peer: a flow passes when *every* layer allows it. Grows older and newer with its map:
+/// [`NetMap::generation`] is its generation too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapPolicy {
+    /// At most [`MAX_LAYERS`].
+    pub layers: Vec<Layer>,
+}
+
+/// One reason for limits: a preset, or the policies of the workspace. What no rule allows is denied; a deny rule wins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// For people: `preset sandboxed`, `policies`.
+    pub name: String,
+    /// For flows that the peer opens; the rules' networks are destinations.
+    #[serde(default)]
+    pub egress: Vec<MapRule>,
+    /// For flows that others open to the peer; the rules' networks are sources, their ports the peer's own.
+    #[serde(default)]
+    pub ingress: Vec<MapRule>,
+}
+
+/// A rule of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRule {
+    /// Whether it allows; it denies otherwise.
+    pub allow: bool,
+    /// `[proto:]net[:ports]`, in the grammar of the policy crate.
+    pub rule: String,
+    /// The named policy that it comes from, for verdicts and `explain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
 }
 
 /// Another peer, as the receiver's WireGuard device must know it.

@@ -3,6 +3,9 @@
 
 use crate::PeerId;
 
+/// The queue group in which every latticed of a control plane answers.
+pub const QUEUE: &str = "latticed";
+
 /// Enrolment requests, from a bootstrap user to latticed.
 pub const ENROLL: &str = "lattice.enroll";
 
@@ -13,19 +16,22 @@ pub enum PeerVerb {
     Netmap,
     /// I am alive; these are my endpoints.
     Heartbeat,
+    /// Give me a new NATS JWT, and more time to live when my membership is limited.
+    Renew,
     /// I am going: show me offline until my next heartbeat. Identity and address stay mine.
     Leave,
 }
 
 impl PeerVerb {
     /// Every verb.
-    pub const ALL: [Self; 3] = [Self::Netmap, Self::Heartbeat, Self::Leave];
+    pub const ALL: [Self; 4] = [Self::Netmap, Self::Heartbeat, Self::Renew, Self::Leave];
 
     /// The last token of the subject.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Netmap => "netmap",
             Self::Heartbeat => "heartbeat",
+            Self::Renew => "renew",
             Self::Leave => "leave",
         }
     }
@@ -51,6 +57,12 @@ pub fn parse_peer(subject: &str) -> Option<(PeerId, PeerVerb)> {
 /// Where latticed pushes the network map of `peer`.
 pub fn config(peer: &PeerId) -> String {
     format!("lattice.config.{peer}")
+}
+
+/// Where `from` leaves a sealed signal for `to`. A peer may publish only with its own id at the end, and read only with its
+/// own id before it, so the sender is proven by the server.
+pub fn signal(to: &PeerId, from: &PeerId) -> String {
+    format!("lattice.signal.{to}.{from}")
 }
 
 /// The private inbox prefix of `peer`. A shared `_INBOX` would let any peer read every reply.

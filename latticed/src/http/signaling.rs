@@ -32,5 +32,5 @@ pub(super) async fn get(
         tracing::error!(%error, "bootstrap user could not be made");
         ApiError::internal()
     })?;
-    Ok(Json(Signaling { nats_url, bootstrap }))
+    Ok(Json(Signaling { nats_url, bootstrap, nats_tls: None }))
 }

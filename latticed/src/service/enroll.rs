@@ -106,6 +106,7 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         workspace: admitted.workspace,
         address: host(Address(admitted.address)),
         nats_jwt,
+        not_after: None,
     })
 }
 

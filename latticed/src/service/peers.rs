@@ -40,6 +40,10 @@ pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Me
             };
             reply(app, to, result).await;
         }
+        PeerVerb::Renew => {
+            let refused = refusal(RefusalCode::Malformed, "this latticed renews nothing");
+            reply::<Ack>(app, to, Err(refused)).await;
+        }
         PeerVerb::Leave => reply(app, to, leave(app, &peer).await).await,
     }
 }

@@ -77,6 +77,8 @@ impl Snapshot {
                 .filter(|(row, _)| row.id != *id)
                 .map(|(_, peer)| peer.clone())
                 .collect(),
+            not_after: None,
+            policy: None,
         })
     }
 }
