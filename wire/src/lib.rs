@@ -13,6 +13,7 @@ pub mod name;
 pub mod netmap;
 pub mod subject;
 pub mod token;
+pub mod update;
 
 pub use credentials::Credentials;
 pub use id::{PeerId, WorkspaceId};
@@ -20,6 +21,7 @@ pub use key::{WgPrivateKey, WgPublicKey};
 pub use name::PeerName;
 pub use netmap::{Layer, MapPeer, MapPolicy, MapRule, NetMap};
 pub use token::Token;
+pub use update::{Applied, MapDelta, MapRequest, MapUpdate};
 
 /// UDP port of WireGuard and ICE, TCP port of NATS and TCP port of the HTTP API, unless configured otherwise.
 pub mod port {
