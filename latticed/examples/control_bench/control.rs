@@ -1,0 +1,171 @@
+//! A latticed of its own, its administrator, and a NATS user with every right.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use async_nats::{AuthError, Client, ConnectOptions};
+use lattice_wire::{PeerId, WgPrivateKey, message::Signaling};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::jwt;
+
+const WORKERS: usize = 8;
+
+pub struct Control {
+    child: Child,
+    dir: TempDir,
+    http: String,
+    api_token: String,
+}
+
+impl Control {
+    /// Starts the latticed that lies beside the directory of this example.
+    pub fn start(database: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(beside("latticed"));
+        command.arg("--data-dir").arg(dir.path().join("data"));
+        command.args(["--listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0", "--log", "warn"]);
+        if let Some(url) = database {
+            command.env("LATTICE_DATABASE_URL", url);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("latticed: build it with --release");
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains("latticed: NATS ") {
+            assert_ne!(stderr.read_line(&mut log).unwrap(), 0, "latticed ended: {log}");
+        }
+        thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
+        let record: Value =
+            serde_json::from_slice(&fs::read(dir.path().join("data/latticed.json")).unwrap()).unwrap();
+        let http = record["http"].as_str().unwrap().to_owned();
+        let mut control = Self { child, dir, http, api_token: String::new() };
+        let one_time = fs::read_to_string(control.data().join("admin-token")).unwrap();
+        let login = control.post(&agent(), "/api/v1/login", one_time.trim(), &json!({"name": "bench"}));
+        login["token"].as_str().unwrap().clone_into(&mut control.api_token);
+        control.post(&agent(), "/api/v1/workspaces", &control.api_token, &json!({"name": "bench"}));
+        control
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn post(&self, agent: &ureq::Agent, path: &str, token: &str, body: &Value) -> Value {
+        let mut answer = agent
+            .post(format!("{}{path}", self.http))
+            .header("authorization", format!("Bearer {token}"))
+            .send_json(body)
+            .unwrap();
+        let (status, text) = (answer.status(), answer.body_mut().read_to_string().unwrap());
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Enrols `count` peers over HTTP, from several clients at once; how many a second.
+    pub fn enroll(&self, count: usize) -> (Vec<PeerId>, f64) {
+        let next = AtomicUsize::new(0);
+        let began = Instant::now();
+        let ids = thread::scope(|scope| {
+            let work = || {
+                let agent = agent();
+                let mut ids = Vec::new();
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        return ids;
+                    }
+                    ids.push(self.enroll_one(&agent, n));
+                }
+            };
+            let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        (ids, count as f64 / began.elapsed().as_secs_f64())
+    }
+
+    fn enroll_one(&self, agent: &ureq::Agent, n: usize) -> PeerId {
+        let mut key = [1; 32];
+        key[..8].copy_from_slice(&(n as u64 + 1).to_be_bytes());
+        let body = json!({
+            "agentName": format!("agent-{n}"), "agentType": "bench", "workspaceId": "bench", "ttl": "1d",
+            "publicKey": WgPrivateKey::from_random(key).public().to_string(),
+        });
+        let grant = self.post(agent, "/api/v1/agent-enroll", &self.api_token, &body);
+        grant["peerId"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Connects as a user with every right, signed with the account's key from the data directory.
+    pub async fn nats(&self) -> Client {
+        let mut answer = agent().get(format!("{}/api/v1/signaling", self.http)).call().unwrap();
+        let signaling: Signaling = answer.body_mut().read_json().unwrap();
+        let seed = fs::read_to_string(self.data().join("account.nk")).unwrap();
+        let account = KeyPair::from_seed(seed.trim()).unwrap();
+        let user = Arc::new(KeyPair::new_user());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let claims = jwt::Claims {
+            name: "bench",
+            subject: &user.public_key(),
+            issued_at: now.cast_signed(),
+            expires_at: None,
+            nats: json!({
+                "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2,
+            }),
+        };
+        let jwt = jwt::encode(&account, &claims).unwrap();
+        let sign = move |nonce: Vec<u8>| {
+            let user = Arc::clone(&user);
+            async move { user.sign(&nonce).map_err(AuthError::new) }
+        };
+        let mut options = ConnectOptions::with_jwt(jwt, sign).subscription_capacity(1 << 16);
+        if signaling.nats_tls.is_some() {
+            options = options.require_tls(true).add_root_certificates(self.data().join("ca.pem"));
+        }
+        options.connect(&signaling.nats_url).await.unwrap()
+    }
+
+    /// Bytes of resident memory.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Seconds of processor time so far, in ticks of 10 ms.
+    pub fn cpu(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(60)))
+        .http_status_as_error(false);
+    config.build().into()
+}
+
+fn beside(name: &str) -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    here.ancestors().nth(2).unwrap_or(Path::new(".")).join(name)
+}
