@@ -1,40 +1,70 @@
-//! Pushes changed network maps to the peers that are there.
+//! Keeps the network maps of peers new: tells those that are there what has changed, and answers those that ask.
 //!
-//! A push is a hint that may be lost: peers also ask for their map, and a map says how new it is.
+//! A push is a hint that may be lost, and any latticed of several may send it. So it says since which generation it tells the
+//! news; a peer whose map is older asks, which every peer does from time to time anyway.
+
+pub mod compose;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     mem,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use lattice_wire::{WorkspaceId, message::MAX_MESSAGE, subject};
+use lattice_wire::{
+    MapDelta, MapPolicy, MapRequest, MapUpdate, PeerId, WorkspaceId, message::MAX_MESSAGE, subject,
+};
 use tokio::{sync::Notify, task::yield_now, time::sleep};
 use tracing::{debug, error};
 
-use crate::{app::App, store::StoreError};
+use crate::{
+    app::{App, now},
+    store::{StoreError, netmap::News},
+};
+use compose::{Composer, Policies};
 
 /// A burst of changes within this time becomes one push.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
+/// Peers between two of which requests are answered.
+const BATCH: usize = 32;
 
-/// The workspaces whose maps have changed since they were last pushed.
+/// The workspaces whose maps have changed since they were last pushed, and how new those pushes were.
 #[derive(Debug, Default)]
 pub struct Maps {
-    changed: Mutex<BTreeSet<WorkspaceId>>,
+    state: Mutex<State>,
     wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    changed: Vec<WorkspaceId>,
+    /// The generation of the last push of each workspace that had one.
+    pushed: BTreeMap<WorkspaceId, u64>,
 }
 
 impl Maps {
     /// The maps of `workspace` are newer than what its peers were told.
     pub fn changed(&self, workspace: WorkspaceId) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.changed.contains(&workspace) {
+            state.changed.push(workspace);
+        }
+        drop(state);
         self.wake.notify_one();
     }
 
-    fn take(&self) -> BTreeSet<WorkspaceId> {
-        mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> Vec<WorkspaceId> {
+        mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).changed)
+    }
+
+    fn pushed(&self, workspace: &WorkspaceId) -> Option<u64> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pushed.get(workspace).copied()
+    }
+
+    fn set_pushed(&self, workspace: WorkspaceId, generation: u64) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pushed.insert(workspace, generation);
     }
 }
 
@@ -46,8 +76,9 @@ pub async fn push(app: &App) {
         for workspace in app.maps.take() {
             let began = Instant::now();
             let pushed = push_workspace(app, &workspace).await;
-            // The maps of a workspace cost the square of its size, and a peer that moves all the time makes them new all
-            // the time: whatever it does, half of the time is left for others.
+            app.metrics.pushed(began.elapsed());
+            // A peer that moves all the time makes the maps new all the time: whatever it does, half of the time is left for
+            // others.
             sleep(began.elapsed()).await;
             if let Err(error) = pushed {
                 error!(%workspace, %error, "network maps could not be read; trying again");
@@ -59,28 +90,102 @@ pub async fn push(app: &App) {
 }
 
 async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreError> {
-    let snapshot = app.store.snapshot(workspace).await?;
+    let now = now();
+    let before = app.maps.pushed(workspace);
+    let news = app.store.news(workspace, before, now).await?;
+    if before == Some(news.generation) {
+        return Ok(());
+    }
+    let policies = match news.shape > news.since {
+        true => Some(app.store.snapshot(workspace, now).await?).map(|snapshot| (Policies::of(&snapshot), snapshot)),
+        false => None,
+    };
+    let mut composer = policies
+        .as_ref()
+        .map(|(policies, snapshot)| Composer::new(snapshot, app.store.pool(), policies));
     let mut pushed = 0;
-    for map in snapshot.online().filter_map(|id| snapshot.netmap(id)) {
-        // Requests are answered between two maps.
-        yield_now().await;
-        let payload = match serde_json::to_vec(&map) {
-            Ok(payload) if payload.len() <= MAX_MESSAGE => payload,
-            Ok(payload) => {
-                error!(%workspace, bytes = payload.len(), "network map is too big to send: remove peers that are gone");
-                return Ok(());
-            }
-            Err(error) => {
-                error!(%workspace, %error, "network map cannot be encoded");
-                return Ok(());
-            }
-        };
-        if let Err(error) = app.nats.publish(subject::config(&map.peer), payload.into()).await {
+    for (id, not_after) in &news.receivers {
+        if pushed % BATCH == 0 {
+            yield_now().await;
+        }
+        let policy = composer.as_mut().map(|composer| composer.policy(id));
+        let update = MapUpdate::Delta(delta(&news, id, *not_after, policy));
+        let Some(payload) = encode(&update) else { continue };
+        if let Err(error) = app.nats.publish(subject::config(id), payload.into()).await {
             debug!(%error, "push lost; peers will ask for their maps");
             return Ok(());
         }
         pushed += 1;
     }
-    debug!(%workspace, pushed, "network maps pushed");
+    app.maps.set_pushed(workspace.clone(), news.generation);
+    debug!(%workspace, pushed, generation = news.generation, "network maps pushed");
     Ok(())
+}
+
+/// What a peer that asks is answered. `None` when there is no such peer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<Option<MapUpdate>, StoreError> {
+    let now = now();
+    let Some(own) = app.store.standing(id, now).await? else { return Ok(None) };
+    match request.have {
+        Some(have) if have == own.generation => return Ok(Some(MapUpdate::Current)),
+        Some(have) if have < own.generation => {
+            let news = app.store.news(&own.workspace, Some(have), now).await?;
+            if !news.is_most() {
+                let policy = match news.shape > have {
+                    true => Some(policy_of(app, &own.workspace, id, now).await?),
+                    false => None,
+                };
+                return Ok(Some(MapUpdate::Delta(delta(&news, id, own.not_after, policy))));
+            }
+        }
+        // Without a map, or with one from a future that a restored database does not know.
+        _ => {}
+    }
+    let snapshot = app.store.snapshot(&own.workspace, now).await?;
+    let policies = Policies::of(&snapshot);
+    let mut composer = Composer::new(&snapshot, app.store.pool(), &policies);
+    Ok(snapshot.netmap(id).map(|mut map| {
+        map.policy = Some(composer.policy(id));
+        MapUpdate::Full(map)
+    }))
+}
+
+async fn policy_of(
+    app: &App,
+    workspace: &WorkspaceId,
+    id: &PeerId,
+    now: i64,
+) -> Result<MapPolicy, StoreError> {
+    let snapshot = app.store.snapshot(workspace, now).await?;
+    let policies = Policies::of(&snapshot);
+    Ok(Composer::new(&snapshot, app.store.pool(), &policies).policy(id))
+}
+
+fn delta(news: &News, receiver: &PeerId, not_after: Option<i64>, policy: Option<MapPolicy>) -> MapDelta {
+    MapDelta {
+        since: news.since,
+        generation: news.generation,
+        changed: news.changed.iter().filter(|peer| peer.id != *receiver).cloned().collect(),
+        removed: news.removed.clone(),
+        not_after,
+        policy,
+    }
+}
+
+/// The JSON of an update; none when it is too big to send, and then the receiver asks.
+fn encode(update: &MapUpdate) -> Option<Vec<u8>> {
+    match serde_json::to_vec(update) {
+        Ok(payload) if payload.len() <= MAX_MESSAGE => Some(payload),
+        Ok(payload) => {
+            error!(bytes = payload.len(), "network map is too big to send: use fewer policies or peers");
+            None
+        }
+        Err(error) => {
+            error!(%error, "network map cannot be encoded");
+            None
+        }
+    }
 }

@@ -1,0 +1,95 @@
+//! What presets and policies mean for one peer, in the form that its network map carries.
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv4Net;
+use lattice_policy::{Action, Compiler, Labels, Layer, Member, MemberKind, NamedPolicy};
+use lattice_wire::{Layer as MapLayer, MapPolicy, MapRule, PeerId, message::PeerKind};
+use tracing::error;
+
+use crate::store::{netmap::Snapshot, peers::PeerRow};
+
+/// A workspace's policies, read.
+pub struct Policies {
+    read: Vec<NamedPolicy>,
+    /// Those that this version cannot read. Nobody may do what one of them perhaps denies.
+    unread: Vec<String>,
+}
+
+/// Composes the policies of the peers of one workspace.
+pub struct Composer<'a> {
+    compiler: Compiler<'a>,
+    unread: &'a [String],
+    members: BTreeMap<PeerId, Member>,
+}
+
+impl Policies {
+    /// Those of a snapshot.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let mut policies = Self { read: Vec::new(), unread: Vec::new() };
+        for row in snapshot.policies() {
+            match serde_json::from_str(&row.spec) {
+                Ok(policy) => policies.read.push(policy),
+                Err(error) => {
+                    error!(workspace = %row.workspace, policy = row.name, %error, "policy cannot be read: everything is denied until it is removed");
+                    policies.unread.push(row.name.clone());
+                }
+            }
+        }
+        policies
+    }
+}
+
+impl<'a> Composer<'a> {
+    /// For the members of a snapshot and the policies that came with it.
+    pub fn new(snapshot: &Snapshot, pool: Ipv4Net, policies: &'a Policies) -> Self {
+        let members: BTreeMap<PeerId, Member> =
+            snapshot.members().filter_map(|row| Some((row.id.clone(), member(row)?))).collect();
+        let all: Vec<Member> = members.values().cloned().collect();
+        Self { compiler: Compiler::new(pool, &all, &policies.read), unread: &policies.unread, members }
+    }
+
+    /// What `id` may do. Nothing, when it is no member that this version understands.
+    pub fn policy(&mut self, id: &PeerId) -> MapPolicy {
+        let Some(member) = self.members.get(id) else {
+            return MapPolicy { layers: vec![to_wire(&Layer::closed("unreadable member"))] };
+        };
+        let mut layers: Vec<MapLayer> =
+            self.compiler.layers(member).iter().map(|layer| to_wire(layer)).collect();
+        if let Some(name) = self.unread.first() {
+            layers.push(to_wire(&Layer::closed(format!("unreadable policy {name}"))));
+        }
+        MapPolicy { layers }
+    }
+}
+
+/// A peer as selectors see it; `None` when it has labels or a preset that this version does not know.
+pub fn member(row: &PeerRow) -> Option<Member> {
+    let readable = (Labels::try_from(row.labels.clone()), row.preset.as_deref().map(str::parse).transpose());
+    let (Ok(labels), Ok(preset)) = readable else {
+        error!(peer = %row.id, "labels or preset cannot be read: the peer is denied everything");
+        return None;
+    };
+    Some(Member {
+        name: row.name.to_string(),
+        kind: match row.kind.0 {
+            PeerKind::Sandbox => MemberKind::Sandbox,
+            PeerKind::Node => MemberKind::Node,
+        },
+        address: row.address.0,
+        labels,
+        preset,
+    })
+}
+
+fn to_wire(layer: &Layer) -> MapLayer {
+    let rules = |rules: &[lattice_policy::LayerRule]| {
+        let rule = |rule: &lattice_policy::LayerRule| MapRule {
+            allow: rule.action == Action::Allow,
+            rule: rule.spec.text.clone(),
+            policy: rule.policy.clone(),
+        };
+        rules.iter().map(rule).collect()
+    };
+    MapLayer { name: layer.name.clone(), egress: rules(&layer.egress), ingress: rules(&layer.ingress) }
+}
