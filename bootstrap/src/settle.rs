@@ -79,4 +79,4 @@ fn peers(map: &NetMap, now: i64) -> Vec<PeerConfig> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -124,9 +124,11 @@ impl Tunnel {
     }
 
     async fn refresh(&mut self) {
-        match identity::fetch_map(&self.client, &self.credentials).await {
-            Ok(map) => self.replace(map).await,
-            Err(error) => tracing::debug!(%error, "no map refresh"),
+        let map = identity::fetch_map(&self.client, &self.credentials);
+        match self.before_expiry(map).await {
+            Some(Ok(map)) => self.replace(map).await,
+            Some(Err(error)) => tracing::debug!(%error, "no map refresh"),
+            None => {}
         }
     }
 
@@ -139,9 +141,10 @@ impl Tunnel {
         }
         let beat = Heartbeat { endpoints: endpoints.clone(), generation: self.map.generation };
         let subject = subject::peer(&self.credentials.peer, PeerVerb::Heartbeat);
-        match session::request::<Ack>(&self.client, subject, &beat).await {
-            Ok(Ack {}) => *sent = Some((Instant::now(), endpoints)),
-            Err(error) => tracing::debug!(%error, "no heartbeat"),
+        match self.before_expiry(session::request::<Ack>(&self.client, subject, &beat)).await {
+            Some(Ok(Ack {})) => *sent = Some((Instant::now(), endpoints)),
+            Some(Err(error)) => tracing::debug!(%error, "no heartbeat"),
+            None => {}
         }
     }
 
@@ -209,6 +212,11 @@ impl Tunnel {
         }
     }
 
+    /// `work`, unless somebody's time is over before: who does not answer must not delay that.
+    async fn before_expiry<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(self.until_expiry(), work).await.ok()
+    }
+
     /// Time until somebody's time is over; an hour when nobody's will be. Nothing when it happened unnoticed: while a host
     /// sleeps, its clock goes on and timers do not.
     fn until_expiry(&self) -> Duration {
@@ -218,8 +226,12 @@ impl Tunnel {
     }
 }
 
+/// Unix seconds.
 pub(crate) fn now_unix() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

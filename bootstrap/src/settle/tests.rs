@@ -1,11 +1,10 @@
-use std::sync::Arc;
-
 use lattice_overlay::{
     Backend,
     device::{DeviceError, Drops, PeerStatus},
 };
 use lattice_policy::Policy;
 use lattice_wire::{MapPeer, PeerId, WgPublicKey};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::live::tests::{live, map as policy_map};
@@ -29,9 +28,12 @@ fn map() -> NetMap {
     NetMap { peers, ..policy_map(None) }
 }
 
-/// Writes down what happens to it.
-#[derive(Debug, Default)]
-struct Seen(Arc<Mutex<Vec<String>>>);
+/// A device that tells what happens to it.
+#[derive(Debug)]
+pub(crate) struct Seen(UnboundedSender<String>);
+
+/// What happened, in order.
+pub(crate) struct Told(pub(crate) UnboundedReceiver<String>);
 
 impl Device for Seen {
     fn backend(&self) -> Backend {
@@ -44,7 +46,7 @@ impl Device for Seen {
         1
     }
     fn set_peers(&self, peers: &[PeerConfig]) -> Result<(), DeviceError> {
-        self.0.lock().unwrap().push(format!("{} peers", peers.len()));
+        self.0.send(format!("{} peers", peers.len())).unwrap();
         Ok(())
     }
     fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError> {
@@ -56,28 +58,32 @@ impl Device for Seen {
 }
 
 impl Seen {
-    /// Everything since the last call.
-    fn taken(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap())
+    pub(crate) fn new() -> (Self, Told) {
+        let (sender, receiver) = unbounded_channel();
+        (Self(sender), Told(receiver))
     }
 
-    /// A live policy of one layer that allows `egress`, and writes into the same list.
-    fn live(&self, egress: &str, takes: impl Fn(&Policy) -> bool + Send + 'static) -> Mutex<Live> {
-        let log = self.0.clone();
+    /// A live policy of one layer that allows `egress`, and tells the same listener.
+    pub(crate) fn live(&self, egress: &str, takes: impl Fn(&Policy) -> bool + Send + 'static) -> Mutex<Live> {
+        let sender = self.0.clone();
         let told = move |policy: &Policy| {
             let took = takes(policy);
-            log.lock().unwrap().push(format!(
-                "{} rules, {}",
-                policy.rules().len(),
-                if took { "taken" } else { "not" }
-            ));
+            let how = if took { "taken" } else { "not" };
+            sender.send(format!("{} rules, {how}", policy.rules().len())).unwrap();
             took
         };
         Mutex::new(live(&["10.42.0.0/16"], &policy_map(Some(&[egress])), told).0)
     }
 }
 
-fn with_policy(egress: &[&str]) -> NetMap {
+impl Told {
+    /// Everything since the last call.
+    fn taken(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).collect()
+    }
+}
+
+pub(crate) fn with_policy(egress: &[&str]) -> NetMap {
     NetMap { policy: policy_map(Some(egress)).policy, ..map() }
 }
 
@@ -104,37 +110,37 @@ fn the_next_expiry_is_a_peers_or_our_own() {
 
 #[test]
 fn what_is_narrower_comes_before_the_peers_and_what_is_wider_after() {
-    let seen = Seen::default();
+    let (seen, mut told) = Seen::new();
     let live = seen.live("10.42.0.0/24", |_| true);
     settle(&with_policy(&["10.42.0.5"]), 0, Some(&live), &seen).unwrap();
-    assert_eq!(seen.taken(), ["1 rules, taken", "4 peers"]);
+    assert_eq!(told.taken(), ["1 rules, taken", "4 peers"]);
     settle(&with_policy(&["10.42.0.5", "10.42.0.6"]), 0, Some(&live), &seen).unwrap();
-    assert_eq!(seen.taken(), ["4 peers", "2 rules, taken"]);
+    assert_eq!(told.taken(), ["4 peers", "2 rules, taken"]);
     settle(&with_policy(&["10.42.0.5", "10.42.0.6"]), 0, Some(&live), &seen).unwrap();
-    assert_eq!(seen.taken(), ["4 peers"], "the same policy is not loaded again");
+    assert_eq!(told.taken(), ["4 peers"], "the same policy is not loaded again");
 }
 
 #[test]
 fn when_nothing_narrower_is_taken_the_peers_go() {
-    let seen = Seen::default();
+    let (seen, mut told) = Seen::new();
     let live = seen.live("10.42.0.0/24", |_| false);
     assert!(settle(&with_policy(&["10.42.0.5"]), 0, Some(&live), &seen).is_err());
-    assert_eq!(seen.taken(), ["1 rules, not", "0 rules, not", "0 peers"]);
+    assert_eq!(told.taken(), ["1 rules, not", "0 rules, not", "0 peers"]);
 
     let live = seen.live("10.42.0.0/24", |policy| policy.rules().is_empty());
     assert!(settle(&with_policy(&["10.42.0.5"]), 0, Some(&live), &seen).is_err());
-    assert_eq!(seen.taken(), ["1 rules, not", "0 rules, taken", "4 peers"]);
+    assert_eq!(told.taken(), ["1 rules, not", "0 rules, taken", "4 peers"]);
 }
 
 #[test]
 fn a_peer_whose_time_is_over_has_neither_rules_nor_peers() {
-    let seen = Seen::default();
+    let (seen, mut told) = Seen::new();
     let live = seen.live("10.42.0.5", |_| true);
     let over = NetMap { not_after: Some(7), ..with_policy(&["10.42.0.5"]) };
     settle(&over, 7, Some(&live), &seen).unwrap();
-    assert_eq!(seen.taken(), ["0 rules, taken", "0 peers"]);
+    assert_eq!(told.taken(), ["0 rules, taken", "0 peers"]);
     settle(&over, 7, None, &seen).unwrap();
-    assert_eq!(seen.taken(), ["0 peers"], "a node too");
+    assert_eq!(told.taken(), ["0 peers"], "a node too");
     settle(&NetMap { not_after: Some(8), ..over }, 7, Some(&live), &seen).unwrap();
-    assert_eq!(seen.taken(), ["4 peers", "1 rules, taken"]);
+    assert_eq!(told.taken(), ["4 peers", "1 rules, taken"]);
 }
