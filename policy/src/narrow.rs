@@ -19,7 +19,7 @@ pub use widens::only_widens;
 pub const MAX_RULES: usize = 65_536;
 
 /// Most lines that its flat form may need: every prefix repeats the lines of those that cover it.
-pub const MAX_LINES: usize = 1 << 20;
+pub const MAX_LINES: usize = 1 << 18;
 
 /// Most pairs of rules that may have to be compared.
 pub const MAX_PAIRS: usize = 1 << 22;
