@@ -1,13 +1,13 @@
 //! What the HTTP API and the NATS service share.
 
 use async_nats::{Client, connection::State};
-use lattice_wire::PeerId;
+use lattice_wire::{PeerId, WorkspaceId};
 
 use crate::{
     maps::Maps,
-    nats::Issuer,
+    nats::{Issuer, Revoker},
     presence::Presence,
-    store::{Store, StoreError},
+    store::{Store, StoreError, events::NewEvent},
 };
 
 /// The parts, once each.
@@ -19,6 +19,8 @@ pub struct App {
     pub issuer: Issuer,
     /// The connection to NATS.
     pub nats: Client,
+    /// Who makes NATS refuse removed peers.
+    pub revoker: Revoker,
     /// Who is to be told.
     pub maps: Maps,
     /// Who was heard from.
@@ -31,18 +33,31 @@ impl App {
         self.nats.connection_state() == State::Connected
     }
 
-    /// Removes a peer and tells the others. False when there is no such peer.
-    ///
-    /// Its JWT stays valid in NATS, so it can still connect; every request of it is refused as unknown.
+    /// Removes a peer: it leaves every map, and NATS refuses it. False when there is no such peer.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remove_peer(&self, id: &PeerId) -> Result<bool, StoreError> {
+    pub async fn remove_peer(&self, id: &PeerId, by: &str) -> Result<bool, StoreError> {
         let Some(workspace) = self.store.remove_peer(id, now()).await? else { return Ok(false) };
         self.presence.forget(id);
-        self.maps.changed(workspace);
-        tracing::info!(peer = %id, "peer removed");
+        self.maps.changed(workspace.clone());
+        self.revoker.changed();
+        tracing::info!(peer = %id, by, "peer removed");
+        self.event(Some(&workspace), "peer.removed", by, id.as_str()).await;
         Ok(true)
+    }
+
+    /// Writes down a security event. What it is about has happened already, so a failure is only logged.
+    pub async fn event(&self, workspace: Option<&WorkspaceId>, kind: &str, actor: &str, detail: &str) {
+        let event = NewEvent {
+            workspace: workspace.cloned(),
+            kind: kind.into(),
+            actor: actor.into(),
+            detail: detail.into(),
+        };
+        if let Err(error) = self.store.record_event(&event, now()).await {
+            tracing::error!(kind, actor, detail, %error, "security event could not be written down");
+        }
     }
 }
 

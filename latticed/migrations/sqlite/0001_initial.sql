@@ -6,6 +6,8 @@ CREATE TABLE workspaces (
     name       TEXT NOT NULL UNIQUE,
     -- Of the network map. Grows in the same transaction as every change that a map shows.
     generation INTEGER NOT NULL DEFAULT 1,
+    -- The generation of the last change of who is in it, of labels or of policies: of what policies are compiled from.
+    shape      INTEGER NOT NULL DEFAULT 1,
     created_at INTEGER NOT NULL
 ) STRICT;
 
@@ -52,7 +54,9 @@ CREATE TABLE peers (
     -- Which one admitted it.
     token                TEXT REFERENCES tokens (id),
     -- No JWT of it is valid after this.
-    jwt_expires_at       INTEGER
+    jwt_expires_at       INTEGER,
+    -- The generation at which others last saw it change. NULL only within the transaction that changes it.
+    changed              INTEGER
 ) STRICT;
 
 CREATE UNIQUE INDEX peers_live_name ON peers (workspace, name) WHERE removed_at IS NULL;
@@ -62,6 +66,7 @@ CREATE UNIQUE INDEX peers_live_name ON peers (workspace, name) WHERE removed_at 
 CREATE UNIQUE INDEX peers_live_wireguard_key ON peers (wireguard_public_key) WHERE removed_at IS NULL;
 CREATE UNIQUE INDEX peers_live_nats_key ON peers (nats_public_key) WHERE removed_at IS NULL;
 
+CREATE INDEX peers_changed ON peers (workspace, changed);
 CREATE INDEX peers_online ON peers (last_seen) WHERE online = 1;
 CREATE INDEX peers_expiring ON peers (expires_at) WHERE removed_at IS NULL;
 CREATE INDEX peers_revoked ON peers (jwt_expires_at) WHERE removed_at IS NOT NULL;

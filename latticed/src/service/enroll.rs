@@ -17,6 +17,7 @@ use crate::{
     app::{App, now},
     keys::random,
     limit::RateLimiter,
+    nats,
     store::{
         enroll::{EnrollRefused, NewPeer},
         netmap::host,
@@ -76,13 +77,12 @@ pub(super) async fn handle(app: &App, limits: &Limits, message: Message) {
 
 async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusal> {
     verify(&request)?;
-    let token: Token =
-        request.token.parse().map_err(|e| refusal(RefusalCode::TokenUnknown, format!("{e}")))?;
     let now = now();
-    // Guessing takes no write lock. What else speaks against the token does not concern a peer that asks again.
-    if app.store.check_token(&token, now).await.map_err(|e| internal(&e))? == Err(TokenRefused::Unknown) {
-        return Err(refuse(&TokenRefused::Unknown.into()));
-    }
+    // A peer that has lost nothing but its JWT needs no token.
+    let token = match request.token.as_str() {
+        "" => None,
+        text => Some(token(app, text, now).await?),
+    };
     let peer = NewPeer {
         id: &PeerId::from_random(random()),
         name: &request.name,
@@ -90,18 +90,34 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         wireguard_public_key: request.wireguard_public_key,
         nats_public_key: &request.nats_public_key,
         endpoints: &Endpoints::sanitized(&request.endpoints),
-        jwt_expires_at: i64::MAX,
+        // It ends with the membership when that is earlier, which only makes this later than needed.
+        jwt_expires_at: nats::jwt_expiry(None, now),
     };
-    let admitted =
-        app.store.enroll(&peer, &token, now).await.map_err(|e| internal(&e))?.map_err(|e| refuse(&e))?;
+    let admitted = app.store.enroll(&peer, token.as_ref(), now).await.map_err(|e| internal(&e))?;
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            if refused == EnrollRefused::Token(TokenRefused::Used) {
+                let id = token.as_ref().map_or("", Token::id);
+                app.event(None, "token.replayed", id, &format!("by a peer that calls itself {}", request.name)).await;
+            }
+            return Err(refuse(&refused));
+        }
+    };
     // Were it to fail, asking again would cost the token nothing.
+    let expires_at = nats::jwt_expiry(admitted.not_after, now);
     let nats_jwt = app
         .issuer
-        .peer(&admitted.peer, &request.name, &request.nats_public_key, now)
+        .peer(&admitted.peer, &request.name, &request.nats_public_key, expires_at, now)
         .map_err(|_| refusal(RefusalCode::Malformed, "nats_public_key cannot be certified"))?;
     app.presence.heard(&admitted.peer, now);
-    app.maps.changed(admitted.workspace.clone());
-    info!(peer = %admitted.peer, name = %request.name, workspace = %admitted.workspace, token = token.id(), "peer enrolled");
+    if !admitted.again {
+        app.maps.changed(admitted.workspace.clone());
+        let by = token.as_ref().map_or("", Token::id);
+        let what = format!("{} {} {}", admitted.peer, request.name, admitted.address);
+        app.event(Some(&admitted.workspace), "peer.enrolled", by, &what).await;
+        info!(peer = %admitted.peer, name = %request.name, workspace = %admitted.workspace, token = by, "peer enrolled");
+    }
     Ok(EnrollGrant {
         peer: admitted.peer,
         workspace: admitted.workspace,
@@ -109,6 +125,15 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         nats_jwt,
         not_after: admitted.not_after,
     })
+}
+
+/// Guessing takes no write lock. What else speaks against a token does not concern a peer that asks again.
+async fn token(app: &App, text: &str, now: i64) -> Result<Token, Refusal> {
+    let token: Token = text.parse().map_err(|e| refusal(RefusalCode::TokenUnknown, format!("{e}")))?;
+    match app.store.check_token(&token, now).await.map_err(|e| internal(&e))? {
+        Err(TokenRefused::Unknown) => Err(refuse(&TokenRefused::Unknown.into())),
+        _ => Ok(token),
+    }
 }
 
 /// That the requester holds the NATS key, and that the keys are usable.
@@ -142,7 +167,7 @@ fn refuse(refused: &EnrollRefused) -> Refusal {
         EnrollRefused::NameTaken(_) => RefusalCode::NameTaken,
         EnrollRefused::KeyTaken => RefusalCode::KeyTaken,
         EnrollRefused::Prefix(_) | EnrollRefused::Reserved(_) => RefusalCode::NameRefused,
-        EnrollRefused::NotReserved => RefusalCode::PeerUnknown,
+        EnrollRefused::NotReserved | EnrollRefused::NoPeer => RefusalCode::PeerUnknown,
         EnrollRefused::PoolExhausted { .. } | EnrollRefused::WorkspaceFull => RefusalCode::PoolExhausted,
     };
     refusal(code, refused.to_string())

@@ -4,16 +4,18 @@ use std::time::Instant;
 
 use async_nats::Message;
 use lattice_wire::{
-    PeerId,
-    message::{Ack, Heartbeat, Refusal, RefusalCode},
+    MapRequest, MapUpdate, PeerId,
+    message::{Ack, Heartbeat, Refusal, RefusalCode, RenewGrant},
     subject::{self, PeerVerb},
 };
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use super::{internal, parse, refusal, reply};
 use crate::{
     app::{App, now},
     limit::RateLimiter,
+    maps,
+    nats::Issuer,
     store::{peers::Endpoints, presence::Heard},
 };
 
@@ -29,10 +31,7 @@ pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Me
         return reply::<Ack>(app, to, Err(refused)).await;
     }
     match verb {
-        PeerVerb::Netmap => {
-            let map = app.store.netmap(&peer, now()).await.map_err(|e| internal(&e));
-            reply(app, to, map.and_then(|map| map.ok_or_else(unknown))).await;
-        }
+        PeerVerb::Netmap => reply(app, to, map(app, &peer, &message.payload).await).await,
         PeerVerb::Heartbeat => {
             let result = match parse(&message.payload) {
                 Ok(heartbeat) => heard(app, &peer, &heartbeat).await,
@@ -40,12 +39,33 @@ pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Me
             };
             reply(app, to, result).await;
         }
-        PeerVerb::Renew => {
-            let refused = refusal(RefusalCode::Malformed, "this latticed renews nothing");
-            reply::<Ack>(app, to, Err(refused)).await;
-        }
+        PeerVerb::Renew => reply(app, to, renew(app, &peer).await).await,
         PeerVerb::Leave => reply(app, to, leave(app, &peer).await).await,
     }
+}
+
+async fn map(app: &App, peer: &PeerId, payload: &[u8]) -> Result<MapUpdate, Refusal> {
+    let request = if payload.is_empty() { MapRequest::default() } else { parse(payload)? };
+    maps::answer(app, peer, request).await.map_err(|e| internal(&e))?.ok_or_else(unknown)
+}
+
+/// More time, if the membership is limited, and a JWT that is valid as long.
+async fn renew(app: &App, peer: &PeerId) -> Result<RenewGrant, Refusal> {
+    let now = now();
+    let renewed = app.store.renew(peer, now).await.map_err(|e| internal(&e))?.ok_or_else(unknown)?;
+    let key = renewed.nats_public_key.ok_or_else(unknown)?;
+    let expires_at = Issuer::jwt_expiry(renewed.not_after, now);
+    // Before the JWT exists: who is removed later must be known to hold one.
+    app.store.set_jwt_expiry(peer, expires_at).await.map_err(|e| internal(&e))?;
+    let nats_jwt = app.issuer.peer(peer, &renewed.name, &key, Some(expires_at), now).map_err(|error| {
+        error!(%peer, %error, "JWT cannot be signed");
+        refusal(RefusalCode::Internal, "latticed failed; its log says how")
+    })?;
+    if renewed.not_after.is_some() {
+        app.maps.changed(renewed.workspace);
+    }
+    app.presence.heard(peer, now);
+    Ok(RenewGrant { nats_jwt, not_after: renewed.not_after })
 }
 
 async fn heard(app: &App, peer: &PeerId, heartbeat: &Heartbeat) -> Result<Ack, Refusal> {

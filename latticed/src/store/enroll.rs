@@ -10,7 +10,7 @@ use super::{
     columns::{Address, Endpoints, text},
     reserve::Entry,
     tokens::{self, TokenRefused, TokenRow},
-    workspaces,
+    workspaces::{self, Change},
 };
 
 /// A peer that asks to be admitted, with everything about it already verified but its token.
@@ -64,6 +64,9 @@ pub enum EnrollRefused {
     /// The reserved peer was removed, is over or is there already.
     #[error("the peer that the enrollment token was made for is not to be had any more: ask for a new one")]
     NotReserved,
+    /// It has no token, and is no peer that would need none.
+    #[error("no living peer has these keys, and there is no enrollment token: enrol with a token")]
+    NoPeer,
     /// The name is not free.
     #[error(
         "another peer of the workspace is called {0:?}: choose another --name, or remove that peer first"
@@ -89,22 +92,28 @@ pub enum EnrollRefused {
 
 impl Store {
     /// Admits a peer. One that lives and asks again with the same name and keys, because it lost the answer, gets it again
-    /// without any use of its token, even when that is over.
+    /// without any use of its token, even when that is over. Without a token, only that: it is how a peer comes by a new JWT whose
+    /// own has ended.
     ///
     /// # Errors
     /// When the database fails. A refusal is in the inner result and leaves everything as it was.
     pub async fn enroll(
         &self,
         peer: &NewPeer<'_>,
-        token: &Token,
+        token: Option<&Token>,
         now: i64,
     ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
         let mut transaction = self.begin().await?;
+        let Some(token) = token else {
+            let admitted = again(&mut transaction, peer, None, now).await?;
+            transaction.commit().await?;
+            return Ok(admitted.ok_or(EnrollRefused::NoPeer));
+        };
         let token = match tokens::known(&mut transaction, token).await? {
             Ok(token) => token,
             Err(refused) => return Ok(Err(refused.into())),
         };
-        if let Some(admitted) = again(&mut transaction, peer, &token.workspace, now).await? {
+        if let Some(admitted) = again(&mut transaction, peer, Some(&token.workspace), now).await? {
             transaction.commit().await?;
             return Ok(Ok(admitted));
         }
@@ -138,19 +147,20 @@ pub(super) async fn take(
     Ok(tokens::consume(connection, &token.id, now).await?.map_err(EnrollRefused::from))
 }
 
-/// The living peer that `peer` already is. It has proved that it holds the NATS key.
+/// The living peer that `peer` already is, in `workspace` if that is given. It has proved that it holds the NATS key, and no two
+/// living peers have one key.
 async fn again(
     connection: &mut AnyConnection,
     peer: &NewPeer<'_>,
-    workspace: &WorkspaceId,
+    workspace: Option<&WorkspaceId>,
     now: i64,
 ) -> Result<Option<Admitted>, sqlx::Error> {
     let same = sqlx::query(
         "SELECT id, workspace, address, expires_at FROM members \
-         WHERE workspace = $1 AND name = $2 AND wireguard_public_key = $3 AND nats_public_key = $4 \
+         WHERE ($1 IS NULL OR workspace = $1) AND name = $2 AND wireguard_public_key = $3 AND nats_public_key = $4 \
            AND (expires_at IS NULL OR expires_at > $5)",
     )
-    .bind(workspace.as_str())
+    .bind(workspace.map(WorkspaceId::as_str))
     .bind(peer.name.as_str())
     .bind(peer.wireguard_public_key.to_string())
     .bind(peer.nats_public_key)
@@ -193,7 +203,7 @@ async fn redeem(
         return Ok(Err(EnrollRefused::KeyTaken));
     }
     sqlx::query(
-        "UPDATE peers SET wireguard_public_key = $2, nats_public_key = $3, endpoints = $4, online = 1, \
+        "UPDATE peers SET changed = NULL, wireguard_public_key = $2, nats_public_key = $3, endpoints = $4, online = 1, \
                 last_seen = $5, token = $6, jwt_expires_at = $7, \
                 expires_at = CASE WHEN ttl IS NULL THEN NULL ELSE $5 + ttl END WHERE id = $1",
     )
@@ -206,7 +216,7 @@ async fn redeem(
     .bind(peer.jwt_expires_at)
     .execute(&mut *connection)
     .await?;
-    workspaces::bump(connection, &token.workspace).await?;
+    workspaces::bump(connection, &token.workspace, Change::Shape).await?;
     let row = sqlx::query("SELECT id, workspace, address, expires_at FROM members WHERE id = $1")
         .bind(reserved.as_str())
         .fetch_one(connection)

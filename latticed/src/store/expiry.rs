@@ -10,7 +10,8 @@ use sqlx::Row as _;
 use super::{
     Store, StoreError,
     columns::{maybe, text},
-    leases, workspaces,
+    leases,
+    workspaces::{self, Change},
 };
 
 /// A peer that was renewed.
@@ -32,7 +33,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn renew(&self, id: &PeerId, now: i64) -> Result<Option<Renewed>, StoreError> {
-        let update = "UPDATE peers SET expires_at = CASE WHEN ttl IS NULL THEN expires_at ELSE $2 + ttl END \
+        let update = "UPDATE peers SET changed = NULL, expires_at = CASE WHEN ttl IS NULL THEN expires_at ELSE $2 + ttl END \
                       WHERE id = $1 AND removed_at IS NULL AND wireguard_public_key IS NOT NULL \
                         AND (expires_at IS NULL OR expires_at > $2) \
                       RETURNING expires_at, nats_public_key, name, workspace";
@@ -47,7 +48,7 @@ impl Store {
             workspace: text(&row, "workspace")?,
         };
         if renewed.not_after.is_some() {
-            workspaces::bump(&mut transaction, &renewed.workspace).await?;
+            workspaces::bump(&mut transaction, &renewed.workspace, Change::Presence).await?;
         }
         transaction.commit().await?;
         Ok(Some(renewed))
@@ -62,7 +63,7 @@ impl Store {
         if sqlx::query(over).bind(now).fetch_optional(&self.read).await?.is_none() {
             return Ok(vec![]);
         }
-        let update = "UPDATE peers SET online = 0, endpoints = '[]', removed_at = $1 \
+        let update = "UPDATE peers SET changed = NULL, online = 0, endpoints = '[]', removed_at = $1 \
                       WHERE removed_at IS NULL AND expires_at <= $1 RETURNING id, workspace";
         let mut transaction = self.begin().await?;
         let rows = sqlx::query(update).bind(now).fetch_all(&mut *transaction).await?;
@@ -74,7 +75,7 @@ impl Store {
             leases::release(&mut transaction, peer, now + self.quarantine).await?;
         }
         for workspace in removed.iter().map(|(_, workspace)| workspace).collect::<BTreeSet<_>>() {
-            workspaces::bump(&mut transaction, workspace).await?;
+            workspaces::bump(&mut transaction, workspace, Change::Shape).await?;
         }
         transaction.commit().await?;
         Ok(removed)

@@ -2,6 +2,7 @@
 
 use ipnet::{IpNet, Ipv4Net};
 use lattice_wire::{MapPeer, NetMap, PeerId, WorkspaceId};
+use sqlx::Row as _;
 
 use super::{
     Store, StoreError,
@@ -22,7 +23,123 @@ pub struct Snapshot {
     policies: Vec<PolicyRow>,
 }
 
+/// What has changed in a workspace since a generation that receivers have.
+#[derive(Debug)]
+pub struct News {
+    /// Every change after this generation is in here.
+    pub since: u64,
+    /// The generation now.
+    pub generation: u64,
+    /// The generation of the last change that policies look at.
+    pub shape: u64,
+    /// Peers that are new or different.
+    pub changed: Vec<MapPeer>,
+    /// Peers that are gone.
+    pub removed: Vec<PeerId>,
+    /// Who is there to be told, and when its own time is over.
+    pub receivers: Vec<(PeerId, Option<i64>)>,
+}
+
+/// Where a living peer belongs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its workspace.
+    pub workspace: WorkspaceId,
+    /// The generation of its maps.
+    pub generation: u64,
+    /// Unix seconds from which on it is no member any more.
+    pub not_after: Option<i64>,
+}
+
+impl News {
+    /// Whether the whole map would be smaller.
+    pub fn is_most(&self) -> bool {
+        self.changed.len() + self.removed.len() > 16 + self.receivers.len()
+    }
+}
+
 impl Store {
+    /// What has changed in `workspace` after generation `since`, or with the last change of all.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn news(
+        &self,
+        workspace: &WorkspaceId,
+        since: Option<u64>,
+        now: i64,
+    ) -> Result<News, StoreError> {
+        let mut transaction = self.begin_read().await?;
+        let (generation, shape): (i64, i64) =
+            sqlx::query_as("SELECT generation, shape FROM workspaces WHERE id = $1")
+                .bind(workspace.as_str())
+                .fetch_one(&mut *transaction)
+                .await?;
+        let since = since.unwrap_or(generation.cast_unsigned().saturating_sub(1));
+        let changed: Vec<PeerRow> = sqlx::query_as(
+            "SELECT * FROM members WHERE workspace = $1 AND changed > $2 \
+               AND (expires_at IS NULL OR expires_at > $3) ORDER BY address",
+        )
+        .bind(workspace.as_str())
+        .bind(since.cast_signed())
+        .bind(now)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let removed =
+            sqlx::query("SELECT id FROM peers WHERE workspace = $1 AND changed > $2 AND removed_at IS NOT NULL")
+                .bind(workspace.as_str())
+                .bind(since.cast_signed())
+                .fetch_all(&mut *transaction)
+                .await?;
+        let receivers = sqlx::query(
+            "SELECT id, expires_at FROM peers WHERE workspace = $1 AND online = 1 AND removed_at IS NULL \
+               AND (expires_at IS NULL OR expires_at > $2)",
+        )
+        .bind(workspace.as_str())
+        .bind(now)
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(News {
+            since,
+            generation: generation.cast_unsigned(),
+            shape: shape.cast_unsigned(),
+            changed: changed.into_iter().filter_map(map_peer).collect(),
+            removed: removed.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?,
+            receivers: receivers
+                .iter()
+                .map(|row| Ok((text(row, "id")?, row.try_get("expires_at")?)))
+                .collect::<Result<_, sqlx::Error>>()?,
+        })
+    }
+
+    /// Where a peer belongs; `None` when there is no such peer, or its time is over.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn standing(&self, id: &PeerId, now: i64) -> Result<Option<Standing>, StoreError> {
+        let row = sqlx::query(
+            "SELECT workspaces.id AS workspace, generation, expires_at FROM members \
+               JOIN workspaces ON workspaces.id = members.workspace \
+             WHERE members.id = $1 AND (expires_at IS NULL OR expires_at > $2)",
+        )
+        .bind(id.as_str())
+        .bind(now)
+        .fetch_optional(&self.read)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Standing {
+            workspace: text(&row, "workspace")?,
+            generation: row.try_get::<i64, _>("generation").map(i64::cast_unsigned)?,
+            not_after: row.try_get("expires_at")?,
+        }))
+    }
+
+    /// The network that every address is leased from.
+    pub fn pool(&self) -> Ipv4Net {
+        self.pool.net()
+    }
+
     /// The workspace as it is now.
     ///
     /// # Errors
@@ -51,27 +168,9 @@ impl Store {
             policies,
         })
     }
-
-    /// The network map of one peer. `None` when there is no such peer, or it is over.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn netmap(&self, id: &PeerId, now: i64) -> Result<Option<NetMap>, StoreError> {
-        let workspace = sqlx::query("SELECT workspace FROM members WHERE id = $1")
-            .bind(id.as_str())
-            .fetch_optional(&self.read)
-            .await?;
-        let Some(row) = workspace else { return Ok(None) };
-        Ok(self.snapshot(&text(&row, "workspace")?, now).await?.netmap(id))
-    }
 }
 
 impl Snapshot {
-    /// The peers that are there to receive a map.
-    pub fn online(&self) -> impl Iterator<Item = &PeerId> {
-        self.members.iter().filter(|(row, _)| row.online).map(|(row, _)| &row.id)
-    }
-
     /// Its members, by address.
     pub fn members(&self) -> impl Iterator<Item = &PeerRow> {
         self.members.iter().map(|(row, _)| row)

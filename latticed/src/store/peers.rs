@@ -7,7 +7,7 @@ pub use super::columns::{Address, Endpoints, Kind, Labels};
 use super::{
     Page, Store, StoreError,
     columns::{self, flag, json, maybe, text},
-    leases, workspaces,
+    leases, workspaces::{self, Change},
 };
 
 /// A peer that has not been removed, with its lease.
@@ -96,7 +96,7 @@ impl Store {
             .await?;
         let Some(row) = changed else { return Ok(None) };
         let workspace = text(&row, "workspace")?;
-        workspaces::bump(&mut transaction, &workspace).await?;
+        workspaces::bump(&mut transaction, &workspace, Change::Shape).await?;
         transaction.commit().await?;
         Ok(Some(workspace))
     }
@@ -106,7 +106,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn remove_peer(&self, id: &PeerId, now: i64) -> Result<Option<WorkspaceId>, StoreError> {
-        let update = "UPDATE peers SET online = 0, endpoints = '[]', removed_at = $2 \
+        let update = "UPDATE peers SET changed = NULL, online = 0, endpoints = '[]', removed_at = $2 \
                       WHERE id = $1 AND removed_at IS NULL RETURNING workspace";
         let mut transaction = self.begin().await?;
         let removed =
@@ -114,7 +114,7 @@ impl Store {
         let Some(row) = removed else { return Ok(None) };
         let workspace = text(&row, "workspace")?;
         leases::release(&mut transaction, id, now + self.quarantine).await?;
-        workspaces::bump(&mut transaction, &workspace).await?;
+        workspaces::bump(&mut transaction, &workspace, Change::Shape).await?;
         transaction.commit().await?;
         Ok(Some(workspace))
     }

@@ -3,7 +3,7 @@
 use lattice_wire::WorkspaceId;
 use sqlx::{AnyConnection, FromRow};
 
-use super::{Store, StoreError, columns::text, workspaces};
+use super::{Store, StoreError, columns::text, workspaces::{self, Change}};
 
 /// A policy to be made.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         if row.is_some() {
-            workspaces::bump(&mut transaction, &new.workspace).await?;
+            workspaces::bump(&mut transaction, &new.workspace, Change::Shape).await?;
             transaction.commit().await?;
         }
         Ok(row)
@@ -113,7 +113,7 @@ impl Store {
         if removed.rows_affected() == 0 {
             return Ok(false);
         }
-        workspaces::bump(&mut transaction, workspace).await?;
+        workspaces::bump(&mut transaction, workspace, Change::Shape).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -137,7 +137,7 @@ impl Store {
         workspaces.sort();
         workspaces.dedup();
         for workspace in &workspaces {
-            workspaces::bump(&mut transaction, workspace).await?;
+            workspaces::bump(&mut transaction, workspace, Change::Shape).await?;
         }
         transaction.commit().await?;
         Ok(workspaces)

@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, AssertSqlSafe};
 use super::{
     Store, StoreError,
     columns::{Endpoints, text},
-    workspaces,
+    workspaces::{self, Change},
 };
 
 /// Heartbeats that one statement writes down: few statements, each far below what either database takes.
@@ -63,7 +63,7 @@ impl Store {
         endpoints: &str,
         now: i64,
     ) -> Result<Option<WorkspaceId>, StoreError> {
-        let update = "UPDATE peers SET online = $2, endpoints = $3, last_seen = $4 \
+        let update = "UPDATE peers SET changed = NULL, online = $2, endpoints = $3, last_seen = $4 \
                       WHERE id = $1 AND removed_at IS NULL AND wireguard_public_key IS NOT NULL \
                         AND (expires_at IS NULL OR expires_at > $4) RETURNING workspace";
         let mut transaction = self.begin().await?;
@@ -76,7 +76,7 @@ impl Store {
             .await?;
         let Some(row) = moved else { return Ok(None) };
         let workspace = text(&row, "workspace")?;
-        workspaces::bump(&mut transaction, &workspace).await?;
+        workspaces::bump(&mut transaction, &workspace, Change::Presence).await?;
         transaction.commit().await?;
         Ok(Some(workspace))
     }
@@ -101,7 +101,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         let expired = sqlx::query(
-            "UPDATE peers SET online = 0 WHERE online = 1 AND last_seen < $1 RETURNING workspace",
+            "UPDATE peers SET changed = NULL, online = 0 WHERE online = 1 AND last_seen < $1 RETURNING workspace",
         )
         .bind(cutoff)
         .fetch_all(&mut *transaction)
@@ -109,7 +109,7 @@ impl Store {
         let workspaces: BTreeSet<_> =
             expired.iter().map(|row| text(row, "workspace")).collect::<Result<_, _>>()?;
         for workspace in &workspaces {
-            workspaces::bump(&mut transaction, workspace).await?;
+            workspaces::bump(&mut transaction, workspace, Change::Presence).await?;
         }
         transaction.commit().await?;
         Ok(workspaces)

@@ -12,7 +12,7 @@ use super::{
     enroll::{self, Admitted, EnrollRefused, NewPeer},
     leases,
     tokens::{self, TokenRefused, TokenRow},
-    workspaces,
+    workspaces::{self, Change},
 };
 
 /// A peer to be reserved.
@@ -143,9 +143,7 @@ impl Store {
             let quarantined = leases::quarantined(connection, self.pool).await?;
             return Ok(Err(EnrollRefused::PoolExhausted { pool: self.pool.to_string(), quarantined }));
         };
-        if entry.wireguard_public_key.is_some() {
-            workspaces::bump(connection, entry.workspace).await?;
-        }
+        workspaces::bump(connection, entry.workspace, Change::Shape).await?;
         Ok(Ok(Admitted {
             peer: entry.id.clone(),
             workspace: entry.workspace.clone(),
@@ -163,7 +161,7 @@ impl Store {
         now: i64,
     ) -> Result<(), sqlx::Error> {
         let removed = sqlx::query(
-            "UPDATE peers SET online = 0, endpoints = '[]', removed_at = $3 \
+            "UPDATE peers SET changed = NULL, online = 0, endpoints = '[]', removed_at = $3 \
              WHERE workspace = $1 AND name = $2 AND removed_at IS NULL AND expires_at <= $3 RETURNING id",
         )
         .bind(entry.workspace.as_str())

@@ -61,10 +61,34 @@ impl Store {
     }
 }
 
-/// Makes the network maps of `workspace` newer, within the transaction that changes what they show.
-pub(super) async fn bump(connection: &mut AnyConnection, workspace: &WorkspaceId) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE workspaces SET generation = generation + 1 WHERE id = $1")
+/// What a change is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Where peers are, or until when: nothing that a policy looks at.
+    Presence,
+    /// Who is in the workspace, labels, policies.
+    Shape,
+}
+
+/// Makes the network maps of `workspace` newer, within the transaction that changes what they show. Peers whose `changed` is
+/// NULL are those that it has changed.
+pub(super) async fn bump(
+    connection: &mut AnyConnection,
+    workspace: &WorkspaceId,
+    change: Change,
+) -> Result<(), sqlx::Error> {
+    let (generation,): (i64,) = sqlx::query_as(
+        "UPDATE workspaces SET generation = generation + 1, \
+                shape = CASE WHEN $2 = 1 THEN generation + 1 ELSE shape END \
+         WHERE id = $1 RETURNING generation",
+    )
+    .bind(workspace.as_str())
+    .bind(i64::from(change == Change::Shape))
+    .fetch_one(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE peers SET changed = $2 WHERE workspace = $1 AND changed IS NULL")
         .bind(workspace.as_str())
+        .bind(generation)
         .execute(connection)
         .await
         .map(drop)
