@@ -23,6 +23,9 @@ pub mod reserve;
 pub mod tokens;
 pub mod workspaces;
 
+#[cfg(test)]
+mod contract;
+
 use sqlx::{Any, AnyPool, Transaction, migrate::MigrateError};
 
 pub use database::{Database, PostgresUrl};
