@@ -5,7 +5,7 @@ use lattice_wire::PeerId;
 
 use crate::{
     maps::Maps,
-    nats::Issuer,
+    nats::{Issuer, NatsError, Revoked, Revoker},
     presence::Presence,
     store::{Store, StoreError},
 };
@@ -19,6 +19,8 @@ pub struct App {
     pub issuer: Issuer,
     /// The connection to NATS.
     pub nats: Client,
+    /// The way to NATS's list of revoked users.
+    pub revoker: Revoker,
     /// Who is to be told.
     pub maps: Maps,
     /// Who was heard from.
@@ -33,17 +35,39 @@ impl App {
 
     /// Removes a peer and tells the others. False when there is no such peer.
     ///
-    /// Its JWT stays valid in NATS, so it can still connect; every request of it is refused as unknown.
+    /// Its connection to NATS is closed a moment later, see [`crate::revocation`].
     ///
     /// # Errors
     /// When the database fails.
     pub async fn remove_peer(&self, id: &PeerId) -> Result<bool, StoreError> {
         let Some(workspace) = self.store.remove_peer(id, now()).await? else { return Ok(false) };
+        self.revoker.changed();
         self.presence.forget(id);
         self.maps.changed(workspace);
         tracing::info!(peer = %id, "peer removed");
         Ok(true)
     }
+
+    /// Tells NATS whom to refuse.
+    ///
+    /// # Errors
+    /// When the database fails, or NATS does not take it.
+    pub async fn revoke(&self) -> Result<(), RevokeError> {
+        let now = now();
+        let removed = self.store.revoked_users(now).await?;
+        Ok(self.revoker.set(&self.issuer, Revoked::new(removed), now).await?)
+    }
+}
+
+/// Why NATS does not know whom to refuse.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// NATS.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 /// Unix seconds.

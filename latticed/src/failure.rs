@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, process::ExitCode};
 
-use crate::{data_dir::DataDirError, nats::NatsError, store::StoreError};
+use crate::{data_dir::DataDirError, nats::NatsError, store::StoreError, tls::TlsError};
 
 /// Why latticed cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum Failure {
     /// NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The operating system refused something basic.
     #[error("cannot {action}: {source}")]
     System {
@@ -51,7 +54,12 @@ impl Failure {
             Self::Nats(NatsError::NotFound | NatsError::Spawn { .. }) => 3,
             Self::Listen { .. } | Self::Nats(NatsError::Listen { .. }) => 4,
             Self::DataDir(DataDirError::Locked(_)) => 6,
-            Self::DataDir(_) | Self::Store(_) | Self::Nats(NatsError::DataDir(_)) => 5,
+            Self::DataDir(_)
+            | Self::Store(_)
+            | Self::Nats(NatsError::DataDir(_))
+            | Self::Tls(TlsError::DataDir(_)) => 5,
+            Self::Tls(TlsError::Make(_)) => 1,
+            Self::Tls(_) => 2,
             Self::Nats(_) => 7,
         };
         code.into()

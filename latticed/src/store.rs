@@ -7,6 +7,7 @@ pub mod enroll;
 mod leases;
 pub mod netmap;
 pub mod peers;
+mod revoked;
 pub mod tokens;
 pub mod workspaces;
 

@@ -17,6 +17,7 @@ use crate::{
     app::{App, now},
     keys::random,
     limit::RateLimiter,
+    nats::jwt_expiry,
     store::{
         enroll::{EnrollRefused, NewPeer},
         netmap::host,
@@ -86,7 +87,7 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
     // Signed first: were it to fail after the commit, the token would be spent for nothing.
     let nats_jwt = app
         .issuer
-        .peer(&id, &request.name, &request.nats_public_key, now)
+        .peer(&id, &request.name, &request.nats_public_key, jwt_expiry(None, now), now)
         .map_err(|_| refusal(RefusalCode::Malformed, "nats_public_key cannot be certified"))?;
     let peer = NewPeer {
         id: &id,
