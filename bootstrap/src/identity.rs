@@ -8,14 +8,19 @@ use std::{
 use async_nats::Client;
 use ipnet::Ipv4Net;
 use lattice_wire::{
-    Credentials, NetMap, PeerName, Token, WgPrivateKey,
+    Credentials, NetMap, PeerName, Token,
     credentials::VERSION,
-    message::{Ack, EnrollGrant, EnrollRequest, PeerKind},
+    message::{Ack, EnrollGrant, EnrollRequest, PeerKind, Signaling, TlsTrust},
     subject::{self, PeerVerb},
 };
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{Failure, Kind, Stop, credentials, server, session};
+use crate::{
+    Failure, Kind, ServerUrl, Stop, credentials,
+    pending::Pending,
+    renew, server,
+    session::{self, Jwt, Place, User},
+};
 
 /// How a peer comes to its identity.
 #[derive(Debug, Clone)]
@@ -25,7 +30,7 @@ pub struct Join {
     /// Sandbox or node.
     pub kind: PeerKind,
     /// The control plane.
-    pub server_url: String,
+    pub server: ServerUrl,
     /// Needed only when there are no credentials yet.
     pub token: Option<Token>,
     /// The credentials file.
@@ -38,6 +43,8 @@ pub struct Join {
 pub(crate) struct Identity {
     pub(crate) credentials: Credentials,
     pub(crate) client: Client,
+    /// What `client` connects with.
+    pub(crate) jwt: Jwt,
     pub(crate) netmap: NetMap,
     pub(crate) resumed: bool,
 }
@@ -50,14 +57,20 @@ pub(crate) async fn establish(
 ) -> Result<Identity, Failure> {
     tracing::info!(path = %join.credentials.display(), "Loading credentials");
     let (credentials, resumed) = match credentials::load(&join.credentials, &join.name)? {
-        Some(credentials) => (credentials, true),
+        Some(mut credentials) => {
+            if renew::is_over(&credentials.nats_jwt, now_unix()) {
+                stop.or(again(join, &mut credentials, endpoints)).await?;
+            }
+            (credentials, true)
+        }
         None => (enroll(join, endpoints, stop).await?, false),
     };
     stop.or(meet(join, credentials, resumed)).await
 }
 
 async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Result<Identity, Failure> {
-    let client = connect(join, &mut credentials, resumed).await?;
+    let jwt = Jwt::new(&credentials.nats_jwt);
+    let client = connect(join, &mut credentials, &jwt, resumed).await?;
     let netmap = fetch_map(&client, &credentials).await?;
     if netmap.peer != credentials.peer {
         return Err(Failure::new(Kind::Server, "latticed sent the network map of another peer"));
@@ -69,7 +82,7 @@ async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Resul
         );
         return Err(Failure::new(Kind::Server, text));
     }
-    Ok(Identity { credentials, client, netmap, resumed })
+    Ok(Identity { credentials, client, jwt, netmap, resumed })
 }
 
 /// Whether a host may route `pool` into the overlay. A hostile server could else take over its way to the Internet.
@@ -90,15 +103,23 @@ pub(crate) async fn fetch_map(client: &Client, credentials: &Credentials) -> Res
     session::request(client, subject::peer(&credentials.peer, PeerVerb::Netmap), &Ack {}).await
 }
 
-async fn connect(join: &Join, credentials: &mut Credentials, resumed: bool) -> Result<Client, Failure> {
-    match connect_to(&credentials.nats_url, credentials).await {
-        // NATS may have moved since the credentials were written: the server knows where it is now.
+async fn connect(
+    join: &Join,
+    credentials: &mut Credentials,
+    jwt: &Jwt,
+    resumed: bool,
+) -> Result<Client, Failure> {
+    match connect_to(&credentials.nats_url, credentials, jwt).await {
+        // NATS may have moved since the credentials were written: the server knows where it is now. How it proves who it is
+        // stays what was pinned.
         Err(failure) if resumed && failure.kind == Kind::Server => {
-            let now = ask_server(join).await.map_err(|_| failure.clone())?.nats_url;
+            let (signaling, _) =
+                ask_server(join, credentials.server_ca.as_deref()).await.map_err(|_| failure.clone())?;
+            let now = signaling.nats_url;
             if now == credentials.nats_url {
                 return Err(failure);
             }
-            let client = connect_to(&now, credentials).await?;
+            let client = connect_to(&now, credentials, jwt).await?;
             credentials.nats_url = now;
             credentials::store(&join.credentials, credentials)?;
             Ok(client)
@@ -107,10 +128,11 @@ async fn connect(join: &Join, credentials: &mut Credentials, resumed: bool) -> R
     }
 }
 
-async fn connect_to(nats_url: &str, credentials: &Credentials) -> Result<Client, Failure> {
+async fn connect_to(nats_url: &str, credentials: &Credentials, jwt: &Jwt) -> Result<Client, Failure> {
     let inbox = subject::inbox(&credentials.peer);
-    let user = session::User { jwt: &credentials.nats_jwt, seed: &credentials.nats_seed, inbox: &inbox };
-    session::connect(nats_url, user, &format!("lattice-{}", credentials.name)).await
+    let user = User { jwt: jwt.clone(), seed: &credentials.nats_seed, inbox: &inbox };
+    let place = Place { url: nats_url, tls: credentials.nats_tls.as_ref() };
+    session::connect(place, user, &format!("lattice-{}", credentials.name)).await
 }
 
 async fn enroll(join: &Join, endpoints: Vec<SocketAddr>, stop: &Stop) -> Result<Credentials, Failure> {
@@ -121,64 +143,113 @@ async fn enroll(join: &Join, endpoints: Vec<SocketAddr>, stop: &Stop) -> Result<
         );
         return Err(Failure::new(Kind::Token, text));
     };
+    // Kept before they are sent: were the reply to be lost, the same request again is granted again.
+    let keys = Pending::load_or_make(&join.credentials, &join.name)?;
     let slot = credentials::Slot::reserve(&join.credentials)?;
-    let signaling = stop.or(ask_server(join)).await?;
+    let (signaling, server_ca) = stop.or(ask_server(join, None)).await?;
     tracing::info!(name = %join.name, "Registering sandbox via NATS");
-    let private = WgPrivateKey::from_random(random()?);
-    let user = nkeys::KeyPair::new_user();
-    let mut request = EnrollRequest {
-        name: join.name.clone(),
-        kind: join.kind,
-        token: token.expose(),
-        wireguard_public_key: private.public(),
-        nats_public_key: user.public_key(),
-        endpoints,
-        proof: String::new(),
-    };
-    let proof = user.sign(&request.signed_bytes()).map_err(|error| Failure::new(Kind::Internal, error))?;
-    request.proof = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, proof);
-    let bootstrap = &signaling.bootstrap;
-    let as_bootstrap = session::User { jwt: &bootstrap.jwt, seed: &bootstrap.seed, inbox: &bootstrap.inbox };
-    let name = format!("lattice-enroll-{}", join.name);
-    let client = stop.or(session::connect(&signaling.nats_url, as_bootstrap, &name)).await?;
-    // From here on a signal waits, some seconds at most: a grant that is not stored would cost the token and the name.
-    let granted = session::request::<EnrollGrant>(&client, subject::ENROLL.to_owned(), &request).await;
-    request.token.zeroize();
-    let _ = client.drain().await;
+    let nats_tls = signaling.nats_tls.clone();
+    let client = stop.or(newcomer(join, &signaling, nats_tls.as_ref())).await?;
+    // From here on a signal waits, some seconds at most: the grant is worth keeping.
+    let granted = ask(join, &client, Zeroizing::new(token.expose()), &keys, endpoints).await;
+    if granted.as_ref().is_err_and(|failure| failure.kind == Kind::Taken) {
+        // Nothing was granted to these keys, and nothing will be.
+        Pending::remove(&join.credentials);
+    }
     let grant = granted?;
-    let seed = user.seed().map_err(|error| Failure::new(Kind::Internal, error))?;
     let credentials = Credentials {
         version: VERSION,
         name: join.name.clone(),
         peer: grant.peer,
         workspace: grant.workspace,
         address: grant.address,
-        server_url: join.server_url.clone(),
+        server_url: join.server.base().to_owned(),
         nats_url: signaling.nats_url.clone(),
-        nats_tls: signaling.nats_tls.clone(),
-        server_ca: None,
+        nats_tls,
+        server_ca,
         nats_jwt: grant.nats_jwt,
-        nats_seed: seed,
-        wireguard_private_key: private,
+        nats_seed: keys.nats_seed.clone(),
+        wireguard_private_key: keys.wireguard_private_key.clone(),
         listen_port: join.listen_port,
     };
     slot.fill(&credentials)?;
+    Pending::remove(&join.credentials);
     tracing::info!(path = %join.credentials.display(), "Sandbox credentials saved");
     Ok(credentials)
 }
 
-async fn ask_server(join: &Join) -> Result<lattice_wire::message::Signaling, Failure> {
-    let url = join.server_url.clone();
-    tokio::task::spawn_blocking(move || server::signaling(&url))
+/// A new JWT for a peer whose own is over, through the door that newcomers use: the keys prove who asks, so no token is
+/// needed and the peer stays the same.
+pub(crate) async fn again(
+    join: &Join,
+    credentials: &mut Credentials,
+    endpoints: Vec<SocketAddr>,
+) -> Result<Option<i64>, Failure> {
+    tracing::info!("the NATS credential is over: asking for another with the same keys");
+    let keys = Pending {
+        name: join.name.clone(),
+        wireguard_private_key: credentials.wireguard_private_key.clone(),
+        nats_seed: credentials.nats_seed.clone(),
+    };
+    let (signaling, _) = ask_server(join, credentials.server_ca.as_deref()).await?;
+    let tls = credentials.nats_tls.as_ref().or(signaling.nats_tls.as_ref());
+    let client = newcomer(join, &signaling, tls).await?;
+    let grant = ask(join, &client, Zeroizing::new(String::new()), &keys, endpoints).await?;
+    if grant.peer != credentials.peer {
+        return Err(Failure::new(Kind::Server, "latticed takes this peer for another one"));
+    }
+    credentials.nats_jwt = grant.nats_jwt;
+    credentials.nats_url = signaling.nats_url.clone();
+    credentials::store(&join.credentials, credentials)?;
+    Ok(grant.not_after)
+}
+
+/// A connection as the user that `signaling` made for one enrolment.
+async fn newcomer(join: &Join, signaling: &Signaling, tls: Option<&TlsTrust>) -> Result<Client, Failure> {
+    let user = &signaling.bootstrap;
+    let user = User { jwt: Jwt::new(&user.jwt), seed: &user.seed, inbox: &user.inbox };
+    let place = Place { url: &signaling.nats_url, tls };
+    session::connect(place, user, &format!("lattice-enroll-{}", join.name)).await
+}
+
+async fn ask(
+    join: &Join,
+    client: &Client,
+    token: Zeroizing<String>,
+    keys: &Pending,
+    endpoints: Vec<SocketAddr>,
+) -> Result<EnrollGrant, Failure> {
+    let internal = |error: nkeys::error::Error| Failure::new(Kind::Internal, error);
+    let user = nkeys::KeyPair::from_seed(&keys.nats_seed).map_err(internal)?;
+    let mut request = EnrollRequest {
+        name: join.name.clone(),
+        kind: join.kind,
+        token: token.to_string(),
+        wireguard_public_key: keys.wireguard_private_key.public(),
+        nats_public_key: user.public_key(),
+        endpoints,
+        proof: String::new(),
+    };
+    let proof = user.sign(&request.signed_bytes()).map_err(internal)?;
+    request.proof = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, proof);
+    let granted = session::request::<EnrollGrant>(client, subject::ENROLL.to_owned(), &request).await;
+    request.token.zeroize();
+    let _ = client.drain().await;
+    granted
+}
+
+async fn ask_server(join: &Join, ca: Option<&str>) -> Result<(Signaling, Option<String>), Failure> {
+    let server = join.server.clone().or_authority(ca);
+    tokio::task::spawn_blocking(move || server::signaling(&server))
         .await
         .map_err(|error| Failure::new(Kind::Internal, error))?
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::new(Kind::Kernel, format!("the kernel gave no random bytes: {error}")))?;
-    Ok(bytes)
+/// Unix seconds.
+pub(crate) fn now_unix() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

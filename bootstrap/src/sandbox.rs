@@ -18,6 +18,7 @@ use crate::{
     failure::chain,
     identity::{self, Identity, Join},
     recorder::Recorder,
+    renew::Renewal,
     resolver::{Names, Resolver},
     state::Role,
     steps::{drops, nothing},
@@ -173,6 +174,7 @@ impl Sandbox {
 
 /// The steps that sandboxes and nodes share.
 pub(crate) struct Base {
+    join: Join,
     identity: Identity,
     /// Where it was started, and where encrypted packets leave.
     pub(crate) underlay: Arc<Netns>,
@@ -212,7 +214,7 @@ impl Base {
             let detail = format!("{how} as {} {}", identity.credentials.peer, identity.netmap.address);
             Ok((identity, nothing(), detail))
         })?;
-        Ok(Self { identity, underlay, names: Names::default() })
+        Ok(Self { identity, join: join.clone(), underlay, names: Names::default() })
     }
 
     /// The network map that the peer starts with.
@@ -256,10 +258,12 @@ pub(crate) fn peers_step(
     runtime: &Handle,
 ) -> Result<(), Failure> {
     steps.run("peers", || {
-        let Base { identity: Identity { credentials, client, netmap: map, .. }, underlay, names } = base;
+        let Base { identity, join, underlay, names } = base;
+        let Identity { credentials, client, jwt, netmap: map, .. } = identity;
+        let renewal = Renewal::new(join, jwt, &credentials, map.not_after);
         let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
-        let sync =
-            runtime.block_on(Sync::start(Tunnel { client, credentials, device, underlay, names, map }))?;
+        let tunnel = Tunnel { client, credentials, device, underlay, names, map, renewal };
+        let sync = runtime.block_on(Sync::start(tunnel))?;
         tracing::info!("Node started, heartbeat every 30s");
         let runtime = runtime.clone();
         let undo = move || {

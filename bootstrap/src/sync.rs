@@ -5,6 +5,7 @@
 //!  refresh, every 15 s ────────┼─► newer map? ─► device peers, resolver names
 //!  earliest not_after ─────────┘
 //!  heartbeat, every 30 s, and at once when the own endpoints changed
+//!  renewal, at half of what is left of the NATS JWT or the membership
 //! ```
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -20,7 +21,13 @@ use lattice_wire::{
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use crate::{Failure, Kind, failure::chain, identity, resolver, session};
+use crate::{
+    Failure, Kind,
+    failure::chain,
+    identity::{self, now_unix},
+    renew::Renewal,
+    resolver, session,
+};
 
 /// Keeps NAT and firewall state of the underlay alive, in seconds (the value that `wg` documents).
 const KEEPALIVE_SECS: u16 = 25;
@@ -33,6 +40,7 @@ pub(crate) struct Tunnel {
     pub(crate) underlay: Arc<Netns>,
     pub(crate) names: resolver::Names,
     pub(crate) map: NetMap,
+    pub(crate) renewal: Renewal,
 }
 
 /// The running task.
@@ -68,6 +76,8 @@ impl Tunnel {
         let mut told = false;
         loop {
             let expiry = self.until_expiry();
+            // By the clock on the wall, looked at anew at each turn: a host that slept must not be late.
+            let renewal = self.renewal.wait(now_unix());
             let work = async {
                 tokio::select! {
                     Some(push) = pushes.next() => match session::parse::<NetMap>(&push.payload) {
@@ -80,6 +90,9 @@ impl Tunnel {
                         self.heartbeat(&mut sent).await;
                     }
                     () = tokio::time::sleep(expiry) => self.reapply().await,
+                    () = tokio::time::sleep(renewal) => {
+                        self.renewal.run(&self.client, &mut self.credentials).await;
+                    }
                 }
             };
             // Around all of it: a request to a control plane that is gone must not hold the end back.
@@ -133,6 +146,7 @@ impl Tunnel {
             );
             return;
         }
+        self.renewal.membership(map.not_after, now_unix());
         self.map = map;
         self.reapply().await;
     }
@@ -195,12 +209,6 @@ fn peers(map: &NetMap, now: i64) -> Vec<PeerConfig> {
             keepalive: Some(KEEPALIVE_SECS),
         })
         .collect()
-}
-
-fn now_unix() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
