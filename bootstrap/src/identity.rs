@@ -254,7 +254,10 @@ pub(crate) fn now_unix() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use lattice_wire::message::RefusalCode;
+
     use super::*;
+    use crate::fake::{self, Fake, grant};
 
     #[test]
     fn a_pool_is_a_private_network_that_holds_the_address() {
@@ -270,5 +273,76 @@ mod tests {
         ] {
             assert!(!fits(pool, address), "{pool} {address}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refused_or_interrupted_enrolment_goes_on_with_the_same_keys() {
+        let fake = Fake::start().await;
+        let join = fake.join();
+        let mut tries = 0;
+        let asked = fake
+            .answer(subject::ENROLL, {
+                let tries = std::sync::atomic::AtomicU32::new(0);
+                move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                    0 => Err(RefusalCode::Internal),
+                    _ => Ok(grant("jwt".into())),
+                }
+            })
+            .await;
+        let (_never, stop) = Stop::new();
+        let credentials = loop {
+            tries += 1;
+            match enroll(&join, vec![], &stop).await {
+                Ok(credentials) => break credentials,
+                Err(failure) => assert_eq!(failure.kind, Kind::Internal, "{failure}"),
+            }
+            assert!(join.credentials.with_extension("pending").exists());
+        };
+        assert_eq!(tries, 2);
+        let asked: Vec<_> = asked.lock().unwrap().iter().map(|request| fake::read(request)).collect();
+        assert_eq!(asked[0].wireguard_public_key, asked[1].wireguard_public_key);
+        assert_eq!(asked[0].nats_public_key, asked[1].nats_public_key);
+        assert_eq!(credentials.wireguard_private_key.public(), asked[0].wireguard_public_key);
+        assert!(!join.credentials.with_extension("pending").exists());
+        assert!(join.credentials.exists());
+    }
+
+    #[tokio::test]
+    async fn a_jwt_that_is_over_is_replaced_for_the_same_keys_without_a_token() {
+        let fake = Fake::start().await;
+        let join = Join { token: None, ..fake.join() };
+        let fresh = fake::jwt(&serde_json::json!({"exp": now_unix() + 3600}));
+        let granted = fresh.clone();
+        let asked = fake.answer(subject::ENROLL, move |_| Ok(grant(granted.clone()))).await;
+        let stored = fake.stored(&fake::jwt(&serde_json::json!({"exp": now_unix() - 1})));
+        credentials::store(&join.credentials, &stored).unwrap();
+        // There is no map to be had here; the new credential is kept before it is asked for.
+        let (_never, stop) = Stop::new();
+        assert!(establish(&join, vec![], &stop).await.is_err());
+
+        let asked = fake::read(&asked.lock().unwrap()[0]);
+        assert_eq!(asked.token, "");
+        assert_eq!(asked.wireguard_public_key, stored.wireguard_private_key.public());
+        let key = nkeys::KeyPair::from_public_key(&asked.nats_public_key).unwrap();
+        let proof = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &asked.proof).unwrap();
+        assert!(key.verify(&asked.signed_bytes(), &proof).is_ok());
+        assert_eq!(key.public_key(), nkeys::KeyPair::from_seed(&stored.nats_seed).unwrap().public_key());
+        let kept = credentials::load(&join.credentials, &join.name).unwrap().unwrap();
+        assert_eq!(kept.nats_jwt, fresh);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_this_peer_for_another_one_changes_nothing() {
+        let fake = Fake::start().await;
+        let join = Join { token: None, ..fake.join() };
+        fake.answer(subject::ENROLL, |_| {
+            let other = lattice_wire::PeerId::from_random([9; 10]);
+            Ok(EnrollGrant { peer: other, ..grant("jwt".into()) })
+        })
+        .await;
+        let mut stored = fake.stored("over");
+        let before = stored.clone();
+        assert_eq!(again(&join, &mut stored, vec![]).await.unwrap_err().kind, Kind::Server);
+        assert!(stored == before && !join.credentials.exists());
     }
 }

@@ -14,6 +14,8 @@
 mod bell;
 pub mod credentials;
 pub mod failure;
+#[cfg(test)]
+mod fake;
 mod identity;
 pub mod node;
 mod pending;

@@ -115,20 +115,24 @@ fn end_of(jwt: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use lattice_wire::message::RefusalCode;
+    use serde_json::json;
+
     use super::*;
+    use crate::fake::{self, Fake};
 
     const DAY: i64 = 24 * 3600;
 
-    fn jwt(claims: &str) -> String {
+    fn text(claims: &str) -> String {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
     }
 
     #[test]
     fn the_end_is_read_from_the_claims() {
-        assert_eq!(end_of(&jwt(r#"{"exp":100,"iat":1}"#)), Some(100));
-        assert!(is_over(&jwt(r#"{"exp":100}"#), 100) && !is_over(&jwt(r#"{"exp":100}"#), 99));
+        assert_eq!(end_of(&text(r#"{"exp":100,"iat":1}"#)), Some(100));
+        assert!(is_over(&text(r#"{"exp":100}"#), 100) && !is_over(&text(r#"{"exp":100}"#), 99));
         for without in
-            ["", ".", "a.!.b", &jwt("{"), &jwt(r#"{"iat":1}"#), &jwt(r#"{"exp":"soon"}"#), &jwt("[]")]
+            ["", ".", "a.!.b", &text("{"), &text(r#"{"iat":1}"#), &text(r#"{"exp":"soon"}"#), &text("[]")]
         {
             assert_eq!(end_of(without), None, "{without}");
             assert!(!is_over(without, i64::MAX));
@@ -147,5 +151,45 @@ mod tests {
         let spread = due([None, None], 255, now);
         assert!(spread < now + DAY && spread > now + DAY * 3 / 4 - 1, "{spread}");
         assert!(due([Some(i64::MAX), Some(i64::MIN)], 9, now) > now);
+    }
+
+    #[tokio::test]
+    async fn a_renewal_is_stored_at_once_and_used_by_the_next_connection() {
+        let fake = Fake::start().await;
+        let now = now_unix();
+        let fresh = fake::jwt(&json!({"exp": now + 4 * DAY}));
+        let granted = RenewGrant { nats_jwt: fresh.clone(), not_after: Some(now + 600) };
+        let join = fake.join();
+        let mut credentials = fake.stored(&fake::jwt(&json!({"exp": now + 10})));
+        let subject = subject::peer(&credentials.peer, PeerVerb::Renew);
+        let asked = fake.answer(&subject, move |_| Ok(granted.clone())).await;
+        let jwt = Jwt::new(&credentials.nats_jwt);
+        let mut renewal = Renewal::new(join.clone(), jwt.clone(), &credentials, None);
+        assert!(renewal.wait(now) <= Duration::from_secs(6), "half of ten seconds");
+        renewal.run(&fake.client, &mut credentials).await;
+        assert_eq!(asked.lock().unwrap().len(), 1);
+        assert_eq!(credentials.nats_jwt, fresh);
+        assert_eq!(jwt.get(), fresh);
+        assert_eq!(credentials::load(&join.credentials, &join.name).unwrap(), Some(credentials.clone()));
+        let wait = renewal.wait(now).as_secs();
+        assert!((200..=305).contains(&wait), "{wait}: half of the membership, not of the JWT");
+        renewal.membership(Some(now + 60), now);
+        assert!(renewal.wait(now).as_secs() <= 31);
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_fails_changes_nothing_and_is_tried_again() {
+        let fake = Fake::start().await;
+        let now = now_unix();
+        let mut credentials = fake.stored(&fake::jwt(&json!({"exp": now + 4 * DAY})));
+        let before = credentials.clone();
+        let subject = subject::peer(&credentials.peer, PeerVerb::Renew);
+        fake.answer::<RenewGrant>(&subject, |_| Err(RefusalCode::Internal)).await;
+        let jwt = Jwt::new(&credentials.nats_jwt);
+        let mut renewal = Renewal::new(fake.join(), jwt.clone(), &credentials, None);
+        renewal.run(&fake.client, &mut credentials).await;
+        assert!(credentials == before && jwt.get() == before.nats_jwt);
+        assert!((55..=65).contains(&renewal.wait(now).as_secs()));
+        assert!(!fake.join().credentials.exists());
     }
 }

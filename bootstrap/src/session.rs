@@ -34,7 +34,7 @@ impl Jwt {
         jwt.clone_into(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn get(&self) -> String {
+    pub(crate) fn get(&self) -> String {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
