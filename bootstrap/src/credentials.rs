@@ -9,6 +9,7 @@ use std::{
 
 use lattice_wire::{Credentials, PeerName, credentials::VERSION};
 use nix::{errno::Errno, fcntl::posix_fallocate};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{Failure, Kind, Role};
@@ -37,6 +38,30 @@ pub fn path(dir: &Path, role: Role) -> PathBuf {
 pub fn load(path: &Path, name: &PeerName) -> Result<Option<Credentials>, Failure> {
     let shown = path.display();
     let fail = |text: String| Failure::new(Kind::Credentials, text);
+    let Some(text) = read_private(path)? else { return Ok(None) };
+    let credentials: Credentials = serde_json::from_str(&text).map_err(|error| {
+        fail(format!("credentials {shown} are damaged ({error}): delete the file to enrol anew with a token"))
+    })?;
+    if credentials.version != VERSION {
+        return Err(fail(format!(
+            "credentials {shown} have version {}, this lattice knows {VERSION}: use the lattice that wrote them, or delete the file to enrol anew",
+            credentials.version
+        )));
+    }
+    if credentials.name != *name {
+        return Err(fail(format!(
+            "credentials {shown} belong to {:?}, not {:?}: give each peer its own --config-dir (LATTICE_CONFIG_DIR), or delete the file",
+            credentials.name.as_str(),
+            name.as_str()
+        )));
+    }
+    Ok(Some(credentials))
+}
+
+/// The text of a file that nobody else could have read; none when there is no file.
+pub(crate) fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>, Failure> {
+    let shown = path.display();
+    let fail = |text: String| Failure::new(Kind::Credentials, text);
     // O_NONBLOCK: a FIFO in its place must not make us wait.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
@@ -60,23 +85,7 @@ pub fn load(path: &Path, name: &PeerName) -> Result<Option<Credentials>, Failure
         .take(MAX_FILE)
         .read_to_string(&mut text)
         .map_err(|error| fail(format!("cannot read credentials {shown}: {error}")))?;
-    let credentials: Credentials = serde_json::from_str(&text).map_err(|error| {
-        fail(format!("credentials {shown} are damaged ({error}): delete the file to enrol anew with a token"))
-    })?;
-    if credentials.version != VERSION {
-        return Err(fail(format!(
-            "credentials {shown} have version {}, this lattice knows {VERSION}: use the lattice that wrote them, or delete the file to enrol anew",
-            credentials.version
-        )));
-    }
-    if credentials.name != *name {
-        return Err(fail(format!(
-            "credentials {shown} belong to {:?}, not {:?}: give each peer its own --config-dir (LATTICE_CONFIG_DIR), or delete the file",
-            credentials.name.as_str(),
-            name.as_str()
-        )));
-    }
-    Ok(Some(credentials))
+    Ok(Some(text))
 }
 
 /// Writes the credentials so that a reader sees the old file or the new one, never a part.
@@ -87,7 +96,7 @@ pub fn store(path: &Path, credentials: &Credentials) -> Result<(), Failure> {
     Slot::reserve(path)?.fill(credentials)
 }
 
-/// Disk space for a credentials file, taken before a token is spent on what shall go into it.
+/// Disk space for a file of secrets, taken before a token is spent on what shall go into it.
 #[derive(Debug)]
 pub(crate) struct Slot<'a> {
     path: &'a Path,
@@ -120,13 +129,13 @@ impl<'a> Slot<'a> {
         reserve().map_err(|error| not_written(path, &error))
     }
 
-    /// Writes the credentials and puts the file in its place.
+    /// Writes the secrets and puts the file in its place.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn fill(mut self, credentials: &Credentials) -> Result<(), Failure> {
+    pub(crate) fn fill(mut self, secrets: &impl Serialize) -> Result<(), Failure> {
         let mut fill = || -> io::Result<()> {
-            let text = Zeroizing::new(serde_json::to_vec_pretty(credentials)?);
+            let text = Zeroizing::new(serde_json::to_vec_pretty(secrets)?);
             self.file.write_all(&text)?;
             self.file.set_len(text.len() as u64)?;
             self.file.sync_all()?;

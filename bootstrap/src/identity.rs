@@ -8,14 +8,19 @@ use std::{
 use async_nats::Client;
 use ipnet::Ipv4Net;
 use lattice_wire::{
-    Credentials, NetMap, PeerName, Token, WgPrivateKey,
+    Credentials, MapRequest, MapUpdate, NetMap, PeerName, Token,
     credentials::VERSION,
-    message::{Ack, EnrollGrant, EnrollRequest, PeerKind},
+    message::{EnrollGrant, EnrollRequest, PeerKind, Signaling, TlsTrust},
     subject::{self, PeerVerb},
 };
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{Failure, Kind, Stop, credentials, server, session};
+use crate::{
+    Failure, Kind, ServerUrl, Stop, credentials,
+    pending::Pending,
+    renew, server,
+    session::{self, Jwt, Place, User},
+};
 
 /// How a peer comes to its identity.
 #[derive(Debug, Clone)]
@@ -25,7 +30,7 @@ pub struct Join {
     /// Sandbox or node.
     pub kind: PeerKind,
     /// The control plane.
-    pub server_url: String,
+    pub server: ServerUrl,
     /// Needed only when there are no credentials yet.
     pub token: Option<Token>,
     /// The credentials file.
@@ -38,6 +43,8 @@ pub struct Join {
 pub(crate) struct Identity {
     pub(crate) credentials: Credentials,
     pub(crate) client: Client,
+    /// What `client` connects with.
+    pub(crate) jwt: Jwt,
     pub(crate) netmap: NetMap,
     pub(crate) resumed: bool,
 }
@@ -50,14 +57,20 @@ pub(crate) async fn establish(
 ) -> Result<Identity, Failure> {
     tracing::info!(path = %join.credentials.display(), "Loading credentials");
     let (credentials, resumed) = match credentials::load(&join.credentials, &join.name)? {
-        Some(credentials) => (credentials, true),
+        Some(mut credentials) => {
+            if renew::is_over(&credentials.nats_jwt, now_unix()) {
+                stop.or(again(join, &mut credentials, endpoints)).await?;
+            }
+            (credentials, true)
+        }
         None => (enroll(join, endpoints, stop).await?, false),
     };
     stop.or(meet(join, credentials, resumed)).await
 }
 
 async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Result<Identity, Failure> {
-    let client = connect(join, &mut credentials, resumed).await?;
+    let jwt = Jwt::new(&credentials.nats_jwt);
+    let client = connect(join, &mut credentials, &jwt, resumed).await?;
     let netmap = fetch_map(&client, &credentials).await?;
     if netmap.peer != credentials.peer {
         return Err(Failure::new(Kind::Server, "latticed sent the network map of another peer"));
@@ -69,7 +82,7 @@ async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Resul
         );
         return Err(Failure::new(Kind::Server, text));
     }
-    Ok(Identity { credentials, client, netmap, resumed })
+    Ok(Identity { credentials, client, jwt, netmap, resumed })
 }
 
 /// Whether a host may route `pool` into the overlay. A hostile server could else take over its way to the Internet.
@@ -86,19 +99,41 @@ fn acceptable(pool: Ipv4Net, address: Ipv4Net) -> bool {
 }
 
 /// Asks for the current network map.
-pub(crate) async fn fetch_map(client: &Client, credentials: &Credentials) -> Result<NetMap, Failure> {
-    session::request(client, subject::peer(&credentials.peer, PeerVerb::Netmap), &Ack {}).await
+async fn fetch_map(client: &Client, credentials: &Credentials) -> Result<NetMap, Failure> {
+    match ask_map(client, credentials, None).await? {
+        MapUpdate::Full(map) => Ok(map),
+        MapUpdate::Delta(_) | MapUpdate::Current => {
+            Err(Failure::new(Kind::Server, "latticed did not send the whole network map"))
+        }
+    }
 }
 
-async fn connect(join: &Join, credentials: &mut Credentials, resumed: bool) -> Result<Client, Failure> {
-    match connect_to(&credentials.nats_url, credentials).await {
-        // NATS may have moved since the credentials were written: the server knows where it is now.
+/// Asks for what is newer than generation `have`, or for the whole map.
+pub(crate) async fn ask_map(
+    client: &Client,
+    credentials: &Credentials,
+    have: Option<u64>,
+) -> Result<MapUpdate, Failure> {
+    session::request(client, subject::peer(&credentials.peer, PeerVerb::Netmap), &MapRequest { have }).await
+}
+
+async fn connect(
+    join: &Join,
+    credentials: &mut Credentials,
+    jwt: &Jwt,
+    resumed: bool,
+) -> Result<Client, Failure> {
+    match connect_to(&credentials.nats_url, credentials, jwt).await {
+        // NATS may have moved since the credentials were written: the server knows where it is now. How it proves who it is
+        // stays what was pinned.
         Err(failure) if resumed && failure.kind == Kind::Server => {
-            let now = ask_server(join).await.map_err(|_| failure.clone())?.nats_url;
+            let (signaling, _) =
+                ask_server(join, credentials.server_ca.as_deref()).await.map_err(|_| failure.clone())?;
+            let now = signaling.nats_url;
             if now == credentials.nats_url {
                 return Err(failure);
             }
-            let client = connect_to(&now, credentials).await?;
+            let client = connect_to(&now, credentials, jwt).await?;
             credentials.nats_url = now;
             credentials::store(&join.credentials, credentials)?;
             Ok(client)
@@ -107,10 +142,11 @@ async fn connect(join: &Join, credentials: &mut Credentials, resumed: bool) -> R
     }
 }
 
-async fn connect_to(nats_url: &str, credentials: &Credentials) -> Result<Client, Failure> {
+async fn connect_to(nats_url: &str, credentials: &Credentials, jwt: &Jwt) -> Result<Client, Failure> {
     let inbox = subject::inbox(&credentials.peer);
-    let user = session::User { jwt: &credentials.nats_jwt, seed: &credentials.nats_seed, inbox: &inbox };
-    session::connect(nats_url, user, &format!("lattice-{}", credentials.name)).await
+    let user = User { jwt: jwt.clone(), seed: &credentials.nats_seed, inbox: &inbox };
+    let place = Place { url: nats_url, tls: credentials.nats_tls.as_ref() };
+    session::connect(place, user, &format!("lattice-{}", credentials.name)).await
 }
 
 async fn enroll(join: &Join, endpoints: Vec<SocketAddr>, stop: &Stop) -> Result<Credentials, Failure> {
@@ -121,69 +157,121 @@ async fn enroll(join: &Join, endpoints: Vec<SocketAddr>, stop: &Stop) -> Result<
         );
         return Err(Failure::new(Kind::Token, text));
     };
+    // Kept before they are sent: were the reply to be lost, the same request again is granted again.
+    let keys = Pending::load_or_make(&join.credentials, &join.name)?;
     let slot = credentials::Slot::reserve(&join.credentials)?;
-    let signaling = stop.or(ask_server(join)).await?;
+    let (signaling, server_ca) = stop.or(ask_server(join, None)).await?;
     tracing::info!(name = %join.name, "Registering sandbox via NATS");
-    let private = WgPrivateKey::from_random(random()?);
-    let user = nkeys::KeyPair::new_user();
-    let mut request = EnrollRequest {
-        name: join.name.clone(),
-        kind: join.kind,
-        token: token.expose(),
-        wireguard_public_key: private.public(),
-        nats_public_key: user.public_key(),
-        endpoints,
-        proof: String::new(),
-    };
-    let proof = user.sign(&request.signed_bytes()).map_err(|error| Failure::new(Kind::Internal, error))?;
-    request.proof = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, proof);
-    let bootstrap = &signaling.bootstrap;
-    let as_bootstrap = session::User { jwt: &bootstrap.jwt, seed: &bootstrap.seed, inbox: &bootstrap.inbox };
-    let name = format!("lattice-enroll-{}", join.name);
-    let client = stop.or(session::connect(&signaling.nats_url, as_bootstrap, &name)).await?;
-    // From here on a signal waits, some seconds at most: a grant that is not stored would cost the token and the name.
-    let granted = session::request::<EnrollGrant>(&client, subject::ENROLL.to_owned(), &request).await;
-    request.token.zeroize();
-    let _ = client.drain().await;
+    let nats_tls = signaling.nats_tls.clone();
+    let client = stop.or(newcomer(join, &signaling, nats_tls.as_ref())).await?;
+    // From here on a signal waits, some seconds at most: the grant is worth keeping.
+    let granted = ask(join, &client, Zeroizing::new(token.expose()), &keys, endpoints).await;
+    if granted.as_ref().is_err_and(|failure| failure.kind == Kind::Taken) {
+        // Nothing was granted to these keys, and nothing will be.
+        Pending::remove(&join.credentials);
+    }
     let grant = granted?;
-    let seed = user.seed().map_err(|error| Failure::new(Kind::Internal, error))?;
     let credentials = Credentials {
         version: VERSION,
         name: join.name.clone(),
         peer: grant.peer,
         workspace: grant.workspace,
         address: grant.address,
-        server_url: join.server_url.clone(),
+        server_url: join.server.base().to_owned(),
         nats_url: signaling.nats_url.clone(),
-        nats_tls: signaling.nats_tls.clone(),
-        server_ca: None,
+        nats_tls,
+        server_ca,
         nats_jwt: grant.nats_jwt,
-        nats_seed: seed,
-        wireguard_private_key: private,
+        nats_seed: keys.nats_seed.clone(),
+        wireguard_private_key: keys.wireguard_private_key.clone(),
         listen_port: join.listen_port,
     };
     slot.fill(&credentials)?;
+    Pending::remove(&join.credentials);
     tracing::info!(path = %join.credentials.display(), "Sandbox credentials saved");
     Ok(credentials)
 }
 
-async fn ask_server(join: &Join) -> Result<lattice_wire::message::Signaling, Failure> {
-    let url = join.server_url.clone();
-    tokio::task::spawn_blocking(move || server::signaling(&url))
+/// A new JWT for a peer whose own is over, through the door that newcomers use: the keys prove who asks, so no token is
+/// needed and the peer stays the same.
+pub(crate) async fn again(
+    join: &Join,
+    credentials: &mut Credentials,
+    endpoints: Vec<SocketAddr>,
+) -> Result<Option<i64>, Failure> {
+    tracing::info!("the NATS credential is over: asking for another with the same keys");
+    let keys = Pending {
+        name: join.name.clone(),
+        wireguard_private_key: credentials.wireguard_private_key.clone(),
+        nats_seed: credentials.nats_seed.clone(),
+    };
+    let (signaling, _) = ask_server(join, credentials.server_ca.as_deref()).await?;
+    let tls = credentials.nats_tls.as_ref().or(signaling.nats_tls.as_ref());
+    let client = newcomer(join, &signaling, tls).await?;
+    let grant = ask(join, &client, Zeroizing::new(String::new()), &keys, endpoints).await?;
+    if grant.peer != credentials.peer {
+        return Err(Failure::new(Kind::Server, "latticed takes this peer for another one"));
+    }
+    credentials.nats_jwt = grant.nats_jwt;
+    credentials.nats_url = signaling.nats_url.clone();
+    credentials::store(&join.credentials, credentials)?;
+    Ok(grant.not_after)
+}
+
+/// A connection as the user that `signaling` made for one enrolment.
+async fn newcomer(join: &Join, signaling: &Signaling, tls: Option<&TlsTrust>) -> Result<Client, Failure> {
+    let user = &signaling.bootstrap;
+    let user = User { jwt: Jwt::new(&user.jwt), seed: &user.seed, inbox: &user.inbox };
+    let place = Place { url: &signaling.nats_url, tls };
+    session::connect(place, user, &format!("lattice-enroll-{}", join.name)).await
+}
+
+async fn ask(
+    join: &Join,
+    client: &Client,
+    token: Zeroizing<String>,
+    keys: &Pending,
+    endpoints: Vec<SocketAddr>,
+) -> Result<EnrollGrant, Failure> {
+    let internal = |error: nkeys::error::Error| Failure::new(Kind::Internal, error);
+    let user = nkeys::KeyPair::from_seed(&keys.nats_seed).map_err(internal)?;
+    let mut request = EnrollRequest {
+        name: join.name.clone(),
+        kind: join.kind,
+        token: token.to_string(),
+        wireguard_public_key: keys.wireguard_private_key.public(),
+        nats_public_key: user.public_key(),
+        endpoints,
+        proof: String::new(),
+    };
+    let proof = user.sign(&request.signed_bytes()).map_err(internal)?;
+    request.proof = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, proof);
+    let granted = session::request::<EnrollGrant>(client, subject::ENROLL.to_owned(), &request).await;
+    request.token.zeroize();
+    let _ = client.drain().await;
+    granted
+}
+
+async fn ask_server(join: &Join, ca: Option<&str>) -> Result<(Signaling, Option<String>), Failure> {
+    let server = join.server.clone().or_authority(ca);
+    tokio::task::spawn_blocking(move || server::signaling(&server))
         .await
         .map_err(|error| Failure::new(Kind::Internal, error))?
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::new(Kind::Kernel, format!("the kernel gave no random bytes: {error}")))?;
-    Ok(bytes)
+/// Unix seconds.
+pub(crate) fn now_unix() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
+    use lattice_wire::message::RefusalCode;
+
     use super::*;
+    use crate::fake::{self, Fake, grant};
 
     #[test]
     fn a_pool_is_a_private_network_that_holds_the_address() {
@@ -199,5 +287,76 @@ mod tests {
         ] {
             assert!(!fits(pool, address), "{pool} {address}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refused_or_interrupted_enrolment_goes_on_with_the_same_keys() {
+        let fake = Fake::start().await;
+        let join = fake.join();
+        let mut tries = 0;
+        let asked = fake
+            .answer(subject::ENROLL, {
+                let tries = std::sync::atomic::AtomicU32::new(0);
+                move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                    0 => Err(RefusalCode::Internal),
+                    _ => Ok(grant("jwt".into())),
+                }
+            })
+            .await;
+        let (_never, stop) = Stop::new();
+        let credentials = loop {
+            tries += 1;
+            match enroll(&join, vec![], &stop).await {
+                Ok(credentials) => break credentials,
+                Err(failure) => assert_eq!(failure.kind, Kind::Internal, "{failure}"),
+            }
+            assert!(join.credentials.with_extension("pending").exists());
+        };
+        assert_eq!(tries, 2);
+        let asked: Vec<_> = asked.lock().unwrap().iter().map(|request| fake::read(request)).collect();
+        assert_eq!(asked[0].wireguard_public_key, asked[1].wireguard_public_key);
+        assert_eq!(asked[0].nats_public_key, asked[1].nats_public_key);
+        assert_eq!(credentials.wireguard_private_key.public(), asked[0].wireguard_public_key);
+        assert!(!join.credentials.with_extension("pending").exists());
+        assert!(join.credentials.exists());
+    }
+
+    #[tokio::test]
+    async fn a_jwt_that_is_over_is_replaced_for_the_same_keys_without_a_token() {
+        let fake = Fake::start().await;
+        let join = Join { token: None, ..fake.join() };
+        let fresh = fake::jwt(&serde_json::json!({"exp": now_unix() + 3600}));
+        let granted = fresh.clone();
+        let asked = fake.answer(subject::ENROLL, move |_| Ok(grant(granted.clone()))).await;
+        let stored = fake.stored(&fake::jwt(&serde_json::json!({"exp": now_unix() - 1})));
+        credentials::store(&join.credentials, &stored).unwrap();
+        // There is no map to be had here; the new credential is kept before it is asked for.
+        let (_never, stop) = Stop::new();
+        assert!(establish(&join, vec![], &stop).await.is_err());
+
+        let asked = fake::read(&asked.lock().unwrap()[0]);
+        assert_eq!(asked.token, "");
+        assert_eq!(asked.wireguard_public_key, stored.wireguard_private_key.public());
+        let key = nkeys::KeyPair::from_public_key(&asked.nats_public_key).unwrap();
+        let proof = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &asked.proof).unwrap();
+        assert!(key.verify(&asked.signed_bytes(), &proof).is_ok());
+        assert_eq!(key.public_key(), nkeys::KeyPair::from_seed(&stored.nats_seed).unwrap().public_key());
+        let kept = credentials::load(&join.credentials, &join.name).unwrap().unwrap();
+        assert_eq!(kept.nats_jwt, fresh);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_this_peer_for_another_one_changes_nothing() {
+        let fake = Fake::start().await;
+        let join = Join { token: None, ..fake.join() };
+        fake.answer(subject::ENROLL, |_| {
+            let other = lattice_wire::PeerId::from_random([9; 10]);
+            Ok(EnrollGrant { peer: other, ..grant("jwt".into()) })
+        })
+        .await;
+        let mut stored = fake.stored("over");
+        let before = stored.clone();
+        assert_eq!(again(&join, &mut stored, vec![]).await.unwrap_err().kind, Kind::Server);
+        assert!(stored == before && !join.credentials.exists());
     }
 }

@@ -14,13 +14,17 @@
 mod bell;
 pub mod credentials;
 pub mod failure;
+#[cfg(test)]
+mod fake;
 mod generations;
 mod identity;
 mod layers;
 mod live;
 pub mod node;
+mod pending;
 mod ready;
 mod recorder;
+mod renew;
 mod resolver;
 pub mod sandbox;
 mod server;
@@ -36,5 +40,6 @@ pub use lattice_ebpf::AttachMode;
 pub use node::{Node, NodeConfig};
 pub use ready::Ready;
 pub use sandbox::{Sandbox, SandboxConfig, enforcement};
+pub use server::ServerUrl;
 pub use state::{Listed, Role, StateDir, Status};
 pub use steps::{Progress, Steps, Stop};

@@ -17,13 +17,14 @@ use crate::{
     Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
     failure::chain,
     generations::Generations,
-    identity::{self, Identity, Join},
+    identity::{self, Identity, Join, now_unix},
     live::{self, Live},
     recorder::Recorder,
+    renew::Renewal,
     resolver::{Names, Resolver},
     state::Role,
     steps::{drops, nothing},
-    sync::{Standing, Sync, Tunnel, now_unix},
+    sync::{Standing, Sync, Tunnel},
 };
 
 /// The agent's WireGuard link.
@@ -179,6 +180,7 @@ impl Sandbox {
 
 /// The steps that sandboxes and nodes share.
 pub(crate) struct Base {
+    join: Join,
     identity: Identity,
     /// Where it was started, and where encrypted packets leave.
     pub(crate) underlay: Arc<Netns>,
@@ -218,7 +220,7 @@ impl Base {
             let detail = format!("{how} as {} {}", identity.credentials.peer, identity.netmap.address);
             Ok((identity, nothing(), detail))
         })?;
-        Ok(Self { identity, underlay, names: Names::default() })
+        Ok(Self { identity, join: join.clone(), underlay, names: Names::default() })
     }
 
     /// The network map that the peer starts with.
@@ -263,10 +265,12 @@ pub(crate) fn peers_step(
     runtime: &Handle,
 ) -> Result<(), Failure> {
     steps.run("peers", || {
-        let Base { identity: Identity { credentials, client, netmap: map, .. }, underlay, names } = base;
+        let Base { identity, join, underlay, names } = base;
+        let Identity { credentials, client, jwt, netmap: map, .. } = identity;
+        let renewal = Renewal::new(join, jwt, &credentials, map.not_after);
         let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
         let (map, standing) = (Arc::new(map), Standing::default());
-        let tunnel = Tunnel { client, credentials, device, underlay, names, map, live, standing };
+        let tunnel = Tunnel { client, credentials, device, underlay, names, map, live, standing, renewal };
         let sync = runtime.block_on(Sync::start(tunnel))?;
         tracing::info!("Node started, heartbeat every 30s");
         let runtime = runtime.clone();

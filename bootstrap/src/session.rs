@@ -1,9 +1,12 @@
 //! A connection to NATS as one user, and typed requests over it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
-use lattice_wire::message::{MAX_MESSAGE, Refusal, RefusalCode, Reply};
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
+use lattice_wire::message::{MAX_MESSAGE, Refusal, RefusalCode, Reply, TlsTrust};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Failure, Kind, failure::chain};
@@ -11,15 +14,41 @@ use crate::{Failure, Kind, failure::chain};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A NATS JWT that a renewal replaces: the next connection is made with what is in here then.
+#[derive(Clone)]
+pub(crate) struct Jwt(Arc<RwLock<String>>);
+
 /// Who connects: a JWT, the key that it names, and the inbox that it allows.
 pub(crate) struct User<'a> {
-    pub(crate) jwt: &'a str,
+    pub(crate) jwt: Jwt,
     pub(crate) seed: &'a str,
     pub(crate) inbox: &'a str,
 }
 
-/// Connects. Later losses are repaired by the client itself, with backoff up to 2 s, for ever.
-pub(crate) async fn connect(nats_url: &str, user: User<'_>, name: &str) -> Result<Client, Failure> {
+impl Jwt {
+    pub(crate) fn new(jwt: &str) -> Self {
+        Self(Arc::new(RwLock::new(jwt.to_owned())))
+    }
+
+    pub(crate) fn replace(&self, jwt: &str) {
+        jwt.clone_into(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn get(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Where NATS is, and how it proves that it is ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) tls: Option<&'a TlsTrust>,
+}
+
+/// Connects; with [`Place::tls`] to nobody else and never in plain. Later losses are repaired by the client itself, with backoff up to 2 s, for ever.
+pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Result<Client, Failure> {
+    let nats_url = place.url;
     let key = nkeys::KeyPair::from_seed(user.seed).map_err(|_| {
         Failure::new(
             Kind::Credentials,
@@ -27,9 +56,15 @@ pub(crate) async fn connect(nats_url: &str, user: User<'_>, name: &str) -> Resul
         )
     })?;
     let key = Arc::new(key);
-    let options = ConnectOptions::with_jwt(user.jwt.to_owned(), move |nonce| {
-        let key = key.clone();
-        async move { key.sign(&nonce).map_err(AuthError::new) }
+    let jwt = user.jwt;
+    let options = ConnectOptions::with_auth_callback(move |nonce| {
+        let (key, jwt) = (key.clone(), jwt.get());
+        async move {
+            let mut auth = Auth::new();
+            auth.signature = Some(key.sign(&nonce).map_err(AuthError::new)?);
+            auth.jwt = Some(jwt);
+            Ok(auth)
+        }
     })
     .name(name)
     .custom_inbox_prefix(user.inbox)
@@ -47,10 +82,22 @@ pub(crate) async fn connect(nats_url: &str, user: User<'_>, name: &str) -> Resul
             other => tracing::debug!(event = %other, "NATS"),
         }
     });
-    options.connect(nats_url).await.map_err(|error| match error.kind() {
+    let options = match place.tls {
+        Some(trust) => {
+            let tls = trust.client_config().map_err(|error| Failure::new(Kind::Credentials, error))?;
+            options.require_tls(true).tls_client_config(tls)
+        }
+        None => options,
+    };
+    // Boxed: it is big, and so would every future that holds it be.
+    Box::pin(options.connect(nats_url)).await.map_err(|error| match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => Failure::new(
             Kind::Credentials,
             format!("NATS at {nats_url} refuses these credentials: the peer was removed or the server is another one; delete the credentials file and enrol with a new token"),
+        ),
+        _ if chain(&error).contains("certificate") => Failure::new(
+            Kind::Server,
+            format!("NATS at {nats_url} cannot prove that it is the one that this peer enrolled with: {}; if latticed got a new data directory, delete the credentials file and enrol with a new token", chain(&error)),
         ),
         _ => Failure::new(
             Kind::Server,

@@ -5,6 +5,7 @@
 //!  refresh, every 15 s ────────┼─► newer map? ─► policy, device peers, resolver names
 //!  earliest not_after ─────────┘
 //!  heartbeat, every 30 s, and at once when the own endpoints changed
+//!  renewal, at half of what is left of the NATS JWT or the membership
 //! ```
 
 use std::{
@@ -17,7 +18,7 @@ use async_nats::{Client, Subscriber, connection::State};
 use futures::StreamExt as _;
 use lattice_overlay::{Device, Netns};
 use lattice_wire::{
-    Credentials, NetMap,
+    Applied, Credentials, MapUpdate, NetMap,
     message::{Ack, HEARTBEAT_SECS, Heartbeat, REFRESH_SECS},
     subject::{self, PeerVerb},
 };
@@ -26,8 +27,9 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     Failure, Kind,
     failure::chain,
-    identity,
+    identity::{self, now_unix},
     live::{Live, is_over},
+    renew::Renewal,
     resolver, session,
     settle::{next_expiry, settle},
 };
@@ -43,6 +45,7 @@ pub(crate) struct Tunnel {
     /// None on a node.
     pub(crate) live: Option<Arc<Mutex<Live>>>,
     pub(crate) standing: Standing,
+    pub(crate) renewal: Renewal,
 }
 
 /// How the newest map was applied.
@@ -89,10 +92,16 @@ impl Tunnel {
         let mut told = false;
         loop {
             let expiry = self.until_expiry();
+            // By the clock on the wall, looked at anew at each turn: a host that slept must not be late.
+            let renewal = self.renewal.wait(now_unix());
             let work = async {
                 tokio::select! {
-                    Some(push) = pushes.next() => match session::parse::<NetMap>(&push.payload) {
-                        Ok(map) => self.replace(map).await,
+                    Some(push) = pushes.next() => match session::parse::<MapUpdate>(&push.payload) {
+                        Ok(update) => {
+                            if self.update(update, None).await == Applied::Gap {
+                                self.refresh().await;
+                            }
+                        }
                         Err(error) => tracing::warn!(%error, "ignored a pushed map"),
                     },
                     _ = refresh.tick() => {
@@ -104,6 +113,9 @@ impl Tunnel {
                         self.heartbeat(&mut sent).await;
                     }
                     () = tokio::time::sleep(expiry) => self.reapply().await,
+                    () = tokio::time::sleep(renewal) => {
+                        self.renewal.run(&self.client, &mut self.credentials).await;
+                    }
                 }
             };
             // Around all of it: a request to a control plane that is gone must not hold the end back.
@@ -124,11 +136,38 @@ impl Tunnel {
     }
 
     async fn refresh(&mut self) {
-        let map = identity::fetch_map(&self.client, &self.credentials);
-        match self.before_expiry(map).await {
-            Some(Ok(map)) => self.replace(map).await,
+        let have = self.map.generation;
+        let ask = identity::ask_map(&self.client, &self.credentials, Some(have));
+        match self.before_expiry(ask).await {
+            Some(Ok(update)) => {
+                self.update(update, Some(have)).await;
+            }
             Some(Err(error)) => tracing::debug!(%error, "no map refresh"),
             None => {}
+        }
+    }
+
+    /// Takes an update that was pushed, or is the answer of who was asked for what is newer than `have`.
+    async fn update(&mut self, update: MapUpdate, have: Option<u64>) -> Applied {
+        match update {
+            MapUpdate::Current => Applied::Same,
+            // One that knows only older maps than ours was restored from a backup, and counts from there. Whatever is pushed
+            // may just be late.
+            MapUpdate::Full(map)
+                if map.generation > self.map.generation || have == Some(self.map.generation) =>
+            {
+                self.replace(map).await;
+                Applied::Newer
+            }
+            MapUpdate::Full(_) => Applied::Same,
+            MapUpdate::Delta(delta) => {
+                let applied = Arc::make_mut(&mut self.map).apply(delta);
+                if applied == Applied::Newer {
+                    self.renewal.membership(self.map.not_after, now_unix());
+                    self.reapply().await;
+                }
+                applied
+            }
         }
     }
 
@@ -149,7 +188,7 @@ impl Tunnel {
     }
 
     async fn replace(&mut self, map: NetMap) {
-        if map.peer != self.credentials.peer || map.generation <= self.map.generation {
+        if map.peer != self.credentials.peer {
             return;
         }
         // The link, its routes and the policy were made for these.
@@ -160,6 +199,7 @@ impl Tunnel {
             );
             return;
         }
+        self.renewal.membership(map.not_after, now_unix());
         self.map = Arc::new(map);
         self.reapply().await;
     }
@@ -224,13 +264,6 @@ impl Tunnel {
         let left = next.map_or(3600, |at| at.saturating_sub(now_unix()));
         Duration::from_secs(u64::try_from(left).unwrap_or(0))
     }
-}
-
-/// Unix seconds.
-pub(crate) fn now_unix() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read as _, time::Duration};
 
-use lattice_bootstrap::{Failure, Kind, failure::chain};
+use lattice_bootstrap::{Failure, Kind, ServerUrl};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use ureq::http::{Method, Request};
 use zeroize::Zeroizing;
@@ -14,7 +14,7 @@ const MAX_ANSWER: u64 = 16 << 20;
 
 /// An authenticated client.
 pub(crate) struct Client {
-    base: String,
+    server: ServerUrl,
     bearer: Zeroizing<String>,
     agent: ureq::Agent,
 }
@@ -36,10 +36,10 @@ impl Client {
             Ok(token) => Zeroizing::new(token),
             Err(_) => read(admin)?,
         };
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build();
+        let server = ServerUrl::parse(&admin.server_url, admin.server_ca.as_deref())?;
+        let agent = server.agent(TIMEOUT)?;
         let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
-        Ok(Self { base: admin.server_url.trim_end_matches('/').to_owned(), bearer, agent: config.into() })
+        Ok(Self { server, bearer, agent })
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -58,26 +58,25 @@ impl Client {
     fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Failure> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base))
+            .uri(format!("{}{path}", self.server.base()))
             .header("Authorization", self.bearer.as_str())
             .header("Content-Type", "application/json")
             .body(body)
-            .map_err(|error| Failure::new(Kind::Usage, format!("--server-url {:?}: {error}", self.base)))?;
-        let mut response = self.agent.run(request).map_err(|error| {
-            let text = format!("cannot reach {}: {}; is latticed running there?", self.base, chain(&error));
-            Failure::new(Kind::Server, text)
-        })?;
+            .map_err(|error| {
+                Failure::new(Kind::Usage, format!("--server-url {:?}: {error}", self.server.base()))
+            })?;
+        let mut response = self.agent.run(request).map_err(|error| self.server.unreachable(&error))?;
         let status = response.status();
         let text = response
             .body_mut()
             .with_config()
             .limit(MAX_ANSWER)
             .read_to_vec()
-            .map_err(|error| Failure::new(Kind::Server, format!("{}: {error}", self.base)))?;
+            .map_err(|error| Failure::new(Kind::Server, format!("{}: {error}", self.server.base())))?;
         if status.is_success() {
             let text: &[u8] = if text.is_empty() { b"null" } else { &text };
             return serde_json::from_slice(text).map_err(|error| {
-                Failure::new(Kind::Server, format!("{} sent no Lattice answer: {error}", self.base))
+                Failure::new(Kind::Server, format!("{} sent no Lattice answer: {error}", self.server.base()))
             });
         }
         let reason =

@@ -107,6 +107,9 @@ pub(crate) struct Join {
     /// The control plane
     #[arg(long, env = "LATTICE_SERVER_URL", default_value = "http://localhost:8080", value_name = "URL")]
     pub(crate) server_url: String,
+    /// The authority that certifies the server, in PEM, when it is not a public one
+    #[arg(long, env = "LATTICE_SERVER_CA", value_name = "FILE")]
+    pub(crate) server_ca: Option<PathBuf>,
     /// Enrollment token; visible to every user of this host, prefer --token-file or LATTICE_TOKEN
     #[arg(long, conflicts_with = "token_file")]
     pub(crate) token: Option<String>,
@@ -215,6 +218,9 @@ pub(crate) struct Admin {
     /// The control plane
     #[arg(long, env = "LATTICE_SERVER_URL", default_value = "http://localhost:8080", value_name = "URL")]
     pub(crate) server_url: String,
+    /// The authority that certifies the server, in PEM, when it is not a public one
+    #[arg(long, env = "LATTICE_SERVER_CA", value_name = "FILE")]
+    pub(crate) server_ca: Option<PathBuf>,
     /// File with the admin token that latticed made in its data directory
     #[arg(
         long,

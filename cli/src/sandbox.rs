@@ -3,7 +3,8 @@
 use std::{fs, io::Read as _, process::ExitCode};
 
 use lattice_bootstrap::{
-    AttachMode, Failure, Join, Kind, Role, Sandbox, SandboxConfig, StateDir, credentials, failure::chain,
+    AttachMode, Failure, Join, Kind, Role, Sandbox, SandboxConfig, ServerUrl, StateDir, credentials,
+    failure::chain,
 };
 use lattice_overlay::{BackendChoice, kernel_has_wireguard};
 use lattice_policy::{RuleSpec, parse_rule};
@@ -129,7 +130,7 @@ pub(crate) fn join(global: &Global, args: &args::Join, role: Role) -> Result<Joi
             Role::Sandbox => PeerKind::Sandbox,
             Role::Node => PeerKind::Node,
         },
-        server_url: args.server_url.clone(),
+        server: ServerUrl::parse(&args.server_url, args.server_ca.as_deref())?,
         token: token(args)?,
         credentials: credentials::path(&global.config_dir, role),
         listen_port: args.listen_port,

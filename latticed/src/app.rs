@@ -5,7 +5,7 @@ use lattice_wire::{PeerId, WorkspaceId};
 
 use crate::{
     maps::Maps,
-    nats::{Issuer, Revoker},
+    nats::{Issuer, NatsError, Revoked, Revoker},
     presence::Presence,
     store::{Store, StoreError, events::NewEvent},
 };
@@ -19,7 +19,7 @@ pub struct App {
     pub issuer: Issuer,
     /// The connection to NATS.
     pub nats: Client,
-    /// Who makes NATS refuse removed peers.
+    /// The way to NATS's list of revoked users.
     pub revoker: Revoker,
     /// Who is to be told.
     pub maps: Maps,
@@ -33,12 +33,14 @@ impl App {
         self.nats.connection_state() == State::Connected
     }
 
-    /// Removes a peer: it leaves every map, and NATS refuses it. False when there is no such peer.
+    /// Removes a peer: it leaves every map, and its connection to NATS is closed a moment later, see [`crate::reconcile`].
+    /// False when there is no such peer.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn remove_peer(&self, id: &PeerId, by: &str) -> Result<bool, StoreError> {
         let Some(workspace) = self.store.remove_peer(id, now()).await? else { return Ok(false) };
+        self.revoker.changed();
         self.presence.forget(id);
         self.maps.changed(workspace.clone());
         self.revoker.changed();
@@ -59,6 +61,27 @@ impl App {
             tracing::error!(kind, actor, detail, %error, "security event could not be written down");
         }
     }
+
+    /// Tells NATS whom to refuse.
+    ///
+    /// # Errors
+    /// When the database fails, or NATS does not take it.
+    pub async fn revoke(&self) -> Result<(), RevokeError> {
+        let now = now();
+        let removed = self.store.revoked_users(now).await?;
+        Ok(self.revoker.set(&self.issuer, Revoked::new(removed), now).await?)
+    }
+}
+
+/// Why NATS does not know whom to refuse.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// NATS.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 /// Unix seconds.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use crate::{nats::NatsUrl, pool::Pool, store::PostgresUrl};
 
@@ -34,6 +34,26 @@ pub struct Args {
     /// The NATS URL that peers are told, when it cannot be derived from the host name under which they reached the HTTP API.
     #[arg(long, env = "LATTICE_ADVERTISE_NATS_URL", value_name = "URL")]
     pub advertise_nats_url: Option<NatsUrl>,
+
+    /// The authority that certifies the server at --nats-url, in PEM; peers are told to trust it alone.
+    #[arg(long, env = "LATTICE_NATS_CA", value_name = "FILE", requires = "nats_url")]
+    pub nats_ca: Option<PathBuf>,
+
+    /// HTTPS with a certificate of latticed's own authority (ca.pem in the data directory), or none.
+    #[arg(long, env = "LATTICE_TLS", value_name = "MODE", default_value = "off")]
+    pub tls: TlsMode,
+
+    /// More names and addresses for the self-signed certificate, beside those of this host.
+    #[arg(long, env = "LATTICE_TLS_SAN", value_name = "NAME,…", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+
+    /// HTTPS with this certificate chain, in PEM.
+    #[arg(long, env = "LATTICE_TLS_CERT", value_name = "FILE", requires = "tls_key", conflicts_with = "tls")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert, in PEM.
+    #[arg(long, env = "LATTICE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 
     /// Network from which overlay addresses are leased.
     #[arg(long, env = "LATTICE_POOL", value_name = "CIDR", default_value = "10.42.0.0/16")]
@@ -67,6 +87,15 @@ pub struct Args {
     /// What to log: a level, or a tracing filter such as `latticed=debug,sqlx=warn`.
     #[arg(long, env = "LATTICE_LOG", value_name = "FILTER", default_value = "info,async_nats=warn")]
     pub log: String,
+}
+
+/// Whether the HTTP API makes its certificate itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TlsMode {
+    /// Plain HTTP, unless --tls-cert is given.
+    Off,
+    /// A certificate of latticed's own authority.
+    SelfSigned,
 }
 
 const EXIT_CODES: &str = "\

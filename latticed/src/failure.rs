@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use crate::{data_dir::DataDirError, nats::NatsError, store::StoreError};
+use crate::{data_dir::DataDirError, nats::NatsError, store::StoreError, tls::TlsError};
 
 /// Why latticed cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum Failure {
     /// NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The operating system refused something basic.
     #[error("cannot {action}: {source}")]
     System {
@@ -62,7 +65,10 @@ impl Failure {
             Self::DataDir(_)
             | Self::DatabaseUrl { .. }
             | Self::Store(_)
-            | Self::Nats(NatsError::DataDir(_)) => 5,
+            | Self::Nats(NatsError::DataDir(_))
+            | Self::Tls(TlsError::DataDir(_)) => 5,
+            Self::Tls(TlsError::Make(_)) => 1,
+            Self::Tls(_) => 2,
             Self::Nats(_) => 7,
         };
         code.into()

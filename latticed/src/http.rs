@@ -26,6 +26,7 @@ use axum::{
 
 pub use connections::serve;
 use error::ApiError;
+use lattice_wire::message::TlsTrust;
 
 use crate::{app::App, keys::AdminToken, limit::RateLimiter};
 
@@ -43,6 +44,8 @@ pub struct Api {
     app: Arc<App>,
     admin: AdminToken,
     nats: NatsLocation,
+    nats_tls: Option<TlsTrust>,
+    ca: String,
     strangers: RateLimiter<IpAddr>,
 }
 
@@ -56,9 +59,16 @@ pub enum NatsLocation {
 }
 
 impl Api {
-    /// What the handlers need.
-    pub fn new(app: Arc<App>, admin: AdminToken, nats: NatsLocation) -> Self {
-        Self { app, admin, nats, strangers: RateLimiter::new(STRANGER_BURST, STRANGER_PER_SECOND, STRANGERS) }
+    /// What the handlers need: `nats_tls` is how peers know NATS, `ca` the PEM of our authority.
+    pub fn new(
+        app: Arc<App>,
+        admin: AdminToken,
+        nats: NatsLocation,
+        nats_tls: Option<TlsTrust>,
+        ca: String,
+    ) -> Self {
+        let strangers = RateLimiter::new(STRANGER_BURST, STRANGER_PER_SECOND, STRANGERS);
+        Self { app, admin, nats, nats_tls, ca, strangers }
     }
 }
 
@@ -74,6 +84,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let open = Router::new()
         .route("/healthz", get(health::get))
         .route("/api/v1/signaling", get(signaling::get))
+        .route("/api/v1/ca", get(signaling::ca))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), throttle::strangers));
     open.merge(admin)
         .fallback(async || ApiError::not_found("no such route: see the documentation of the HTTP API"))

@@ -1,9 +1,8 @@
 //! `latticed`, the Lattice control plane: admits peers to workspaces, leases their overlay addresses, and tells each one
 //! its network map.
 //!
-//! A removed peer is out of every map at once, and its sessions end where the maps are applied. Its NATS JWT has no end and is
-//! not revoked yet, so it can still connect. That gains it nothing: it may subscribe to its own subjects only, nothing is
-//! pushed to who is in no map, and each of its requests is refused as of an unknown peer.
+//! A removed peer is out of every map at once, its sessions end where the maps are applied, and NATS closes its connection
+//! and refuses it from then on.
 //!
 //! `http` and `service` are the two doors (administrators, and peers over NATS), `store` is what is remembered, `nats` the server and
 //! its trust, `maps` and `presence` what happens without being asked.
@@ -21,9 +20,12 @@ mod maps;
 mod nats;
 mod pool;
 mod presence;
+mod reconcile;
+mod revocation;
 mod run;
 mod service;
 mod store;
+mod tls;
 
 use std::{
     io::{IsTerminal as _, stderr},

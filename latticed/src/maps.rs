@@ -76,7 +76,6 @@ pub async fn push(app: &App) {
         for workspace in app.maps.take() {
             let began = Instant::now();
             let pushed = push_workspace(app, &workspace).await;
-            app.metrics.pushed(began.elapsed());
             // A peer that moves all the time makes the maps new all the time: whatever it does, half of the time is left for
             // others.
             sleep(began.elapsed()).await;
@@ -97,12 +96,12 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
         return Ok(());
     }
     let policies = match news.shape > news.since {
-        true => Some(app.store.snapshot(workspace, now).await?).map(|snapshot| (Policies::of(&snapshot), snapshot)),
+        true => Some(app.store.snapshot(workspace, now).await?)
+            .map(|snapshot| (Policies::of(&snapshot), snapshot)),
         false => None,
     };
-    let mut composer = policies
-        .as_ref()
-        .map(|(policies, snapshot)| Composer::new(snapshot, app.store.pool(), policies));
+    let mut composer =
+        policies.as_ref().map(|(policies, snapshot)| Composer::new(snapshot, app.store.pool(), policies));
     let mut pushed = 0;
     for (id, not_after) in &news.receivers {
         if pushed % BATCH == 0 {

@@ -1,31 +1,36 @@
 //! NATS in operator mode: the server that latticed supervises, and who may do what on it.
 //!
 //! ```text
-//! operator key ── signs ──► system account (no users)
+//! operator key ── signs ──► system account ── signs ──► latticed again   tells of revocations
 //!              └─ signs ──► account LATTICE ── signs ──► latticed itself   everything
 //!                                                    ├─► bootstrap user    publish one subject, read its own inbox
 //!                                                    └─► peer user         its own subjects, nothing else
 //! ```
 //!
-//! The server holds public keys only: it needs no call back to latticed to tell who may do what.
+//! The server holds public keys only: it needs no call back to latticed to tell who may do what. What latticed tells it, by the
+//! account's JWT, is who may no more: removed peers, until their own JWTs have ended anyway.
 
 mod bootstrap;
 mod client;
 mod config;
+mod files;
 mod issuer;
 mod jwt;
 mod pdeathsig;
+mod revoker;
 mod server;
 mod url;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 pub use client::connect;
-pub use issuer::Issuer;
-pub use server::{NatsServer, Setup, TRUST, find, local, write_trust};
+pub use files::Files;
+pub use issuer::{Issuer, Revoked, Trust, jwt_expiry};
+pub use revoker::Revoker;
+pub use server::{NatsServer, Setup, find, local};
 pub use url::NatsUrl;
 
-use crate::data_dir::DataDirError;
+use crate::{data_dir::DataDirError, tls::TlsError};
 
 /// Largest message of a peer. latticed's own may be as big as [`lattice_wire::message::MAX_MESSAGE`].
 pub const MAX_PEER_PAYLOAD: usize = 16 << 10;
@@ -76,6 +81,15 @@ pub enum NatsError {
     /// latticed could not be sure that it is subscribed.
     #[error("cannot subscribe on NATS: {0}")]
     Flush(String),
+    /// No server took the list of revoked users.
+    #[error("NATS does not take the list of revoked users: {0}; removed peers stay connected until it does")]
+    Revoke(String),
+    /// The server's certificate could not be made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The authority that certifies the server is none.
+    #[error("TLS to NATS: {0}")]
+    Trust(#[from] lattice_wire::trust::InvalidTrust),
     /// Its configuration could not be written.
     #[error(transparent)]
     DataDir(#[from] DataDirError),

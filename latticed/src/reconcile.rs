@@ -1,14 +1,11 @@
-//! Brings about what was decided: ends memberships and policies whose time is over, and has NATS refuse removed peers.
+//! Ends memberships and policies whose time is over.
 //!
 //! Everything here may be done twice, and by several latticed at once, without harm. What is over counts as over before it is
 //! removed, so nothing waits for this but the maps of the others, which carry the time themselves.
 
 use std::time::Duration;
 
-use tokio::{
-    sync::Notify,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info};
 
 use crate::{
@@ -21,26 +18,12 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Security events that are kept.
 const EVENTS: u32 = 100_000;
 
-/// Wakes the reconciler.
-#[derive(Debug, Default)]
-pub struct Reconciler(Notify);
-
-impl Reconciler {
-    /// Something was decided that should not wait.
-    pub fn wake(&self) {
-        self.0.notify_one();
-    }
-}
-
-/// Reconciles each minute, and when woken, for ever.
+/// Reconciles each minute, for ever.
 pub async fn run(app: &App) {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = app.reconciler.0.notified() => {}
-        }
+        tick.tick().await;
         if let Err(error) = run_once(app).await {
             error!(%error, "not everything that is over could be ended; trying again within a minute");
         }
@@ -62,6 +45,5 @@ pub async fn run_once(app: &App) -> Result<(), StoreError> {
         info!(%workspace, "policies are over");
         app.maps.changed(workspace);
     }
-    app.revoker.set(app.store.revoked_users(now).await?).await;
     app.store.prune_events(EVENTS).await
 }

@@ -2,6 +2,7 @@
 
 use std::{env, fs, net::SocketAddr, process, sync::Arc};
 
+use lattice_wire::message::TlsTrust;
 use serde_json::json;
 use tokio::{
     net::TcpListener,
@@ -12,16 +13,17 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, now},
-    args::Args,
+    args::{Args, TlsMode},
     data_dir::DataDir,
     failure::Failure,
     http::{self, Api, NatsLocation},
     keys::{AdminToken, Keys},
     maps::{self, Maps},
-    nats::{self, Issuer, NatsServer, NatsUrl, Setup},
+    nats::{self, Files, Issuer, NatsServer, NatsUrl, Revoked, Revoker, Setup, Trust},
     presence::{self, Presence},
-    service,
+    reconcile, revocation, service,
     store::{Database, Store},
+    tls::{self, Authority, Certificates, Https, Source},
 };
 
 /// Where tools and tests find a running latticed: `{"http","nats_url","pid"}`.
@@ -34,13 +36,15 @@ const DATABASE: &str = "lattice.db";
 /// When it cannot start.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let stop = stop_signal()?;
-    let dir = DataDir::open(&args.data_dir)?;
+    let dir = Arc::new(DataDir::open(&args.data_dir)?);
     dir.remove(RECORD);
     let issuer = Issuer::new(Keys::load(&dir)?).map_err(nats::NatsError::from)?;
     let (admin, new_token) = AdminToken::load(&dir)?;
     if let Some(path) = new_token {
         eprintln!("latticed: admin token written to {}", path.display());
     }
+    let authority = Arc::new(Authority::load(&dir, now())?);
+    let https = https(&args, &authority)?.map(Arc::new);
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|source| Failure::Listen { address: args.listen, source })?;
@@ -50,23 +54,48 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let database = database(&args, &dir)?;
     let store = Store::open(&database, args.pool, args.address_quarantine.into()).await?;
 
-    let (server, nats_url, location) = start_nats(&args, &dir, &issuer).await?;
-    let client = nats::connect(&issuer, &nats_url, &dir.join(nats::TRUST), now()).await?;
-    let app =
-        Arc::new(App { store, issuer, nats: client, maps: Maps::default(), presence: Presence::default() });
+    let revoked = Revoked::new(store.revoked_users(now()).await?);
+    let trust = issuer.trust(&revoked, now()).map_err(nats::NatsError::from)?;
+    let Nats { server, url: nats_url, location, tls, files } =
+        start_nats(&args, &dir, &authority, &trust).await?;
+    let config = files.write(&trust)?;
+    let client = nats::connect(&issuer, &nats_url, tls.as_ref(), &config, now()).await?;
+    let revoker = Revoker::connect(&issuer, &nats_url, tls.as_ref(), files, (revoked, trust), now()).await?;
+    let app = Arc::new(App {
+        store,
+        issuer,
+        nats: client,
+        revoker,
+        maps: Maps::default(),
+        presence: Presence::default(),
+    });
 
     let mut tasks = service::start(Arc::clone(&app)).await?;
     background(&mut tasks, &app);
+    let certificates = Certificates {
+        authority: Arc::clone(&authority),
+        https: https.clone(),
+        nats: server.as_ref().map(|server| (server.files().clone(), server.reload())),
+    };
+    tasks.spawn(async move { certificates.keep().await });
+    let scheme = if https.is_some() { "https" } else { "http" };
     let record = json!({
-        "http": format!("http://{}", nats::local(http_address)),
+        "http": format!("{scheme}://{}", nats::local(http_address)),
         "nats_url": nats_url.to_string(),
         "pid": process::id(),
     });
     dir.write(RECORD, record.to_string().as_bytes())?;
-    announce(http_address, server.as_ref(), &nats_url);
+    if https.is_none() && !http_address.ip().is_loopback() {
+        warn!(
+            "HTTP without TLS listens on {http_address}: tokens can be read on the way; give --tls self-signed, or --tls-cert and --tls-key"
+        );
+    }
+    let pinned = (https.is_some() && args.tls_cert.is_none()).then(|| authority.fingerprint());
+    announce((scheme, http_address, pinned), server.as_ref(), &nats_url);
 
-    let api = Arc::new(Api::new(Arc::clone(&app), admin, location));
-    http::serve(listener, http::router(api), stop).await;
+    let ca = authority.pem().to_owned();
+    let api = Arc::new(Api::new(Arc::clone(&app), admin, location, tls, ca));
+    http::serve(listener, https, http::router(api), stop).await;
 
     info!("ending");
     dir.remove(RECORD);
@@ -95,38 +124,72 @@ fn database(args: &Args, dir: &DataDir) -> Result<Database, Failure> {
     Ok(Database::Postgres(url.clone()))
 }
 
+/// The NATS server to use, ours or not.
+struct Nats {
+    server: Option<NatsServer>,
+    url: NatsUrl,
+    location: NatsLocation,
+    tls: Option<TlsTrust>,
+    files: Files,
+}
+
 async fn start_nats(
     args: &Args,
-    dir: &DataDir,
-    issuer: &Issuer,
-) -> Result<(Option<NatsServer>, NatsUrl, NatsLocation), Failure> {
+    dir: &Arc<DataDir>,
+    authority: &Authority,
+    trust: &Trust,
+) -> Result<Nats, Failure> {
     let advertised = args.advertise_nats_url.as_ref().map(|url| NatsLocation::Url(url.to_string()));
     if let Some(url) = &args.nats_url {
-        nats::write_trust(dir, issuer, now())?;
+        let ca = args.nats_ca.as_deref().map(tls::read).transpose()?;
+        let tls = ca.map(|ca| TlsTrust { ca, name: None });
         let location = advertised.unwrap_or_else(|| NatsLocation::Url(url.to_string()));
-        return Ok((None, url.clone(), location));
+        let files = Files::external(Arc::clone(dir));
+        return Ok(Nats { server: None, url: url.clone(), location, tls, files });
     }
     let program = match &args.nats_server {
         Some(program) => program.clone(),
         None => nats::find()?,
     };
-    let server = NatsServer::start(Setup { program, listen: args.nats_listen }, dir, issuer, now()).await?;
+    let setup = Setup { program, listen: args.nats_listen };
+    let server = NatsServer::start(setup, dir, authority, trust, now()).await?;
     let address = nats::local(server.address());
     let url = NatsUrl::of(address).map_err(nats::NatsError::from)?;
     let location = advertised.unwrap_or(NatsLocation::SameHost(address.port()));
-    Ok((Some(server), url, location))
+    let files = server.files().clone();
+    Ok(Nats { server: Some(server), url, location, tls: Some(authority.nats_trust()), files })
+}
+
+fn https(args: &Args, authority: &Authority) -> Result<Option<Https>, Failure> {
+    let source = match (&args.tls_cert, &args.tls_key, args.tls) {
+        (Some(certificate), Some(key), _) => {
+            Source::Files { certificate: certificate.clone(), key: key.clone() }
+        }
+        (_, _, TlsMode::SelfSigned) => Source::SelfSigned(tls::host_names(&args.tls_san)),
+        _ => return Ok(None),
+    };
+    Ok(Some(Https::new(source, authority, now())?))
 }
 
 fn background(tasks: &mut JoinSet<()>, app: &Arc<App>) {
     let of_maps = Arc::clone(app);
     tasks.spawn(async move { maps::push(&of_maps).await });
+    let of_reconciler = Arc::clone(app);
+    tasks.spawn(async move { reconcile::run(&of_reconciler).await });
+    let of_revocation = Arc::clone(app);
+    tasks.spawn(async move { revocation::keep(&of_revocation).await });
     let of_presence = Arc::clone(app);
     tasks.spawn(async move { presence::reconcile(&of_presence).await });
 }
 
 /// Not through the log: whoever starts latticed with port 0 needs these lines whatever the filter.
-fn announce(http: SocketAddr, server: Option<&NatsServer>, url: &NatsUrl) {
-    eprintln!("latticed: HTTP listens on {http}");
+fn announce(
+    (scheme, http, pinned): (&str, SocketAddr, Option<&str>),
+    server: Option<&NatsServer>,
+    url: &NatsUrl,
+) {
+    let pin = pinned.map(|fingerprint| format!("#sha256:{fingerprint}")).unwrap_or_default();
+    eprintln!("latticed: HTTP listens on {scheme}://{http}{pin}");
     match server {
         Some(server) => eprintln!("latticed: NATS listens on {}", server.address()),
         None => eprintln!("latticed: NATS is at {url}"),

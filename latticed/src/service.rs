@@ -38,7 +38,7 @@ const PEER_PER_SECOND: u32 = 5;
 /// When NATS takes no subscription.
 pub async fn start(app: Arc<App>) -> Result<JoinSet<()>, NatsError> {
     let mut tasks = JoinSet::new();
-    let enrolments = app.nats.subscribe(subject::ENROLL).await?;
+    let enrolments = app.nats.queue_subscribe(subject::ENROLL, subject::QUEUE.into()).await?;
     let limits = Arc::new(enroll::Limits::default());
     tasks.spawn(answer_all(enrolments, Arc::clone(&app), move |app, message| {
         let limits = Arc::clone(&limits);
@@ -47,7 +47,7 @@ pub async fn start(app: Arc<App>) -> Result<JoinSet<()>, NatsError> {
 
     let limiter = Arc::new(RateLimiter::new(PEER_BURST, PEER_PER_SECOND, 20_000));
     for verb in PeerVerb::ALL {
-        let requests = app.nats.subscribe(subject::any_peer(verb)).await?;
+        let requests = app.nats.queue_subscribe(subject::any_peer(verb), subject::QUEUE.into()).await?;
         let limiter = Arc::clone(&limiter);
         tasks.spawn(answer_all(requests, Arc::clone(&app), move |app, message| {
             let limiter = Arc::clone(&limiter);

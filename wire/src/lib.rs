@@ -11,8 +11,10 @@ pub mod key;
 pub mod message;
 pub mod name;
 pub mod netmap;
+pub mod seal;
 pub mod subject;
 pub mod token;
+pub mod trust;
 pub mod update;
 
 pub use credentials::Credentials;

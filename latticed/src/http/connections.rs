@@ -17,7 +17,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
@@ -25,7 +26,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{REQUEST_TIMEOUT, throttle::Remote};
-use crate::limit::remote_key;
+use crate::{limit::remote_key, tls::Https};
 
 const MAX_CONNECTIONS: usize = 512;
 /// Of these, so many for one address, or a single host could hold them all.
@@ -35,12 +36,19 @@ const MAX_PER_ADDRESS: usize = 128;
 const MAX_AGE: Duration = Duration::from_secs(120);
 /// A client gets this long for each request's header, the wait before it included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// And this long for the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER: usize = 16 << 10;
 /// What is being answered when latticed is told to end gets this long.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Serves `router` until `stop` is ready, then lets what is being answered finish.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+/// Serves `router` until `stop` is ready, then lets what is being answered finish. With `https`, nothing is said in plain.
+pub async fn serve(
+    listener: TcpListener,
+    https: Option<Arc<Https>>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let addresses = Addresses::default();
     let (draining, drain) = watch::channel(false);
@@ -64,8 +72,17 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
                     };
                     let router = router.clone().layer(Extension(Remote(remote.ip())));
                     let drain = drain.clone();
+                    let tls = https.as_ref().map(|https| https.acceptor());
                     connections.spawn(async move {
-                        connection(stream, router, drain).await;
+                        let _ = stream.set_nodelay(true);
+                        match tls {
+                            None => connection(stream, router, drain).await,
+                            Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                                Ok(Ok(stream)) => connection(stream, router, drain).await,
+                                Ok(Err(error)) => debug!(%remote, %error, "no TLS with this client"),
+                                Err(_) => debug!(%remote, "TLS handshake takes too long; closed"),
+                            },
+                        }
                         drop((place, counted));
                     });
                 }
@@ -82,8 +99,11 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     let _ = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut drain: watch::Receiver<bool>) {
-    let _ = stream.set_nodelay(true);
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut drain: watch::Receiver<bool>,
+) {
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

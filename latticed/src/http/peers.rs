@@ -46,7 +46,7 @@ pub(super) async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let id: PeerId = id.parse().map_err(|e| ApiError::invalid(format!("{e}")))?;
-    if api.app.remove_peer(&id).await? {
+    if api.app.remove_peer(&id, "admin").await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(ApiError::not_found(format!("no peer {id}: list them with GET /api/v1/peers")))

@@ -1,4 +1,4 @@
-//! `GET /api/v1/signaling`: where NATS is, and a user for one enrolment.
+//! `GET /api/v1/signaling`: where NATS is, and a user for one enrolment. `GET /api/v1/ca`: who certifies latticed.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use axum::{
     Json,
     extract::State,
     http::{HeaderMap, header},
+    response::IntoResponse,
 };
 use lattice_wire::message::Signaling;
 
@@ -32,5 +33,10 @@ pub(super) async fn get(
         tracing::error!(%error, "bootstrap user could not be made");
         ApiError::internal()
     })?;
-    Ok(Json(Signaling { nats_url, bootstrap, nats_tls: None }))
+    Ok(Json(Signaling { nats_url, bootstrap, nats_tls: api.nats_tls.clone() }))
+}
+
+/// For clients that were given its fingerprint: what comes over an unverified connection is worth nothing without.
+pub(super) async fn ca(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], api.ca.clone())
 }

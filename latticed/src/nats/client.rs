@@ -1,8 +1,10 @@
-//! latticed's own connection to NATS. It outlives restarts of the server.
+//! latticed's own connections to NATS. They outlive restarts of the server.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use async_nats::{AuthError, Client, ConnectOptions, Event};
+use lattice_wire::message::TlsTrust;
+use nkeys::KeyPair;
 use tracing::{debug, info, warn};
 
 use super::{Issuer, NatsError, NatsUrl, issuer};
@@ -15,29 +17,59 @@ const SUBSCRIPTION_CAPACITY: usize = 2048;
 const CLIENT_CAPACITY: usize = 64;
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
-/// Connects with every right in the account. `config` is named when the server does not let us in.
+/// Who connects.
+pub(super) struct User {
+    pub(super) name: &'static str,
+    pub(super) key: KeyPair,
+    pub(super) jwt: String,
+}
+
+/// Connects with every right in the account. With `tls`, to a server that it certifies and to no other. `config` is named when the
+/// server does not let us in.
 ///
 /// # Errors
 /// When the server cannot be reached or refuses.
-pub async fn connect(issuer: &Issuer, url: &NatsUrl, config: &Path, now: i64) -> Result<Client, NatsError> {
-    let key = Arc::new(issuer::new_user()?);
+pub async fn connect(
+    issuer: &Issuer,
+    url: &NatsUrl,
+    tls: Option<&TlsTrust>,
+    config: &Path,
+    now: i64,
+) -> Result<Client, NatsError> {
+    let key = issuer::new_user()?;
     let jwt = issuer.service(&key, now)?;
-    ConnectOptions::with_jwt(jwt, move |nonce| {
+    let options = options(User { name: "latticed", key, jwt }, tls)?
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .client_capacity(CLIENT_CAPACITY)
+        .event_callback(|event| async move { report(&event) });
+    open(options, url, config).await
+}
+
+/// What all connections of ours have in common.
+pub(super) fn options(user: User, tls: Option<&TlsTrust>) -> Result<ConnectOptions, NatsError> {
+    let key = Arc::new(user.key);
+    let options = ConnectOptions::with_jwt(user.jwt, move |nonce| {
         let key = Arc::clone(&key);
         async move { key.sign(&nonce).map_err(AuthError::new) }
     })
-    .name("latticed")
+    .name(user.name)
     .no_echo()
-    .subscription_capacity(SUBSCRIPTION_CAPACITY)
-    .client_capacity(CLIENT_CAPACITY)
     .connection_timeout(Duration::from_secs(5))
     .reconnect_delay_callback(|attempt| {
         RECONNECT_MAX.min(Duration::from_millis(50).saturating_mul(attempt.try_into().unwrap_or(u32::MAX)))
+    });
+    Ok(match tls {
+        Some(trust) => options.require_tls(true).tls_client_config(trust.client_config()?),
+        None => options,
     })
-    .event_callback(|event| async move { report(&event) })
-    .connect(url.address())
-    .await
-    .map_err(|source| NatsError::Connect { url: url.to_string(), config: config.to_owned(), source })
+}
+
+pub(super) async fn open(options: ConnectOptions, url: &NatsUrl, config: &Path) -> Result<Client, NatsError> {
+    options.connect(url.address()).await.map_err(|source| NatsError::Connect {
+        url: url.to_string(),
+        config: config.to_owned(),
+        source,
+    })
 }
 
 fn report(event: &Event) {

@@ -1,6 +1,6 @@
 //! Mints the JWTs: the accounts that the server is started with, and the users that connect to it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use lattice_wire::{PeerId, PeerName, message::BootstrapUser, subject};
 use nkeys::KeyPair;
@@ -16,7 +16,10 @@ use crate::keys::{Keys, random};
 /// How long a bootstrap user lives, in seconds.
 pub const BOOTSTRAP_TTL: i64 = 300;
 
-/// Subscriptions that a user may hold: a peer its configuration and an inbox, and some room for both to overlap.
+/// How long a peer's JWT lives at most, in seconds; a running peer renews it at half of that.
+pub const PEER_TTL: i64 = 30 * 24 * 3600;
+
+/// Subscriptions that a user may hold: a peer its configuration, its signals and an inbox, and some room for all to overlap.
 const BOOTSTRAP_SUBSCRIPTIONS: i64 = 4;
 const PEER_SUBSCRIPTIONS: i64 = 16;
 
@@ -44,6 +47,42 @@ struct Permissions {
     subscriptions: i64,
 }
 
+/// Users that are refused although their JWTs are sound: each key with the Unix second up to which what was issued to it is void.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revoked(BTreeMap<String, i64>);
+
+/// When a peer's JWT ends: with the membership, and after [`PEER_TTL`] at the latest. Unix seconds.
+pub fn jwt_expiry(not_after: Option<i64>, now: i64) -> i64 {
+    let latest = now.saturating_add(PEER_TTL);
+    not_after.map_or(latest, |end| end.min(latest))
+}
+
+/// The subject on which servers take a new JWT of `account`.
+pub(super) fn claims_update(account: &str) -> String {
+    format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.UPDATE")
+}
+
+// === impl Revoked ===
+
+impl Revoked {
+    /// So many are kept, the newest: each is some 70 bytes of one message to every server. An older one is still refused
+    /// by latticed, as an unknown peer.
+    pub const MAX: usize = 20_000;
+
+    /// Of public user keys and the Unix seconds of their peers' removal.
+    pub fn new(mut users: Vec<(String, i64)>) -> Self {
+        users.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
+        users.truncate(Self::MAX);
+        // Oldest first: of two with one key, the newer stays.
+        Self(users.into_iter().rev().collect())
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 // === impl Issuer ===
 
 impl Issuer {
@@ -56,11 +95,16 @@ impl Issuer {
         Ok(Self { keys, nonces })
     }
 
-    /// What a server must be configured with so that it lets our users in.
+    /// Public key of the account that latticed and every peer live in.
+    pub fn account(&self) -> String {
+        self.keys.account.public_key()
+    }
+
+    /// What a server must be configured with so that it lets our users in, but none of `revoked`.
     ///
     /// # Errors
     /// When signing fails.
-    pub fn trust(&self, now: i64) -> Result<Trust, JwtError> {
+    pub fn trust(&self, revoked: &Revoked, now: i64) -> Result<Trust, JwtError> {
         let Keys { operator, system, account } = &self.keys;
         let operator_jwt = jwt::encode(
             operator,
@@ -72,17 +116,44 @@ impl Issuer {
                 nats: json!({"system_account": system.public_key(), "type": "operator", "version": 2}),
             },
         )?;
-        let account_jwt = |name, key: &KeyPair| {
-            let subject = key.public_key();
-            let claims =
-                Claims { name, subject: &subject, issued_at: now, expires_at: None, nats: account_claims() };
-            jwt::encode(operator, &claims).map(|jwt| (key.public_key(), jwt))
-        };
+        let nats = account_claims(json!({}));
+        let subject = system.public_key();
+        let claims = Claims { name: "SYS", subject: &subject, issued_at: now, expires_at: None, nats };
+        let system_jwt = jwt::encode(operator, &claims)?;
         Ok(Trust {
             operator: operator_jwt,
             system_account: system.public_key(),
-            accounts: vec![account_jwt("SYS", system)?, account_jwt("LATTICE", account)?],
+            accounts: vec![
+                (system.public_key(), system_jwt),
+                (account.public_key(), self.account_jwt(revoked, now)?),
+            ],
         })
+    }
+
+    /// The JWT of the account that latticed and every peer live in. A server closes the connections of `revoked` users when
+    /// it learns of it.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn account_jwt(&self, revoked: &Revoked, now: i64) -> Result<String, JwtError> {
+        let Keys { operator, account, .. } = &self.keys;
+        let nats = account_claims(json!(revoked.0));
+        let subject = account.public_key();
+        let claims = Claims { name: "LATTICE", subject: &subject, issued_at: now, expires_at: None, nats };
+        jwt::encode(operator, &claims)
+    }
+
+    /// The user of the system account that tells servers of revocations, and can do nothing else.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn system(&self, key: &KeyPair, inbox: &str, now: i64) -> Result<String, JwtError> {
+        let publish = json!({"allow": [claims_update(&self.account())]});
+        let nats = user_claims(publish, json!({"allow": [format!("{inbox}.>")]}), -1, -1);
+        let subject = key.public_key();
+        let claims =
+            Claims { name: "latticed-system", subject: &subject, issued_at: now, expires_at: None, nats };
+        jwt::encode(&self.keys.system, &claims)
     }
 
     /// The user that latticed connects as: everything within the account.
@@ -115,19 +186,28 @@ impl Issuer {
         self.nonces.is_living(nonce, now)
     }
 
-    /// The user of an admitted peer, for the key that it proved to hold. It does not expire: nothing renews it yet, so a
-    /// peer that was away for longer would need a new token. What ends a membership is the removal of the peer: from then
-    /// on latticed tells it nothing, and the others nothing of it.
+    /// The user of an admitted peer, for the key that it proved to hold, until `expires_at` (see [`jwt_expiry`]).
     ///
     /// # Errors
     /// When signing fails.
-    pub fn peer(&self, id: &PeerId, name: &PeerName, public_key: &str, now: i64) -> Result<String, JwtError> {
+    pub fn peer(
+        &self,
+        id: &PeerId,
+        name: &PeerName,
+        public_key: &str,
+        expires_at: i64,
+        now: i64,
+    ) -> Result<String, JwtError> {
         let permissions = Permissions {
-            publish: vec![format!("lattice.peer.{id}.>")],
-            subscribe: vec![subject::config(id), format!("{}.>", subject::inbox(id))],
+            publish: vec![format!("lattice.peer.{id}.>"), format!("lattice.signal.*.{id}")],
+            subscribe: vec![
+                subject::config(id),
+                format!("lattice.signal.{id}.*"),
+                format!("{}.>", subject::inbox(id)),
+            ],
             subscriptions: PEER_SUBSCRIPTIONS,
         };
-        self.user(name.as_str(), public_key, Some((permissions, None)), now)
+        self.user(name.as_str(), public_key, Some((permissions, Some(expires_at))), now)
     }
 
     fn user(
@@ -186,8 +266,9 @@ fn user_claims(publish: Value, subscribe: Value, subscriptions: i64, payload: i6
     })
 }
 
-fn account_claims() -> Value {
+fn account_claims(revocations: Value) -> Value {
     json!({
+        "revocations": revocations,
         "limits": {
             "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
             "conn": -1, "leaf": 0,
@@ -219,13 +300,50 @@ mod tests {
     fn a_peer_may_touch_only_its_own_subjects() {
         let id = PeerId::from_random([5; 10]);
         let name = "demo".parse().unwrap();
-        let jwt = issuer().peer(&id, &name, &KeyPair::new_user().public_key(), 0).unwrap();
+        let jwt = issuer().peer(&id, &name, &KeyPair::new_user().public_key(), 100, 0).unwrap();
         let claims = nats_claims(&jwt);
-        assert_eq!(claims["pub"], json!({"allow": [format!("lattice.peer.{id}.>")]}));
-        assert_eq!(
-            claims["sub"],
-            json!({"allow": [format!("lattice.config.{id}"), format!("_INBOX_{id}.>")]})
-        );
+        let publish = [format!("lattice.peer.{id}.>"), format!("lattice.signal.*.{id}")];
+        let subscribe =
+            [format!("lattice.config.{id}"), format!("lattice.signal.{id}.*"), format!("_INBOX_{id}.>")];
+        assert_eq!(claims["pub"], json!({"allow": publish}));
+        assert_eq!(claims["sub"], json!({"allow": subscribe}));
+        assert_eq!(jwt::tests::claims(&jwt)["exp"], 100);
+    }
+
+    #[test]
+    fn a_jwt_ends_with_the_membership_and_after_thirty_days_at_the_latest() {
+        let now = 1_000;
+        assert_eq!(jwt_expiry(None, now), now + PEER_TTL);
+        assert_eq!(jwt_expiry(Some(now + 60), now), now + 60);
+        assert_eq!(jwt_expiry(Some(now + PEER_TTL + 1), now), now + PEER_TTL);
+        assert_eq!(jwt_expiry(Some(now - 1), now), now - 1);
+        assert_eq!(jwt_expiry(Some(i64::MAX), i64::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn revocations_have_one_order_and_a_bound() {
+        let users = |n: usize| (0..n).map(|i| (format!("U{i}"), i as i64)).collect::<Vec<_>>();
+        let mut mixed = users(9);
+        mixed.reverse();
+        mixed.push(("U3".into(), 1));
+        assert_eq!(Revoked::new(mixed), Revoked::new(users(9)), "sorted; of one key the newest counts");
+        let many = Revoked::new(users(Revoked::MAX + 5));
+        assert_eq!(many.len(), Revoked::MAX);
+        assert!(!many.0.contains_key("U4") && many.0.contains_key("U5"), "the oldest go first");
+        let issuer = issuer();
+        let jwt = issuer.account_jwt(&many, 7).unwrap();
+        assert!(jwt.len() < lattice_wire::message::MAX_MESSAGE, "{} bytes: NATS would refuse it", jwt.len());
+        assert_eq!(nats_claims(&jwt)["revocations"]["U5"], 5);
+        assert_eq!(jwt, issuer.account_jwt(&many, 7).unwrap());
+    }
+
+    #[test]
+    fn the_system_user_can_update_one_account_only() {
+        let issuer = issuer();
+        let claims = nats_claims(&issuer.system(&KeyPair::new_user(), "_INBOX_s", 0).unwrap());
+        let subject = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", issuer.account());
+        assert_eq!(claims["pub"], json!({"allow": [subject]}));
+        assert_eq!(claims["sub"], json!({"allow": ["_INBOX_s.>"]}));
     }
 
     #[test]

@@ -11,26 +11,27 @@ use std::{
     time::Duration,
 };
 
-use nix::{sys::signal, unistd::Pid};
-use serde_json::{Map, Value};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader},
     process::{Child, Command},
-    sync::oneshot,
+    sync::{Notify, oneshot},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
-use super::{Issuer, NatsError, config, issuer::Trust, pdeathsig::die_with_parent};
-use crate::data_dir::DataDir;
+use super::{
+    NatsError, config,
+    files::{Files, PORTS_DIR},
+    issuer::Trust,
+    pdeathsig::die_with_parent,
+};
+use crate::{data_dir::DataDir, tls::Authority};
 
-/// The configuration of the supervised server.
-const CONFIG: &str = "nats-server.conf";
-/// What an external server must include in its own.
-pub const TRUST: &str = "nats-trust.conf";
-
-const PORTS_DIR: &str = "nats-ports";
 /// Debian puts it into a directory that only root has on its PATH.
 const EXTRA_DIRS: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"];
 const START_SECS: u64 = 15;
@@ -54,6 +55,8 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct NatsServer {
     address: SocketAddr,
+    files: Files,
+    reload: Arc<Notify>,
     stop: oneshot::Sender<()>,
     supervisor: JoinHandle<()>,
 }
@@ -83,23 +86,6 @@ pub fn find() -> Result<PathBuf, NatsError> {
         .ok_or(NatsError::NotFound)
 }
 
-/// Writes what a server that is not ours must include in its configuration to let our users in. Returns the file.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_trust(dir: &DataDir, issuer: &Issuer, now: i64) -> Result<PathBuf, NatsError> {
-    write(dir, TRUST, config::trust(&issuer.trust(now)?))
-}
-
-fn write_config(dir: &DataDir, trust: &Trust, listen: SocketAddr) -> Result<PathBuf, NatsError> {
-    write(dir, CONFIG, config::server(trust, listen, &dir.join(PORTS_DIR)))
-}
-
-fn write(dir: &DataDir, name: &str, config: Map<String, Value>) -> Result<PathBuf, NatsError> {
-    dir.write(name, format!("{:#}\n", Value::Object(config)).as_bytes())?;
-    Ok(dir.join(name))
-}
-
 // === impl NatsServer ===
 
 impl NatsServer {
@@ -107,13 +93,20 @@ impl NatsServer {
     ///
     /// # Errors
     /// When it cannot be run, or does not come up.
-    pub async fn start(setup: Setup, dir: &DataDir, issuer: &Issuer, now: i64) -> Result<Self, NatsError> {
+    pub async fn start(
+        setup: Setup,
+        dir: &Arc<DataDir>,
+        authority: &Authority,
+        trust: &Trust,
+        now: i64,
+    ) -> Result<Self, NatsError> {
         // Asked here, because the server would only say so in its log.
         TcpListener::bind(setup.listen)
             .map_err(|source| NatsError::Listen { address: setup.listen, source })?;
-        let trust = issuer.trust(now)?;
         let ports_dir = dir.fresh_dir(PORTS_DIR)?;
-        let config = write_config(dir, &trust, setup.listen)?;
+        let files = Files::supervised(Arc::clone(dir), setup.listen);
+        files.certify(authority, now)?;
+        let config = files.write(trust)?;
         let launcher =
             Launcher { program: setup.program, config, ports_dir, complaints: Complaints::default() };
 
@@ -121,11 +114,23 @@ impl NatsServer {
         let port = launcher.wait_ready(&mut child).await?;
         let listen = SocketAddr::new(setup.listen.ip(), port);
         // Clients reconnect to the port they know.
-        write_config(dir, &trust, listen)?;
+        let files = Files::supervised(Arc::clone(dir), listen);
+        files.write(trust)?;
 
         let (stop, stopped) = oneshot::channel();
-        let supervisor = tokio::spawn(supervise(launcher, child, stopped));
-        Ok(Self { address: listen, stop, supervisor })
+        let reload = Arc::new(Notify::new());
+        let supervisor = tokio::spawn(supervise(launcher, child, Arc::clone(&reload), stopped));
+        Ok(Self { address: listen, files, reload, stop, supervisor })
+    }
+
+    /// What it reads.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Makes a running server read its files again when it is used.
+    pub fn reload(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload)
     }
 
     /// Where it listens.
@@ -150,13 +155,21 @@ pub fn local(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn supervise(launcher: Launcher, mut child: Child, mut stopped: oneshot::Receiver<()>) {
+async fn supervise(
+    launcher: Launcher,
+    mut child: Child,
+    reload: Arc<Notify>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let started = Instant::now();
-        let status = tokio::select! {
-            status = child.wait() => status,
-            _ = &mut stopped => return end(child).await,
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                _ = &mut stopped => return end(child).await,
+                () = reload.notified() => tell(&child, Signal::SIGHUP),
+            }
         };
         if started.elapsed() >= SOUND_AFTER {
             backoff = BACKOFF_MIN;
@@ -178,12 +191,16 @@ async fn supervise(launcher: Launcher, mut child: Child, mut stopped: oneshot::R
 }
 
 async fn end(mut child: Child) {
-    if let Some(pid) = child.id() {
-        // Not reaped yet, so the id is still its own.
-        let _ = signal::kill(Pid::from_raw(pid.cast_signed()), signal::Signal::SIGTERM);
-    }
+    tell(&child, Signal::SIGTERM);
     if timeout(STOP_WAIT, child.wait()).await.is_err() {
         let _ = child.kill().await;
+    }
+}
+
+fn tell(child: &Child, what: Signal) {
+    if let Some(pid) = child.id() {
+        // Not reaped yet, so the id is still its own.
+        let _ = signal::kill(Pid::from_raw(pid.cast_signed()), what);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     app::{App, now},
     keys::random,
     limit::RateLimiter,
-    nats,
+    nats::jwt_expiry,
     store::{
         enroll::{EnrollRefused, NewPeer},
         netmap::host,
@@ -91,7 +91,7 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         nats_public_key: &request.nats_public_key,
         endpoints: &Endpoints::sanitized(&request.endpoints),
         // It ends with the membership when that is earlier, which only makes this later than needed.
-        jwt_expires_at: nats::jwt_expiry(None, now),
+        jwt_expires_at: jwt_expiry(None, now),
     };
     let admitted = app.store.enroll(&peer, token.as_ref(), now).await.map_err(|e| internal(&e))?;
     let admitted = match admitted {
@@ -99,13 +99,19 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         Err(refused) => {
             if refused == EnrollRefused::Token(TokenRefused::Used) {
                 let id = token.as_ref().map_or("", Token::id);
-                app.event(None, "token.replayed", id, &format!("by a peer that calls itself {}", request.name)).await;
+                app.event(
+                    None,
+                    "token.replayed",
+                    id,
+                    &format!("by a peer that calls itself {}", request.name),
+                )
+                .await;
             }
             return Err(refuse(&refused));
         }
     };
     // Were it to fail, asking again would cost the token nothing.
-    let expires_at = nats::jwt_expiry(admitted.not_after, now);
+    let expires_at = jwt_expiry(admitted.not_after, now);
     let nats_jwt = app
         .issuer
         .peer(&admitted.peer, &request.name, &request.nats_public_key, expires_at, now)

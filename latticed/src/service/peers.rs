@@ -15,7 +15,7 @@ use crate::{
     app::{App, now},
     limit::RateLimiter,
     maps,
-    nats::Issuer,
+    nats::jwt_expiry,
     store::{peers::Endpoints, presence::Heard},
 };
 
@@ -54,10 +54,10 @@ async fn renew(app: &App, peer: &PeerId) -> Result<RenewGrant, Refusal> {
     let now = now();
     let renewed = app.store.renew(peer, now).await.map_err(|e| internal(&e))?.ok_or_else(unknown)?;
     let key = renewed.nats_public_key.ok_or_else(unknown)?;
-    let expires_at = Issuer::jwt_expiry(renewed.not_after, now);
+    let expires_at = jwt_expiry(renewed.not_after, now);
     // Before the JWT exists: who is removed later must be known to hold one.
     app.store.set_jwt_expiry(peer, expires_at).await.map_err(|e| internal(&e))?;
-    let nats_jwt = app.issuer.peer(peer, &renewed.name, &key, Some(expires_at), now).map_err(|error| {
+    let nats_jwt = app.issuer.peer(peer, &renewed.name, &key, expires_at, now).map_err(|error| {
         error!(%peer, %error, "JWT cannot be signed");
         refusal(RefusalCode::Internal, "latticed failed; its log says how")
     })?;

@@ -85,12 +85,13 @@ impl Store {
         .bind(now)
         .fetch_all(&mut *transaction)
         .await?;
-        let removed =
-            sqlx::query("SELECT id FROM peers WHERE workspace = $1 AND changed > $2 AND removed_at IS NOT NULL")
-                .bind(workspace.as_str())
-                .bind(since.cast_signed())
-                .fetch_all(&mut *transaction)
-                .await?;
+        let removed = sqlx::query(
+            "SELECT id FROM peers WHERE workspace = $1 AND changed > $2 AND removed_at IS NOT NULL",
+        )
+        .bind(workspace.as_str())
+        .bind(since.cast_signed())
+        .fetch_all(&mut *transaction)
+        .await?;
         let receivers = sqlx::query(
             "SELECT id, expires_at FROM peers WHERE workspace = $1 AND online = 1 AND removed_at IS NULL \
                AND (expires_at IS NULL OR expires_at > $2)",

@@ -7,7 +7,8 @@ pub use super::columns::{Address, Endpoints, Kind, Labels};
 use super::{
     Page, Store, StoreError,
     columns::{self, flag, json, maybe, text},
-    leases, workspaces::{self, Change},
+    leases,
+    workspaces::{self, Change},
 };
 
 /// A peer that has not been removed, with its lease.

@@ -3,7 +3,11 @@
 use lattice_wire::WorkspaceId;
 use sqlx::{AnyConnection, FromRow};
 
-use super::{Store, StoreError, columns::text, workspaces::{self, Change}};
+use super::{
+    Store, StoreError,
+    columns::text,
+    workspaces::{self, Change},
+};
 
 /// A policy to be made.
 #[derive(Debug, Clone)]

@@ -9,6 +9,8 @@ mod enrolment;
 mod hostile;
 mod membership;
 mod peer;
+mod revocation;
 mod server;
 mod start;
 mod survival;
+mod tls;

@@ -39,16 +39,16 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Connects as the user of `jwt`.
+/// Connects as the user of `jwt` to the NATS server that `at` tells of.
 pub async fn connect(
-    url: &str,
+    at: &Signaling,
     jwt: &str,
     key: &Arc<KeyPair>,
     inbox: &str,
 ) -> Result<Link, async_nats::ConnectError> {
     let key = Arc::clone(key);
     let (sender, events) = mpsc::unbounded_channel();
-    let client = ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
+    let mut options = ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
         let key = Arc::clone(&key);
         async move { key.sign(&nonce).map_err(AuthError::new) }
     })
@@ -56,9 +56,11 @@ pub async fn connect(
     .event_callback(move |event| {
         let _ = sender.send(event);
         async {}
-    })
-    .connect(url)
-    .await?;
+    });
+    if let Some(trust) = &at.nats_tls {
+        options = options.require_tls(true).tls_client_config(trust.client_config().unwrap());
+    }
+    let client = options.connect(&at.nats_url).await?;
     Ok(Link { client, events })
 }
 
@@ -66,7 +68,7 @@ pub async fn connect(
 pub async fn bootstrap(signaling: &Signaling) -> Link {
     let user = &signaling.bootstrap;
     let key = Arc::new(KeyPair::from_seed(&user.seed).unwrap());
-    connect(&signaling.nats_url, &user.jwt, &key, &user.inbox).await.unwrap()
+    connect(signaling, &user.jwt, &key, &user.inbox).await.unwrap()
 }
 
 /// A correct enrolment request for new keys.
@@ -110,6 +112,12 @@ impl Link {
         }
     }
 
+    /// Waits until the connection is lost.
+    pub async fn lost(&mut self) {
+        let wait = async { while self.events.recv().await.unwrap() != Event::Disconnected {} };
+        timeout(PATIENCE, wait).await.expect("the server closes the connection");
+    }
+
     /// Waits until the server says that something was not allowed, and returns what.
     pub async fn violation(&mut self) -> String {
         let wait = async {
@@ -135,8 +143,8 @@ impl Peer {
 
     /// Connects with what it was granted before.
     pub async fn resume(server: &Server, grant: EnrollGrant, key: Arc<KeyPair>) -> Self {
-        let url = server.signaling().nats_url;
-        let link = connect(&url, &grant.nats_jwt, &key, &subject::inbox(&grant.peer)).await.unwrap();
+        let link =
+            connect(&server.signaling(), &grant.nats_jwt, &key, &subject::inbox(&grant.peer)).await.unwrap();
         Self { grant, key, link }
     }
 

@@ -20,6 +20,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// A latticed and its nats-server. Both die when it is dropped.
 pub struct Server {
@@ -78,11 +79,7 @@ impl Server {
         token: Option<&str>,
         body: Option<Value>,
     ) -> (u16, Value) {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(30)))
-            .build()
-            .into();
+        let agent = self.agent();
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.http));
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -96,6 +93,23 @@ impl Server {
         };
         let text = response.body_mut().read_to_string().unwrap();
         (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// What a GET without a token answers.
+    pub fn text(&self, path: &str) -> String {
+        let mut response = self.agent().get(format!("{}{path}", self.http)).call().unwrap();
+        response.body_mut().read_to_string().unwrap()
+    }
+
+    /// A client that trusts the authority in the data directory alone.
+    fn agent(&self) -> ureq::Agent {
+        let ca = Certificate::from_pem(&fs::read(self.data.join("ca.pem")).unwrap()).unwrap();
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[ca])).build())
+            .build()
+            .into()
     }
 
     /// A token of `uses` uses in workspace `name`, which is made when it is missing.
@@ -116,6 +130,12 @@ impl Server {
 
     pub fn peers(&self) -> Vec<Value> {
         self.admin("GET", "/api/v1/peers", None).1.as_array().unwrap().clone()
+    }
+
+    /// The public key of its NATS account.
+    pub fn account(&self) -> String {
+        let seed = fs::read_to_string(self.data.join("account.nk")).unwrap();
+        nkeys::KeyPair::from_seed(seed.trim()).unwrap().public_key()
     }
 
     pub fn pid(&self) -> Pid {

@@ -148,7 +148,13 @@ async fn works_with_a_nats_server_that_it_does_not_supervise() {
     let config = data.join("external.conf");
     let text = format!("host: 127.0.0.1\nport: -1\nports_file_dir: {ports:?}\ninclude nats-trust.conf\n");
     fs::write(&config, text).unwrap();
-    let nats = Command::new("nats-server").arg("-c").arg(&config).stderr(Stdio::null()).spawn().unwrap();
+    let nats = Command::new("nats-server")
+        .arg("-c")
+        .arg(&config)
+        .current_dir(dir.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let _nats = Killed(nats);
     let mut url = None;
     wait_until("the external server listens", || {
@@ -164,6 +170,13 @@ async fn works_with_a_nats_server_that_it_does_not_supervise() {
     assert_eq!(server.nats_pid(), None);
     assert_eq!(server.signaling().nats_url, url);
     let peer = Peer::enroll(&server, "a", &server.token("w", 1)).await;
+    assert!(peer.netmap().await.is_ok());
+    // It is told of removals too.
+    for name in ["b", "c"] {
+        let mut removed = Peer::enroll(&server, name, &server.token("w", 1)).await;
+        assert_eq!(server.admin("DELETE", &format!("/api/v1/peers/{}", removed.id()), None).0, 204);
+        removed.link.lost().await;
+    }
     assert!(peer.netmap().await.is_ok());
     assert_eq!(server.end(Signal::SIGTERM).0, Some(0));
 }

@@ -1,0 +1,133 @@
+//! Nobody who is not latticed is believed, and nobody on the way reads a secret.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use async_nats::ConnectOptions;
+use lattice_wire::message::{Signaling, TlsTrust};
+
+use crate::{
+    peer::{Peer, ask_to_enroll, bootstrap, request},
+    server::{Server, start},
+};
+
+/// A proxy in plain TCP that keeps what it sees, in both directions. Its threads end with their connections.
+fn listen_in(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let kept = Arc::clone(&seen);
+    thread::spawn(move || {
+        while let Ok((near, _)) = listener.accept() {
+            let Ok(far) = TcpStream::connect(to) else { return };
+            for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                let kept = Arc::clone(&kept);
+                thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(n @ 1..) = from.read(&mut buffer) {
+                        kept.lock().unwrap().extend(&buffer[..n]);
+                        if to.write_all(&buffer[..n]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    (address, seen)
+}
+
+fn address_of(at: &Signaling) -> SocketAddr {
+    at.nats_url.strip_prefix("nats://").unwrap().parse().unwrap()
+}
+
+fn holds(seen: &[u8], text: &str) -> bool {
+    seen.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+#[tokio::test]
+async fn who_listens_in_reads_no_token_and_no_jwt() {
+    let (_dir, server) = start();
+    let token = server.token("w", 1);
+    let mut at = server.signaling();
+    let (proxy, seen) = listen_in(address_of(&at));
+    at.nats_url = format!("nats://{proxy}");
+    let link = bootstrap(&at).await;
+    let grant = ask_to_enroll(&link, &request("a", &token).0).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(holds(&seen, "INFO {"), "the proxy sees what is in plain");
+    for secret in [&token, &at.bootstrap.jwt, &grant.nats_jwt, "lattice.enroll"] {
+        assert!(!holds(&seen, secret), "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn nats_is_believed_by_its_authority_and_its_name_alone() {
+    let (_dir, server) = start();
+    let (_other_dir, other) = start();
+    let at = server.signaling();
+    let ours = at.nats_tls.clone().unwrap();
+    let theirs = other.signaling().nats_tls.unwrap();
+    let cases = [
+        ("another authority", TlsTrust { ca: theirs.ca, name: ours.name.clone() }, false),
+        ("another name", TlsTrust { ca: ours.ca.clone(), name: Some("latticed".into()) }, false),
+        ("the URL's host", TlsTrust { ca: ours.ca.clone(), name: None }, false),
+        ("the right one", ours, true),
+    ];
+    for (what, trust, is_right) in cases {
+        let (proxy, seen) = listen_in(address_of(&at));
+        let user = at.bootstrap.clone();
+        let key = Arc::new(nkeys::KeyPair::from_seed(&user.seed).unwrap());
+        let options = ConnectOptions::with_jwt(user.jwt.clone(), move |nonce| {
+            let key = Arc::clone(&key);
+            async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
+        });
+        let options = options.require_tls(true).tls_client_config(trust.client_config().unwrap());
+        let error = options.connect(format!("nats://{proxy}")).await.err().map(|error| format!("{error:?}"));
+        let is_refused = error.as_ref().is_some_and(|error| error.contains("InvalidCertificate"));
+        assert_eq!((error.is_none(), is_refused), (is_right, !is_right), "{what}: {error:?}");
+        assert!(!holds(&seen.lock().unwrap(), "CONNECT"), "{what}: nothing was sent in plain");
+    }
+    // And who would do without TLS is refused by the server.
+    assert!(async_nats::connect(&at.nats_url).await.is_err());
+}
+
+#[tokio::test]
+async fn https_is_for_who_trusts_the_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--tls", "self-signed", "--tls-san", "lattice.example"]);
+    assert!(server.http.starts_with("https://"));
+    // `server` pins the authority in the data directory.
+    Peer::enroll(&server, "a", &server.token("w", 1)).await;
+
+    let url = format!("{}/healthz", server.http);
+    let error = ureq::get(&url).call().unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+    let plain = ureq::get(url.replace("https://", "http://")).call();
+    assert!(plain.is_err(), "no plain HTTP on a port of HTTPS");
+    // It says who it is before it is trusted.
+    let pem = server.text("/api/v1/ca");
+    assert_eq!(pem, std::fs::read_to_string(dir.path().join("ca.pem")).unwrap());
+}
+
+#[test]
+fn https_with_given_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    std::fs::write(file("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(file("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let options = ["--tls-cert", &file("cert.pem"), "--tls-key", &file("key.pem")];
+    let server = Server::start(&dir.path().join("data"), &options);
+    let tls = TlsTrust { ca: made.cert.pem(), name: None };
+    assert!(tls.client_config().is_ok());
+    let root = ureq::tls::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let tls =
+        ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::new_with_certs(&[root])).build();
+    let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).build().into();
+    assert_eq!(agent.get(format!("{}/healthz", server.http)).call().unwrap().status(), 200);
+}
