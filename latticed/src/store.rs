@@ -88,8 +88,8 @@ impl Store {
     pub async fn open(database: &Database, pool: Pool, quarantine: i64) -> Result<Self, StoreError> {
         let refused =
             |source| StoreError::Open { database: database.to_string(), source, remedy: database.remedy() };
+        database.check().await.map_err(refused)?;
         let write = database.connect(1).await.map_err(refused)?;
-        database.check(&write).await.map_err(refused)?;
         database.migrations().run(&write).await?;
         let read = database.connect(READERS).await.map_err(refused)?;
         let store = Self { database: database.clone(), read, write, pool, quarantine };
