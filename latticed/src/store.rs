@@ -26,6 +26,8 @@ pub mod workspaces;
 #[cfg(test)]
 mod contract;
 
+use std::sync::{Arc, atomic::AtomicU32};
+
 use sqlx::{Any, AnyPool, Transaction, migrate::MigrateError};
 
 pub use database::{Database, PostgresUrl};
@@ -77,6 +79,8 @@ pub struct Store {
     write: AnyPool,
     pool: Pool,
     quarantine: i64,
+    /// Where to look for a free address: see `lease`.
+    lowest: Arc<AtomicU32>,
 }
 
 impl Store {
@@ -88,11 +92,12 @@ impl Store {
     pub async fn open(database: &Database, pool: Pool, quarantine: i64) -> Result<Self, StoreError> {
         let refused =
             |source| StoreError::Open { database: database.to_string(), source, remedy: database.remedy() };
+        database.check().await.map_err(refused)?;
         let write = database.connect(1).await.map_err(refused)?;
-        database.check(&write).await.map_err(refused)?;
         database.migrations().run(&write).await?;
         let read = database.connect(READERS).await.map_err(refused)?;
-        let store = Self { database: database.clone(), read, write, pool, quarantine };
+        let store =
+            Self { database: database.clone(), read, write, pool, quarantine, lowest: Arc::default() };
         store.check_leases().await?;
         Ok(store)
     }

@@ -67,7 +67,8 @@ CREATE UNIQUE INDEX peers_live_wireguard_key ON peers (wireguard_public_key) WHE
 CREATE UNIQUE INDEX peers_live_nats_key ON peers (nats_public_key) WHERE removed_at IS NULL;
 
 CREATE INDEX peers_changed ON peers (workspace, changed);
-CREATE INDEX peers_online ON peers (last_seen) WHERE online = 1;
+-- Finds those who are there among all that ever were. Not by last_seen: it would be rewritten with every heartbeat.
+CREATE INDEX peers_online ON peers (id) WHERE online = 1;
 CREATE INDEX peers_expiring ON peers (expires_at) WHERE removed_at IS NULL;
 CREATE INDEX peers_revoked ON peers (jwt_expires_at) WHERE removed_at IS NOT NULL;
 

@@ -44,8 +44,8 @@ impl Place {
 
     /// `None` where there is no Postgres.
     async fn postgres() -> Option<Self> {
-        let database = cluster::shared()?.database().await;
-        Some(Self { database, _dir: None })
+        let url = cluster::shared()?.database().await;
+        Some(Self { database: Database::Postgres(url.into()), _dir: None })
     }
 
     async fn store(&self, pool: &str) -> Store {

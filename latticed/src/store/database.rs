@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use sqlx::{
-    AnyPool, Connection as _, Executor as _,
+    AnyConnection, AnyPool, Connection as _, Executor as _,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::Migrator,
     sqlite::SqliteConnectOptions,
@@ -34,7 +34,6 @@ const WRITE_LOCK: &str = "SELECT pg_advisory_xact_lock(5497854113905672290)";
 impl Database {
     /// A pool of at most `connections`.
     pub(super) async fn connect(&self, connections: u32) -> Result<AnyPool, sqlx::Error> {
-        sqlx::any::install_default_drivers();
         let prepare = self.prepare();
         AnyPoolOptions::new()
             .max_connections(connections)
@@ -103,13 +102,20 @@ impl Database {
         }
     }
 
-    /// Damage is said at the start, not by whichever request meets it first. Postgres looks after its files itself.
-    pub(super) async fn check(&self, pool: &AnyPool) -> Result<(), sqlx::Error> {
-        if matches!(self, Self::Postgres(_)) {
-            return Ok(());
+    /// Connects once, without a pool, which would hide for a while how it failed. Damage is said here too, not by whichever request
+    /// meets it first; Postgres looks after its files itself.
+    pub(super) async fn check(&self) -> Result<(), sqlx::Error> {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect_with(&self.options()?).await?;
+        connection.execute(self.prepare()).await?;
+        if matches!(self, Self::Sqlite(_)) {
+            let verdict = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(&mut connection);
+            let (verdict,): (String,) = verdict.await?;
+            if verdict != "ok" {
+                return Err(sqlx::Error::Protocol(verdict));
+            }
         }
-        let (verdict,): (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(pool).await?;
-        if verdict == "ok" { Ok(()) } else { Err(sqlx::Error::Protocol(verdict)) }
+        connection.close().await
     }
 
     /// What to do when it cannot be opened.
@@ -164,7 +170,11 @@ impl fmt::Display for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(options) = self.parse() else { return f.write_str("(not a Postgres URL)") };
         let url = options.database_url;
-        write!(f, "postgres://{}{}", url.host_str().unwrap_or_default(), url.path())
+        write!(f, "postgres://{}", url.host_str().unwrap_or_default())?;
+        if let Some(port) = url.port() {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(url.path())
     }
 }
 
@@ -194,8 +204,8 @@ mod tests {
             assert!(!shown.contains("s3cret"), "{shown}");
             assert!(url.has_password());
         }
-        let url = PostgresUrl::from("postgres://me@db.example/lattice\n".to_owned());
-        assert_eq!(url.to_string(), "postgres://db.example/lattice");
+        let url = PostgresUrl::from("postgres://me@db.example:5433/lattice\n".to_owned());
+        assert_eq!(url.to_string(), "postgres://db.example:5433/lattice");
         assert!(!url.has_password());
     }
 }

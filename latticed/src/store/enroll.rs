@@ -230,8 +230,9 @@ pub(super) async fn key_taken(
     wireguard: &WgPublicKey,
     nats: Option<&str>,
 ) -> Result<bool, sqlx::Error> {
-    let select = "SELECT id FROM peers WHERE removed_at IS NULL \
-                  AND (wireguard_public_key = $1 OR nats_public_key = $2) LIMIT 1";
+    // Not one condition with OR: SQLite would look at every peer.
+    let select = "SELECT id FROM peers WHERE removed_at IS NULL AND wireguard_public_key = $1 \
+                  UNION ALL SELECT id FROM peers WHERE removed_at IS NULL AND nats_public_key = $2 LIMIT 1";
     let taken = sqlx::query(select).bind(wireguard.to_string()).bind(nats).fetch_optional(connection).await?;
     Ok(taken.is_some())
 }

@@ -139,7 +139,7 @@ impl Store {
             return Ok(Err(refused));
         }
         write(connection, entry, now).await?;
-        let Some(address) = leases::lease(connection, self.pool, entry.id, now).await? else {
+        let Some(address) = self.lease(connection, entry.id, now).await? else {
             let quarantined = leases::quarantined(connection, self.pool).await?;
             return Ok(Err(EnrollRefused::PoolExhausted { pool: self.pool.to_string(), quarantined }));
         };

@@ -32,6 +32,20 @@ async fn token_of_long(store: &Store) -> Token {
     token_of(store, 1, NewToken { expires_at: NOW + 1_000, ..new_token(1, 100) }).await
 }
 
+async fn an_address_that_another_latticed_freed_is_found(place: Place) {
+    let (store, other) = (place.store("10.42.0.0/29").await, place.store("10.42.0.0/29").await);
+    let token = token_of_long(&store).await;
+    for n in 2..=6 {
+        enroll(&store, n, &format!("p{n}"), &token).await.unwrap();
+    }
+    for n in [3, 4] {
+        other.remove_peer(&peer_id(n), NOW).await.unwrap();
+    }
+    let later = NOW + QUARANTINE;
+    assert_eq!(enroll_at(&other, 7, "p7", &token, later).await.unwrap().address.octets()[3], 3);
+    assert_eq!(enroll_at(&store, 8, "p8", &token, later).await.unwrap().address.octets()[3], 4);
+}
+
 async fn fifty_at_once_get_fifty_addresses(place: Place) {
     let (store, other) = (place.store(POOL).await, place.store(POOL).await);
     let token = token(&store, 1, 50).await;
@@ -61,6 +75,7 @@ async fn a_pool_without_a_leased_address_is_refused(place: Place) {
 
 contract! {
     leases_the_lowest_address_that_does_not_rest,
+    an_address_that_another_latticed_freed_is_found,
     fifty_at_once_get_fifty_addresses,
     a_pool_without_a_leased_address_is_refused,
 }

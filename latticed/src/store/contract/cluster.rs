@@ -15,8 +15,6 @@ use std::{
 use nix::unistd::{Uid, User, geteuid};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::super::Database;
-
 /// Starts the server, says so, and waits until nobody holds the other end of its input. Postgres refuses to run as root,
 /// so `$as` may be a command that becomes somebody else.
 const GUARD: &str = r#"
@@ -71,13 +69,13 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// A new database.
-    pub(super) async fn database(&self) -> Database {
+    /// The URL of a new database.
+    pub(super) async fn database(&self) -> String {
         let name = format!("t{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        Database::Postgres(self.url(&name).into())
+        self.url(&name)
     }
 
     fn url(&self, database: &str) -> String {

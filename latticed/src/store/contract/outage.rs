@@ -70,6 +70,7 @@ async fn a_damaged_database_is_named_with_the_remedy() {
         std::fs::write(path, damaged).unwrap();
         let error = Store::open(&place.database, POOL.parse().unwrap(), 0).await.unwrap_err().to_string();
         assert!(error.contains("lattice #1?.db") && error.contains("backup"), "{error}");
+        assert!(["not a database", "malformed", "page"].iter().any(|how| error.contains(how)), "{error}");
     }
 }
 
@@ -84,7 +85,7 @@ async fn several_may_make_the_schema_at_once() {
 #[tokio::test]
 async fn a_database_that_was_away_is_used_again() {
     let Some(cluster) = cluster::Cluster::start() else { return };
-    let place = Place { database: cluster.database().await, _dir: None };
+    let place = Place { database: Database::Postgres(cluster.database().await.into()), _dir: None };
     let (store, other) = (place.store(POOL).await, place.store(POOL).await);
     let token = token(&store, 1, 5).await;
     enroll(&store, 1, "a", &token).await.unwrap();
