@@ -65,11 +65,14 @@ fn credentials(map: &NetMap, nats_url: &str) -> Credentials {
 }
 
 impl Told {
+    async fn next(&mut self) -> String {
+        // Only says when the test has failed.
+        tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await.unwrap().unwrap()
+    }
+
     async fn expect<const N: usize>(&mut self, what: [&str; N]) {
         for what in what {
-            // Only says when the test has failed.
-            let next = tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await;
-            assert_eq!(next.unwrap().unwrap(), what);
+            assert_eq!(self.next().await, what);
         }
     }
 }
@@ -91,7 +94,7 @@ async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
         standing: Standing::default(),
     };
     let sync = Sync::start(tunnel).await.unwrap();
-    assert_eq!(told.0.recv().await.unwrap(), "3 peers", "one of the four has expired");
+    assert_eq!(told.next().await, "3 peers", "one of the four has expired");
 
     let push = async |generation, egress: &[&str], not_after| {
         let map = NetMap { generation, not_after, ..with_policy(egress) };
@@ -105,7 +108,7 @@ async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
 
     push(4, &["10.42.0.0/24"], Some(now_unix() + 1)).await;
     // Before its time is over the peers are set once more, unless the machine is slow.
-    while told.0.recv().await.unwrap() != "0 rules, taken" {}
+    while told.next().await != "0 rules, taken" {}
     told.expect(["0 peers"]).await;
     push(5, &["10.42.0.0/24"], None).await;
     told.expect(["3 peers", "1 rules, taken"]).await;
