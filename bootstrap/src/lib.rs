@@ -16,7 +16,7 @@ pub mod credentials;
 pub mod failure;
 mod generations;
 mod identity;
-mod layers;
+pub mod layers;
 mod live;
 pub mod node;
 mod ready;
