@@ -11,7 +11,7 @@ use lattice_wire::{
 const MAX_NAME: usize = 64;
 
 /// The layers of `policy`. Without one there are none, and the sandbox's flags decide.
-pub(crate) fn read(policy: Option<&MapPolicy>) -> Vec<Layer> {
+pub fn read(policy: Option<&MapPolicy>) -> Vec<Layer> {
     let layers = policy.map_or(&[][..], |policy| &policy.layers);
     if layers.len() > MAX_LAYERS {
         tracing::warn!(

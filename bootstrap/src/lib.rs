@@ -18,7 +18,7 @@ pub mod failure;
 mod fake;
 mod generations;
 mod identity;
-mod layers;
+pub mod layers;
 mod live;
 pub mod node;
 mod pending;

@@ -3,8 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, ChildStderr, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
+use lattice_policy::Policy;
 use lattice_wire::{WgPrivateKey, credentials::VERSION};
 
 use super::*;
@@ -65,33 +67,42 @@ fn credentials(map: &NetMap, nats_url: &str) -> Credentials {
 }
 
 impl Told {
+    async fn next(&mut self) -> String {
+        // Only says when the test has failed.
+        tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await.unwrap().unwrap()
+    }
+
     async fn expect<const N: usize>(&mut self, what: [&str; N]) {
         for what in what {
-            // Only says when the test has failed.
-            let next = tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await;
-            assert_eq!(next.unwrap().unwrap(), what);
+            assert_eq!(self.next().await, what);
         }
     }
+}
+
+/// A tunnel whose policy allows 10.42.0.0/24, and whose enforcer takes a policy when `takes` says so.
+async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -> (Tunnel, Told) {
+    let map = with_policy(&["10.42.0.0/24"]);
+    let (seen, told) = Seen::new();
+    let tunnel = Tunnel {
+        client: async_nats::connect(&nats.url).await.unwrap(),
+        credentials: credentials(&map, &nats.url),
+        live: Some(Arc::new(seen.live("10.42.0.0/24", takes))),
+        device: Arc::new(seen),
+        underlay: Arc::new(Netns::current().unwrap()),
+        names: resolver::Names::default(),
+        map: Arc::new(map),
+        standing: Standing::default(),
+    };
+    (tunnel, told)
 }
 
 #[tokio::test]
 async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
     let nats = Nats::start();
     let server = async_nats::connect(&nats.url).await.unwrap();
-    let first = with_policy(&["10.42.0.0/24"]);
-    let (seen, mut told) = Seen::new();
-    let tunnel = Tunnel {
-        client: async_nats::connect(&nats.url).await.unwrap(),
-        credentials: credentials(&first, &nats.url),
-        live: Some(Arc::new(seen.live("10.42.0.0/24", |_| true))),
-        device: Arc::new(seen),
-        underlay: Arc::new(Netns::current().unwrap()),
-        names: resolver::Names::default(),
-        map: Arc::new(first.clone()),
-        standing: Standing::default(),
-    };
+    let (tunnel, mut told) = tunnel(&nats, |_| true).await;
     let sync = Sync::start(tunnel).await.unwrap();
-    assert_eq!(told.0.recv().await.unwrap(), "3 peers", "one of the four has expired");
+    assert_eq!(told.next().await, "3 peers", "one of the four has expired");
 
     let push = async |generation, egress: &[&str], not_after| {
         let map = NetMap { generation, not_after, ..with_policy(egress) };
@@ -105,9 +116,27 @@ async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
 
     push(4, &["10.42.0.0/24"], Some(now_unix() + 1)).await;
     // Before its time is over the peers are set once more, unless the machine is slow.
-    while told.0.recv().await.unwrap() != "0 rules, taken" {}
+    while told.next().await != "0 rules, taken" {}
     told.expect(["0 peers"]).await;
     push(5, &["10.42.0.0/24"], None).await;
     told.expect(["3 peers", "1 rules, taken"]).await;
     sync.end().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_applied_is_tried_again() {
+    let nats = Nats::start();
+    let takes = Arc::new(AtomicBool::new(false));
+    let now = takes.clone();
+    let (mut tunnel, mut told) = tunnel(&nats, move |_| now.load(Ordering::Relaxed)).await;
+    tunnel.replace(NetMap { generation: 2, ..with_policy(&["10.42.0.5"]) }).await;
+    told.expect(["1 rules, not", "0 rules, not", "0 peers"]).await;
+
+    takes.store(true, Ordering::Relaxed);
+    let pushes = tunnel.client.subscribe("nothing").await.unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(tunnel.follow(pushes, stopped));
+    told.expect(["1 rules, taken", "3 peers"]).await;
+    stop.send(true).unwrap();
+    task.await.unwrap();
 }
