@@ -3,15 +3,17 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
 };
 
 use async_nats::ConnectOptions;
+use lattice_bootstrap::ServerUrl;
 use lattice_wire::message::{Signaling, TlsTrust};
 
 use crate::{
-    peer::{Peer, ask_to_enroll, bootstrap, request},
+    peer::{PATIENCE, Peer, ask_to_enroll, bootstrap, request},
     server::{Server, start},
 };
 
@@ -112,6 +114,39 @@ async fn https_is_for_who_trusts_the_authority() {
     // It says who it is before it is trusted.
     let pem = server.text("/api/v1/ca");
     assert_eq!(pem, std::fs::read_to_string(dir.path().join("ca.pem")).unwrap());
+}
+
+/// What `lattice` does with `--server-url`, and what it says when that is not who is there.
+#[test]
+fn a_fingerprint_in_the_url_names_one_control_plane() {
+    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(dir.path(), &["--tls", "self-signed"]);
+    let other = Server::start(other_dir.path(), &["--tls", "self-signed"]);
+    let (_plain_dir, plain) = start();
+    let authority = dir.path().join("ca.pem");
+    let host = |server: &Server| server.http.split_once("://").unwrap().1.to_owned();
+    let fingerprint = |server: &Server| server.printed_url().split_once('#').unwrap().1.to_owned();
+    let call = |url: &str, ca: Option<&Path>| -> Result<u16, String> {
+        let server = ServerUrl::parse(url, ca).map_err(|failure| failure.message)?;
+        let agent = server.agent(PATIENCE).map_err(|failure| failure.message)?;
+        let answer = agent.get(format!("{}/healthz", server.base())).call();
+        answer.map(|answer| answer.status().as_u16()).map_err(|error| server.unreachable(&error).message)
+    };
+
+    assert_eq!(call(&server.printed_url(), None), Ok(200));
+    assert_eq!(call(&server.http, Some(&authority)), Ok(200));
+    assert_eq!(call(&plain.http, None), Ok(200));
+    let cases = [
+        (format!("{}#{}", other.http, fingerprint(&server)), None, "another SHA-256"),
+        (other.http.clone(), Some(&*authority), "--server-url https://host:port#sha256:"),
+        (server.http.clone(), None, "--server-url https://host:port#sha256:"),
+        (format!("https://{}#{}", host(&plain), fingerprint(&server)), None, "http or https"),
+        (format!("http://{}", host(&server)), None, "http or https"),
+    ];
+    for (url, ca, says) in cases {
+        let message = call(&url, ca).expect_err(&url);
+        assert!(message.contains(says), "{url}: {message}");
+    }
 }
 
 #[test]
