@@ -1,7 +1,10 @@
 //! A connection to NATS as one user, and typed requests over it.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Failure, Kind, failure::chain};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between attempts of a peer that NATS refuses: it was removed, or waits for a new JWT.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A NATS JWT that a renewal replaces: the next connection is made with what is in here then.
@@ -57,6 +62,8 @@ pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Res
     })?;
     let key = Arc::new(key);
     let jwt = user.jwt;
+    let refused = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&refused);
     let options = ConnectOptions::with_auth_callback(move |nonce| {
         let (key, jwt) = (key.clone(), jwt.get());
         async move {
@@ -71,16 +78,26 @@ pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Res
     .connection_timeout(CONNECT_TIMEOUT)
     .request_timeout(Some(REQUEST_TIMEOUT))
     // The first attempt waits too.
-    .reconnect_delay_callback(|attempt| match attempt {
+    .reconnect_delay_callback(move |attempt| match attempt {
+        _ if told.load(Ordering::Relaxed) => REFUSED_WAIT,
         0 | 1 => Duration::ZERO,
         later => Duration::from_millis(50 << later.min(6)).min(Duration::from_secs(2)),
     })
-    .event_callback(|event| async move {
-        match event {
-            Event::Connected => tracing::debug!("NATS connected"),
+    .event_callback(move |event| {
+        match &event {
+            Event::Connected => {
+                refused.store(false, Ordering::Relaxed);
+                tracing::debug!("NATS connected");
+            }
             Event::Disconnected => tracing::info!("NATS is away; the policy and the tunnel stay as they are"),
-            other => tracing::debug!(event = %other, "NATS"),
+            other => {
+                if other.to_string().contains("authorization violation") {
+                    refused.store(true, Ordering::Relaxed);
+                }
+                tracing::debug!(event = %other, "NATS");
+            }
         }
+        async {}
     });
     let options = match place.tls {
         Some(trust) => {

@@ -185,6 +185,16 @@ impl Drop for Server {
     }
 }
 
+/// A child that is killed when the guard is dropped.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Waits until `done`; panics when it never is.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..1500 {
