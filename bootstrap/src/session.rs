@@ -170,3 +170,23 @@ fn refused(refusal: Refusal) -> Failure {
     };
     Failure::new(kind, refusal.message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, jwt};
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_not_spoken_to_when_tls_was_pinned() {
+        let fake = Fake::start().await;
+        let ca = rcgen::generate_simple_self_signed(vec!["x".into()]).unwrap().cert.pem();
+        let trust = TlsTrust { ca, name: Some("x".into()) };
+        let key = nkeys::KeyPair::new_user().seed().unwrap();
+        let attempt = async |tls| {
+            let user = User { jwt: Jwt::new(&jwt(&serde_json::json!({}))), seed: &key, inbox: "_INBOX_x" };
+            connect(Place { url: &fake.url, tls }, user, "test").await
+        };
+        assert_eq!(attempt(Some(&trust)).await.err().map(|failure| failure.kind), Some(Kind::Server));
+        assert!(attempt(None).await.is_ok(), "it is there, in plain");
+    }
+}

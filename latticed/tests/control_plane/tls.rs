@@ -11,9 +11,11 @@ use std::{
 use async_nats::ConnectOptions;
 use lattice_bootstrap::ServerUrl;
 use lattice_wire::message::{Signaling, TlsTrust};
+use nix::sys::signal::{Signal, kill};
+use tokio::time::timeout;
 
 use crate::{
-    peer::{PATIENCE, Peer, ask_to_enroll, bootstrap, request},
+    peer::{PATIENCE, Peer, ask_to_enroll, bootstrap, connect, request},
     server::{Server, start},
 };
 
@@ -96,6 +98,22 @@ async fn nats_is_believed_by_its_authority_and_its_name_alone() {
     }
     // And who would do without TLS is refused by the server.
     assert!(async_nats::connect(&at.nats_url).await.is_err());
+}
+
+/// As the daily renewal does: a running nats-server takes another certificate, and nobody is cut off.
+#[tokio::test]
+async fn nats_takes_a_new_certificate_while_it_runs() {
+    let (dir, server) = start();
+    let peer = Peer::enroll(&server, "a", &server.token("w", 1)).await;
+    let at = server.signaling();
+    let inbox = lattice_wire::subject::inbox(peer.id());
+    let foreign = rcgen::generate_simple_self_signed(vec!["nats.lattice.internal".into()]).unwrap();
+    std::fs::write(dir.path().join("nats-server.crt"), foreign.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("nats-server.key"), foreign.signing_key.serialize_pem()).unwrap();
+    kill(server.nats_pid().unwrap(), Signal::SIGHUP).unwrap();
+    let refused = async { while connect(&at, &peer.grant.nats_jwt, &peer.key, &inbox).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("the new certificate is not of our authority");
+    assert!(peer.netmap().await.is_ok(), "who is connected stays so");
 }
 
 #[tokio::test]
