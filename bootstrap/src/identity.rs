@@ -58,6 +58,8 @@ pub(crate) async fn establish(
     tracing::info!(path = %join.credentials.display(), "Loading credentials");
     let (credentials, resumed) = match credentials::load(&join.credentials, &join.name)? {
         Some(mut credentials) => {
+            // Of a start that was killed between storing the one and forgetting the other.
+            Pending::remove(&join.credentials);
             if renew::is_over(&credentials.nats_jwt, now_unix()) {
                 stop.or(again(join, &mut credentials, endpoints)).await?;
             }

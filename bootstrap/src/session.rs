@@ -1,7 +1,10 @@
 //! A connection to NATS as one user, and typed requests over it.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Failure, Kind, failure::chain};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between attempts of a peer that NATS refuses: it was removed, or waits for a new JWT.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A NATS JWT that a renewal replaces: the next connection is made with what is in here then.
@@ -57,6 +62,8 @@ pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Res
     })?;
     let key = Arc::new(key);
     let jwt = user.jwt;
+    let refused = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&refused);
     let options = ConnectOptions::with_auth_callback(move |nonce| {
         let (key, jwt) = (key.clone(), jwt.get());
         async move {
@@ -71,16 +78,26 @@ pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Res
     .connection_timeout(CONNECT_TIMEOUT)
     .request_timeout(Some(REQUEST_TIMEOUT))
     // The first attempt waits too.
-    .reconnect_delay_callback(|attempt| match attempt {
+    .reconnect_delay_callback(move |attempt| match attempt {
+        _ if told.load(Ordering::Relaxed) => REFUSED_WAIT,
         0 | 1 => Duration::ZERO,
         later => Duration::from_millis(50 << later.min(6)).min(Duration::from_secs(2)),
     })
-    .event_callback(|event| async move {
-        match event {
-            Event::Connected => tracing::debug!("NATS connected"),
+    .event_callback(move |event| {
+        match &event {
+            Event::Connected => {
+                refused.store(false, Ordering::Relaxed);
+                tracing::debug!("NATS connected");
+            }
             Event::Disconnected => tracing::info!("NATS is away; the policy and the tunnel stay as they are"),
-            other => tracing::debug!(event = %other, "NATS"),
+            other => {
+                if other.to_string().contains("authorization violation") {
+                    refused.store(true, Ordering::Relaxed);
+                }
+                tracing::debug!(event = %other, "NATS");
+            }
         }
+        async {}
     });
     let options = match place.tls {
         Some(trust) => {
@@ -152,4 +169,24 @@ fn refused(refusal: Refusal) -> Failure {
         Code::ProofInvalid | Code::Malformed | Code::Internal | Code::Unknown => Kind::Internal,
     };
     Failure::new(kind, refusal.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, jwt};
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_not_spoken_to_when_tls_was_pinned() {
+        let fake = Fake::start().await;
+        let ca = rcgen::generate_simple_self_signed(vec!["x".into()]).unwrap().cert.pem();
+        let trust = TlsTrust { ca, name: Some("x".into()) };
+        let key = nkeys::KeyPair::new_user().seed().unwrap();
+        let attempt = async |tls| {
+            let user = User { jwt: Jwt::new(&jwt(&serde_json::json!({}))), seed: &key, inbox: "_INBOX_x" };
+            connect(Place { url: &fake.url, tls }, user, "test").await
+        };
+        assert_eq!(attempt(Some(&trust)).await.err().map(|failure| failure.kind), Some(Kind::Server));
+        assert!(attempt(None).await.is_ok(), "it is there, in plain");
+    }
 }

@@ -58,8 +58,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let trust = issuer.trust(&revoked, now()).map_err(nats::NatsError::from)?;
     let Nats { server, url: nats_url, location, tls, files } =
         start_nats(&args, &dir, &authority, &trust).await?;
-    let config = files.write(&trust)?;
-    let client = nats::connect(&issuer, &nats_url, tls.as_ref(), &config, now()).await?;
+    let client = nats::connect(&issuer, &nats_url, tls.as_ref(), &files.config(), now()).await?;
     let revoker = Revoker::connect(&issuer, &nats_url, tls.as_ref(), files, (revoked, trust), now()).await?;
     let app = Arc::new(App {
         store,
@@ -145,6 +144,7 @@ async fn start_nats(
         let tls = ca.map(|ca| TlsTrust { ca, name: None });
         let location = advertised.unwrap_or_else(|| NatsLocation::Url(url.to_string()));
         let files = Files::external(Arc::clone(dir));
+        files.write(trust)?;
         return Ok(Nats { server: None, url: url.clone(), location, tls, files });
     }
     let program = match &args.nats_server {

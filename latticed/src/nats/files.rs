@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{NatsError, config, issuer::Trust};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 /// The configuration of the supervised server.
 const CONFIG: &str = "nats-server.conf";
 /// What an external server must include in its own.
-pub const TRUST: &str = "nats-trust.conf";
+const TRUST: &str = "nats-trust.conf";
 pub(super) const PORTS_DIR: &str = "nats-ports";
 const CERTIFICATE: &str = "nats-server.crt";
 const KEY: &str = "nats-server.key";
@@ -37,19 +37,26 @@ impl Files {
         Self { dir, listen: Some(listen) }
     }
 
-    /// Writes the configuration, so that a server that starts later knows what one that runs was told. Returns the file.
+    /// The configuration, for who must be told of it.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join(if self.listen.is_some() { CONFIG } else { TRUST })
+    }
+
+    /// Writes the configuration, so that a server that starts later knows what one that runs was told.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write(&self, trust: &Trust) -> Result<PathBuf, NatsError> {
+    pub fn write(&self, trust: &Trust) -> Result<(), NatsError> {
         let join = |name| self.dir.join(name);
-        match self.listen {
-            None => self.put(TRUST, config::external(trust)),
+        let (name, config) = match self.listen {
+            None => (TRUST, config::external(trust)),
             Some(listen) => {
                 let tls = (join(CERTIFICATE), join(KEY));
-                self.put(CONFIG, config::server(trust, listen, &join(PORTS_DIR), &tls))
+                (CONFIG, config::server(trust, listen, &join(PORTS_DIR), &tls))
             }
-        }
+        };
+        self.dir.write(name, format!("{:#}\n", Value::Object(config)).as_bytes())?;
+        Ok(())
     }
 
     /// Makes the supervised server's certificate anew.
@@ -61,10 +68,5 @@ impl Files {
         self.dir.write(KEY, made.key.as_bytes())?;
         self.dir.write(CERTIFICATE, made.certificate.as_bytes())?;
         Ok(())
-    }
-
-    fn put(&self, name: &str, config: Map<String, Value>) -> Result<PathBuf, NatsError> {
-        self.dir.write(name, format!("{:#}\n", Value::Object(config)).as_bytes())?;
-        Ok(self.dir.join(name))
     }
 }

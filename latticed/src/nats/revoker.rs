@@ -57,8 +57,7 @@ impl Revoker {
             }
             async {}
         });
-        let config = files.write(&trust)?;
-        let client = client::open(options, url, &config).await?;
+        let client = client::open(options, url, &files.config()).await?;
         let subject = issuer::claims_update(&issuer.account());
         Ok(Self { client, subject, files, told: Mutex::new((revoked, trust)), due })
     }

@@ -106,7 +106,8 @@ impl NatsServer {
         let ports_dir = dir.fresh_dir(PORTS_DIR)?;
         let files = Files::supervised(Arc::clone(dir), setup.listen);
         files.certify(authority, now)?;
-        let config = files.write(trust)?;
+        files.write(trust)?;
+        let config = files.config();
         let launcher =
             Launcher { program: setup.program, config, ports_dir, complaints: Complaints::default() };
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 mod api;
+mod cluster;
 mod enrolment;
 mod hostile;
 mod membership;

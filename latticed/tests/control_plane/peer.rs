@@ -156,6 +156,13 @@ impl Peer {
         self.link.ask(&subject::peer(self.id(), PeerVerb::Netmap), b"").await
     }
 
+    /// Asks until latticed answers: a cluster takes a moment to know who listens where.
+    pub async fn answered(&self) {
+        let subject = subject::peer(self.id(), PeerVerb::Netmap);
+        let wait = async { while self.link.client.request(subject.clone(), "".into()).await.is_err() {} };
+        timeout(PATIENCE, wait).await.expect("latticed answers");
+    }
+
     pub async fn heartbeat(&self, endpoints: &[&str]) -> Result<Ack, RefusalCode> {
         let endpoints = endpoints.iter().map(|text| text.parse().unwrap()).collect();
         let payload = serde_json::to_vec(&Heartbeat { endpoints, generation: 0 }).unwrap();

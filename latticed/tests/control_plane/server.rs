@@ -25,6 +25,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 /// A latticed and its nats-server. Both die when it is dropped.
 pub struct Server {
     pub http: String,
+    printed_url: String,
     child: Child,
     log: Option<JoinHandle<String>>,
     data: PathBuf,
@@ -55,6 +56,8 @@ impl Server {
                 panic!("latticed ended with {}: {log}", child.wait().unwrap());
             }
         }
+        let printed = log.lines().find_map(|line| line.strip_prefix("latticed: HTTP listens on "));
+        let printed_url = printed.expect("it says where it listens").to_owned();
         let log = thread::spawn(move || {
             let _ = stderr.read_to_string(&mut log);
             log
@@ -62,7 +65,7 @@ impl Server {
         let record: Value = serde_json::from_slice(&fs::read(data.join("latticed.json")).unwrap()).unwrap();
         assert_eq!(record["pid"], child.id());
         let http = record["http"].as_str().unwrap().to_owned();
-        Self { http, child, log: Some(log), data: data.to_owned() }
+        Self { http, printed_url, child, log: Some(log), data: data.to_owned() }
     }
 
     /// Sends a request with the admin token; the status and the JSON body (null when there is none).
@@ -132,6 +135,11 @@ impl Server {
         self.admin("GET", "/api/v1/peers", None).1.as_array().unwrap().clone()
     }
 
+    /// Its URL as it prints it at its start.
+    pub fn printed_url(&self) -> String {
+        self.printed_url.clone()
+    }
+
     /// The public key of its NATS account.
     pub fn account(&self) -> String {
         let seed = fs::read_to_string(self.data.join("account.nk")).unwrap();
@@ -174,6 +182,16 @@ impl Drop for Server {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A child that is killed when the guard is dropped.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

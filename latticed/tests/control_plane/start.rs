@@ -5,18 +5,18 @@ use std::{
     net::TcpListener,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use nix::sys::signal::Signal;
 
 use crate::{
     peer::Peer,
-    server::{Server, command, start, wait_until},
+    server::{Killed, Server, command, start, wait_until},
 };
 
 /// The exit code and the message of a latticed that does not start.
-fn fails(data: &Path, more: &[&str]) -> (i32, String) {
+pub fn fails(data: &Path, more: &[&str]) -> (i32, String) {
     let output = command(data).args(more).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
@@ -129,15 +129,6 @@ async fn a_pool_that_leaves_leases_outside_is_refused() {
     let (code, message) = fails(dir.path(), &["--pool", "10.43.0.0/16"]);
     assert_eq!(code, 2, "{message}");
     assert!(message.contains("10.42.0.2"), "{message}");
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[tokio::test]

@@ -3,15 +3,19 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
 };
 
 use async_nats::ConnectOptions;
+use lattice_bootstrap::ServerUrl;
 use lattice_wire::message::{Signaling, TlsTrust};
+use nix::sys::signal::{Signal, kill};
+use tokio::time::timeout;
 
 use crate::{
-    peer::{Peer, ask_to_enroll, bootstrap, request},
+    peer::{PATIENCE, Peer, ask_to_enroll, bootstrap, connect, request},
     server::{Server, start},
 };
 
@@ -96,6 +100,22 @@ async fn nats_is_believed_by_its_authority_and_its_name_alone() {
     assert!(async_nats::connect(&at.nats_url).await.is_err());
 }
 
+/// As the daily renewal does: a running nats-server takes another certificate, and nobody is cut off.
+#[tokio::test]
+async fn nats_takes_a_new_certificate_while_it_runs() {
+    let (dir, server) = start();
+    let peer = Peer::enroll(&server, "a", &server.token("w", 1)).await;
+    let at = server.signaling();
+    let inbox = lattice_wire::subject::inbox(peer.id());
+    let foreign = rcgen::generate_simple_self_signed(vec!["nats.lattice.internal".into()]).unwrap();
+    std::fs::write(dir.path().join("nats-server.crt"), foreign.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("nats-server.key"), foreign.signing_key.serialize_pem()).unwrap();
+    kill(server.nats_pid().unwrap(), Signal::SIGHUP).unwrap();
+    let refused = async { while connect(&at, &peer.grant.nats_jwt, &peer.key, &inbox).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("the new certificate is not of our authority");
+    assert!(peer.netmap().await.is_ok(), "who is connected stays so");
+}
+
 #[tokio::test]
 async fn https_is_for_who_trusts_the_authority() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,6 +132,39 @@ async fn https_is_for_who_trusts_the_authority() {
     // It says who it is before it is trusted.
     let pem = server.text("/api/v1/ca");
     assert_eq!(pem, std::fs::read_to_string(dir.path().join("ca.pem")).unwrap());
+}
+
+/// What `lattice` does with `--server-url`, and what it says when that is not who is there.
+#[test]
+fn a_fingerprint_in_the_url_names_one_control_plane() {
+    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(dir.path(), &["--tls", "self-signed"]);
+    let other = Server::start(other_dir.path(), &["--tls", "self-signed"]);
+    let (_plain_dir, plain) = start();
+    let authority = dir.path().join("ca.pem");
+    let host = |server: &Server| server.http.split_once("://").unwrap().1.to_owned();
+    let fingerprint = |server: &Server| server.printed_url().split_once('#').unwrap().1.to_owned();
+    let call = |url: &str, ca: Option<&Path>| -> Result<u16, String> {
+        let server = ServerUrl::parse(url, ca).map_err(|failure| failure.message)?;
+        let agent = server.agent(PATIENCE).map_err(|failure| failure.message)?;
+        let answer = agent.get(format!("{}/healthz", server.base())).call();
+        answer.map(|answer| answer.status().as_u16()).map_err(|error| server.unreachable(&error).message)
+    };
+
+    assert_eq!(call(&server.printed_url(), None), Ok(200));
+    assert_eq!(call(&server.http, Some(&authority)), Ok(200));
+    assert_eq!(call(&plain.http, None), Ok(200));
+    let cases = [
+        (format!("{}#{}", other.http, fingerprint(&server)), None, "another SHA-256"),
+        (other.http.clone(), Some(&*authority), "--server-url https://host:port#sha256:"),
+        (server.http.clone(), None, "--server-url https://host:port#sha256:"),
+        (format!("https://{}#{}", host(&plain), fingerprint(&server)), None, "http or https"),
+        (format!("http://{}", host(&server)), None, "http or https"),
+    ];
+    for (url, ca, says) in cases {
+        let message = call(&url, ca).expect_err(&url);
+        assert!(message.contains(says), "{url}: {message}");
+    }
 }
 
 #[test]
