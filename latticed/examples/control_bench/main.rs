@@ -7,6 +7,8 @@
 //! little. Beside each figure stands a baseline of the same run: the same messages over the same NATS server with nobody who
 //! thinks about them.
 
+#![allow(clippy::unwrap_used)] // a bench that cannot go on should say where
+
 mod control;
 #[allow(dead_code)] // one source with the binary, which uses more of it
 #[path = "../../src/nats/jwt.rs"]

@@ -48,9 +48,13 @@ async fn an_address_that_another_latticed_freed_is_found(place: Place) {
 
 async fn fifty_at_once_get_fifty_addresses(place: Place) {
     let (store, other) = (place.store(POOL).await, place.store(POOL).await);
-    let token = token(&store, 1, 50).await;
+    // A token each: two admissions by one token would wait for each other at its row.
+    let tokens = [token(&store, 101, 25).await, token(&store, 102, 25).await];
     let admitted = join_all((0..50).map(|n| {
-        let (store, token) = (if n % 2 == 0 { store.clone() } else { other.clone() }, token.clone());
+        let (store, token) = match n % 2 {
+            0 => (store.clone(), tokens[0].clone()),
+            _ => (other.clone(), tokens[1].clone()),
+        };
         async move { enroll(&store, n, &format!("p{n}"), &token).await.unwrap().address }
     }))
     .await;

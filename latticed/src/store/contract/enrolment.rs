@@ -54,29 +54,32 @@ async fn who_lost_the_answer_gets_it_again(place: Place) {
     store.revoke_token(mine.id(), NOW).await.unwrap();
     let before = state(&store).await;
 
-    let again = async |n: u8, token: &Token, now| {
+    let ask = async |wireguard: u8, nats: &str, token: &Token, now| {
         let peer = NewPeer {
-            id: &peer_id(n),
+            id: &peer_id(9),
             name: &"a".parse().unwrap(),
             kind: PeerKind::Sandbox,
-            wireguard_public_key: WgPublicKey([1; 32]),
-            nats_public_key: "U1",
+            wireguard_public_key: WgPublicKey([wireguard; 32]),
+            nats_public_key: nats,
             endpoints: &Endpoints::default(),
             jwt_expires_at: NOW,
         };
         store.enroll(&peer, token, now).await.unwrap()
     };
-    assert_eq!(again(9, &mine, NOW + 500).await, Ok(Admitted { again: true, ..first }));
+    let again = async |token: &Token, now| ask(1, "U1", token, now).await;
+    assert_eq!(again(&mine, NOW + 500).await, Ok(Admitted { again: true, ..first }));
     assert_eq!(state(&store).await, before, "a token that is over admits it again, and nothing changes");
-    assert_eq!(again(9, &others, NOW).await, Err(EnrollRefused::KeyTaken), "a token of another workspace");
+    assert_eq!(again(&others, NOW).await, Err(EnrollRefused::KeyTaken), "a token of another workspace");
     let unknown = Token::from_random([1; 7], [9; 25]);
-    assert_eq!(again(9, &unknown, NOW).await, Err(TokenRefused::Unknown.into()));
-    // Same name, one other key: not the same peer.
-    assert_eq!(enroll(&store, 2, "a", &mine).await, Err(TokenRefused::Revoked.into()));
+    assert_eq!(again(&unknown, NOW).await, Err(TokenRefused::Unknown.into()));
+    for (wireguard, nats) in [(1, "U9"), (9, "U1")] {
+        let refused = ask(wireguard, nats, &mine, NOW).await;
+        assert_eq!(refused, Err(TokenRefused::Revoked.into()), "one other key: not the same peer");
+    }
 
     store.remove_peer(&peer_id(1), NOW).await.unwrap();
     assert_eq!(
-        again(9, &mine, NOW).await,
+        again(&mine, NOW).await,
         Err(TokenRefused::Revoked.into()),
         "who was removed is not admitted again"
     );
