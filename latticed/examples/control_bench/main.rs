@@ -7,6 +7,7 @@
 //! little. Beside each figure stands a baseline of the same run: the same messages over the same NATS server with nobody who
 //! thinks about them.
 
+#![allow(unreachable_pub)] // nothing is outside an example
 #![allow(clippy::unwrap_used)] // a bench that cannot go on should say where
 
 mod control;

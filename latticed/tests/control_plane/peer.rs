@@ -6,7 +6,7 @@ use async_nats::{AuthError, Client, ConnectOptions, Event, Subscriber};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use lattice_wire::{
-    NetMap, PeerId, WgPrivateKey, WgPublicKey,
+    Applied, MapRequest, MapUpdate, NetMap, PeerId, WgPrivateKey, WgPublicKey,
     message::{Ack, EnrollGrant, EnrollRequest, Heartbeat, PeerKind, RefusalCode, Reply, Signaling},
     subject::{self, PeerVerb},
 };
@@ -152,8 +152,16 @@ impl Peer {
         &self.grant.peer
     }
 
+    pub async fn map_since(&self, have: Option<u64>) -> Result<MapUpdate, RefusalCode> {
+        let payload = serde_json::to_vec(&MapRequest { have }).unwrap();
+        self.link.ask(&subject::peer(self.id(), PeerVerb::Netmap), &payload).await
+    }
+
     pub async fn netmap(&self) -> Result<NetMap, RefusalCode> {
-        self.link.ask(&subject::peer(self.id(), PeerVerb::Netmap), b"").await
+        match self.map_since(None).await? {
+            MapUpdate::Full(map) => Ok(map),
+            other => panic!("not the whole map: {other:?}"),
+        }
     }
 
     /// Asks until latticed answers: a cluster takes a moment to know who listens where.
@@ -173,24 +181,34 @@ impl Peer {
         self.link.ask(&subject::peer(self.id(), PeerVerb::Leave), json!({}).to_string().as_bytes()).await
     }
 
-    /// The pushes from now on.
-    pub async fn pushes(&self) -> Subscriber {
+    /// The map, and the pushes from now on.
+    pub async fn pushes(&self) -> Pushes {
         let subscriber = self.link.client.subscribe(subject::config(self.id())).await.unwrap();
         self.link.client.flush().await.unwrap();
         // The answer proves that the server has the subscription.
-        self.netmap().await.unwrap();
-        subscriber
+        let map = self.netmap().await.unwrap();
+        Pushes { subscriber, map }
     }
 }
 
-/// The first pushed map that fits. Everything that is pushed must be a map.
-pub async fn pushed(pushes: &mut Subscriber, what: &str, fits: impl Fn(&NetMap) -> bool) -> NetMap {
+/// A map that pushes keep new.
+pub struct Pushes {
+    subscriber: Subscriber,
+    pub map: NetMap,
+}
+
+/// The map after the first push with which it fits. Everything that is pushed must be an update that follows on the last.
+pub async fn pushed(pushes: &mut Pushes, what: &str, fits: impl Fn(&NetMap) -> bool) -> NetMap {
     let wait = async {
         loop {
-            let message = pushes.next().await.unwrap();
-            let map: NetMap = serde_json::from_slice(&message.payload).unwrap();
-            if fits(&map) {
-                return map;
+            let message = pushes.subscriber.next().await.unwrap();
+            match serde_json::from_slice(&message.payload).unwrap() {
+                MapUpdate::Full(map) => pushes.map = map,
+                MapUpdate::Delta(delta) => assert_ne!(pushes.map.apply(delta), Applied::Gap),
+                MapUpdate::Current => panic!("a push without news"),
+            }
+            if fits(&pushes.map) {
+                return pushes.map.clone();
             }
         }
     };
