@@ -15,11 +15,11 @@ mod tokens;
 
 use std::collections::BTreeMap;
 
-use lattice_wire::{PeerId, Token, WgPublicKey, WorkspaceId, message::PeerKind};
+use lattice_wire::{NetMap, PeerId, Token, WgPublicKey, WorkspaceId, message::PeerKind};
 use tempfile::TempDir;
 
 use super::{
-    Database, Page, Store,
+    Database, Page, Store, StoreError,
     enroll::{Admitted, EnrollRefused, NewPeer},
     peers::Endpoints,
     tokens::NewToken,
@@ -73,6 +73,16 @@ macro_rules! contract {
     };
 }
 use contract;
+
+impl Store {
+    /// The map of one peer, as it is answered.
+    async fn netmap(&self, id: &PeerId, now: i64) -> Result<Option<NetMap>, StoreError> {
+        let Some(own) = self.standing(id, now).await? else { return Ok(None) };
+        let map = self.snapshot(&own.workspace, now).await?.netmap(id);
+        assert_eq!(map.as_ref().map(|map| map.generation), Some(own.generation));
+        Ok(map)
+    }
+}
 
 fn peer_id(n: u8) -> PeerId {
     PeerId::from_random([n; 10])
@@ -131,7 +141,7 @@ async fn enroll_at(
         endpoints: &Endpoints::default(),
         jwt_expires_at: now + 1_000,
     };
-    store.enroll(&peer, token, now).await.unwrap()
+    store.enroll(&peer, Some(token), now).await.unwrap()
 }
 
 async fn enroll(store: &Store, n: u8, name: &str, token: &Token) -> Result<Admitted, EnrollRefused> {

@@ -42,7 +42,7 @@ async fn a_key_of_another_peer_cannot_be_enrolled(place: Place) {
             endpoints: &Endpoints::default(),
             jwt_expires_at: NOW,
         };
-        assert_eq!(store.enroll(&thief, &token, NOW).await.unwrap(), Err(EnrollRefused::KeyTaken));
+        assert_eq!(store.enroll(&thief, Some(&token), NOW).await.unwrap(), Err(EnrollRefused::KeyTaken));
         assert_eq!(state(&store).await, before);
     }
 }
@@ -64,7 +64,7 @@ async fn who_lost_the_answer_gets_it_again(place: Place) {
             endpoints: &Endpoints::default(),
             jwt_expires_at: NOW,
         };
-        store.enroll(&peer, token, now).await.unwrap()
+        store.enroll(&peer, Some(token), now).await.unwrap()
     };
     let again = async |token: &Token, now| ask(1, "U1", token, now).await;
     assert_eq!(again(&mine, NOW + 500).await, Ok(Admitted { again: true, ..first }));

@@ -47,12 +47,12 @@ async fn a_full_disk_refuses_costs_the_token_nothing_and_passes() {
         endpoints: &Endpoints(vec![SocketAddr::from(([192, 0, 2, 1], 1)); 1000]),
         jwt_expires_at: NOW,
     };
-    let error = store.enroll(&peer, &token, NOW).await.unwrap_err().to_string();
+    let error = store.enroll(&peer, Some(&token), NOW).await.unwrap_err().to_string();
     assert!(error.contains("full"), "{error}");
     assert!(store.ping().await && store.peers(None, &Page::all()).await.unwrap().is_empty());
 
     sqlx::query("PRAGMA max_page_count = 1000000").execute(&store.write).await.unwrap();
-    assert!(store.enroll(&peer, &token, NOW).await.unwrap().is_ok());
+    assert!(store.enroll(&peer, Some(&token), NOW).await.unwrap().is_ok());
     assert_eq!(uses(&store, &token).await, 1);
 }
 
