@@ -14,7 +14,10 @@
 mod bell;
 pub mod credentials;
 pub mod failure;
+mod generations;
 mod identity;
+pub mod layers;
+mod live;
 pub mod node;
 mod ready;
 mod recorder;
@@ -22,6 +25,7 @@ mod resolver;
 pub mod sandbox;
 mod server;
 mod session;
+mod settle;
 pub mod state;
 pub mod steps;
 mod sync;

@@ -72,7 +72,7 @@ impl Node {
             audit_file: None,
             netns: None,
         };
-        peers_step(&mut steps, base, device, runtime)?;
+        peers_step(&mut steps, base, device, None, runtime)?;
         state.publish(&status)?;
         Ok(Self { steps: steps.finish(), status })
     }

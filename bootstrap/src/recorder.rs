@@ -10,13 +10,12 @@ use std::{
 
 use lattice_audit::{AuditError, AuditFile, Class, Timestamp};
 use lattice_ebpf::{Enforcer, Events, Flow};
-use lattice_policy::Policy;
 use nix::{
     poll::PollTimeout,
     time::{ClockId, clock_gettime},
 };
 
-use crate::{Failure, Kind, bell::Bell, failure::chain};
+use crate::{Failure, Kind, bell::Bell, failure::chain, generations::Generations};
 
 /// How often the thread asks for what the ring could not take, in milliseconds. Verdicts wake it at once.
 const POLL_MS: u16 = 200;
@@ -31,7 +30,7 @@ impl Recorder {
     /// Starts it. The events of `enforcer` must not be taken.
     pub(crate) fn start(
         enforcer: Arc<Mutex<Enforcer>>,
-        policy: Policy,
+        generations: Generations,
         path: &Path,
         agent: &str,
     ) -> Result<Self, Failure> {
@@ -41,7 +40,7 @@ impl Recorder {
         let fail = |error: lattice_ebpf::EbpfError| Failure::new(Kind::Kernel, chain(&error));
         let events = lock(&enforcer).events().map_err(fail)?;
         let writer =
-            Writer { events, enforcer, policy, file, failing: false, untold: 0, asked: Instant::now() };
+            Writer { events, enforcer, generations, file, failing: false, untold: 0, asked: Instant::now() };
         let stop = Bell::new().map_err(|error| Failure::new(Kind::Internal, error))?;
         let stopped = stop.clone();
         let thread = thread::Builder::new()
@@ -77,7 +76,7 @@ impl Drop for Recorder {
 struct Writer {
     events: Events,
     enforcer: Arc<Mutex<Enforcer>>,
-    policy: Policy,
+    generations: Generations,
     file: AuditFile,
     failing: bool,
     /// How many verdicts that the ring could not take are accounted for.
@@ -116,9 +115,9 @@ impl Writer {
     }
 
     fn drain(&mut self) -> usize {
-        let Self { events, policy, file, failing, .. } = self;
+        let Self { events, generations, file, failing, .. } = self;
         let boot = boot_time();
-        events.drain(&mut |flow| told(failing, file.append(&record(&flow, policy, boot))))
+        events.drain(&mut |flow| told(failing, file.append(&record(&flow, generations, boot))))
     }
 
     /// Writes down how many verdicts were enforced but not told, since last time.
@@ -158,7 +157,7 @@ fn boot_time() -> Timestamp {
     Timestamp::now().checked_sub(uptime).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn record(flow: &Flow, policy: &Policy, boot: Timestamp) -> lattice_audit::Flow {
+fn record(flow: &Flow, generations: &Generations, boot: Timestamp) -> lattice_audit::Flow {
     lattice_audit::Flow {
         timestamp: boot.checked_add(Duration::from_nanos(flow.at_ns)).unwrap_or(boot),
         src: flow.src,
@@ -168,7 +167,7 @@ fn record(flow: &Flow, policy: &Policy, boot: Timestamp) -> lattice_audit::Flow 
         action: flow.action,
         reason: flow.reason,
         rule: flow.rule,
-        rule_text: policy.rule(flow.rule).map(|rule| rule.text.clone()),
+        rule_text: generations.rule_text(flow.generation, flow.rule),
         generation: flow.generation,
         bytes: flow.bytes.into(),
     }

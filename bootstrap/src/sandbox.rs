@@ -9,19 +9,21 @@ use std::{
 use ipnet::IpNet;
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, bpffs};
 use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
-use lattice_policy::{Action, Policy, RuleSpec, Target, parse_rule};
+use lattice_policy::{RuleSpec, Target};
 use lattice_wire::NetMap;
 use tokio::runtime::Handle;
 
 use crate::{
     Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
     failure::chain,
+    generations::Generations,
     identity::{self, Identity, Join},
+    live::{self, Live},
     recorder::Recorder,
     resolver::{Names, Resolver},
     state::Role,
     steps::{drops, nothing},
-    sync::{Sync, Tunnel},
+    sync::{Standing, Sync, Tunnel, now_unix},
 };
 
 /// The agent's WireGuard link.
@@ -85,8 +87,8 @@ impl Sandbox {
                 map.pool
             ));
         }
-        let policy = effective_policy(config.egress, map)?;
-        let enforcement = steps.run("policy", || {
+        let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
+        let (enforcement, live) = steps.run("policy", || {
             let dir = state.bpf();
             let mounted = BpfDir::mount(dir.clone())?;
             let options = lattice_ebpf::Options { pin_dir: dir, own: own.to_vec(), attach: config.attach };
@@ -99,19 +101,23 @@ impl Sandbox {
                 .map_err(fail)?;
             let enforcer = Arc::new(Mutex::new(enforcer));
             let agent = config.join.name.as_str();
-            let recorder = Recorder::start(enforcer.clone(), policy.clone(), &config.audit_file, agent)?;
+            let generations = Generations::default();
+            generations.add(policy.clone());
+            let recorder = Recorder::start(enforcer.clone(), generations.clone(), &config.audit_file, agent)?;
             let attached = match attached {
                 Attached::Tcx => "tcx",
                 Attached::Clsact => "clsact",
             };
             let enforcement = format!("ebpf/{attached} (kernel)");
             let detail = format!("{enforcement}, {} rules, default deny", policy.rules().len());
+            let load = live::loader(enforcer.clone());
+            let live = Arc::new(Mutex::new(Live::new(config.egress, policy, generations, load)));
             let undo = move || {
                 let recorded = recorder.finish();
                 drop(enforcer);
                 mounted.unmount().and(recorded)
             };
-            Ok((enforcement, Box::new(undo) as _, detail))
+            Ok(((enforcement, live), Box::new(undo) as _, detail))
         })?;
 
         steps.run("links", || {
@@ -149,7 +155,7 @@ impl Sandbox {
             audit_file: Some(config.audit_file),
             netns: Some(inside.path()),
         };
-        peers_step(&mut steps, base, device, runtime)?;
+        peers_step(&mut steps, base, device, Some(live), runtime)?;
         state.publish(&status)?;
         let ready = Ready::new(inside.path());
         Ok(Self { steps: steps.finish(), ready, status })
@@ -253,13 +259,15 @@ pub(crate) fn peers_step(
     steps: &mut Steps<'_>,
     base: Base,
     device: Arc<dyn Device>,
+    live: Option<Arc<Mutex<Live>>>,
     runtime: &Handle,
 ) -> Result<(), Failure> {
     steps.run("peers", || {
         let Base { identity: Identity { credentials, client, netmap: map, .. }, underlay, names } = base;
         let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
-        let sync =
-            runtime.block_on(Sync::start(Tunnel { client, credentials, device, underlay, names, map }))?;
+        let (map, standing) = (Arc::new(map), Standing::default());
+        let tunnel = Tunnel { client, credentials, device, underlay, names, map, live, standing };
+        let sync = runtime.block_on(Sync::start(tunnel))?;
         tracing::info!("Node started, heartbeat every 30s");
         let runtime = runtime.clone();
         let undo = move || {
@@ -291,14 +299,6 @@ pub fn enforcement() -> Result<String, Failure> {
         Err(error @ EbpfError::NotPermitted { .. }) => Err(Failure::new(Kind::Privilege, chain(&error))),
         Err(error) => Err(Failure::new(Kind::Kernel, chain(&error))),
     }
-}
-
-/// The sandbox's own flags. The control plane's policy will narrow them; it has none yet.
-fn effective_policy(egress: Vec<RuleSpec>, map: &NetMap) -> Result<Policy, Failure> {
-    let echo = parse_rule(&format!("icmp:{}", map.pool))
-        .map_err(|error| Failure::new(Kind::Internal, chain(&error)))?;
-    let policy = egress.into_iter().fold(Policy::new(1), |policy, rule| policy.egress(Action::Allow, rule));
-    Ok(policy.ingress(Action::Allow, echo))
 }
 
 /// The rules that name destinations outside the overlay, as they were written.

@@ -1,29 +1,36 @@
-//! Keeps the WireGuard device in step with the network map, and the control plane informed that the peer lives.
+//! Keeps policy and WireGuard device in step with the network map, and the control plane informed that the peer lives.
 //!
 //! ```text
 //!  push (lattice.config.<id>) ─┐
-//!  refresh, every 15 s ────────┼─► newer map? ─► device peers, resolver names
+//!  refresh, every 15 s ────────┼─► newer map? ─► policy, device peers, resolver names
 //!  earliest not_after ─────────┘
 //!  heartbeat, every 30 s, and at once when the own endpoints changed
 //! ```
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_nats::{Client, Subscriber, connection::State};
 use futures::StreamExt as _;
-use lattice_overlay::{Device, Netns, PeerConfig};
+use lattice_overlay::{Device, Netns};
 use lattice_wire::{
     Credentials, NetMap,
     message::{Ack, HEARTBEAT_SECS, Heartbeat, REFRESH_SECS},
-    netmap::{MAX_ENDPOINTS, MAX_PEERS},
     subject::{self, PeerVerb},
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use crate::{Failure, Kind, failure::chain, identity, resolver, session};
-
-/// Keeps NAT and firewall state of the underlay alive, in seconds (the value that `wg` documents).
-const KEEPALIVE_SECS: u16 = 25;
+use crate::{
+    Failure, Kind,
+    failure::chain,
+    identity,
+    live::{Live, is_over},
+    resolver, session,
+    settle::{next_expiry, settle},
+};
 
 /// What the task works on.
 pub(crate) struct Tunnel {
@@ -32,7 +39,21 @@ pub(crate) struct Tunnel {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) underlay: Arc<Netns>,
     pub(crate) names: resolver::Names,
-    pub(crate) map: NetMap,
+    pub(crate) map: Arc<NetMap>,
+    /// None on a node.
+    pub(crate) live: Option<Arc<Mutex<Live>>>,
+    pub(crate) standing: Standing,
+}
+
+/// How the newest map was applied.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// It could not be applied, and must be tried again.
+    unsettled: bool,
+    /// The peer's own time is over.
+    over: bool,
+    /// Unix seconds of the last application: whose time ends later is still to be dropped.
+    applied_at: i64,
 }
 
 /// The running task.
@@ -76,6 +97,9 @@ impl Tunnel {
                     },
                     _ = refresh.tick() => {
                         self.watch_device(&mut told).await;
+                        if self.standing.unsettled {
+                            self.reapply().await;
+                        }
                         self.refresh().await;
                         self.heartbeat(&mut sent).await;
                     }
@@ -100,9 +124,11 @@ impl Tunnel {
     }
 
     async fn refresh(&mut self) {
-        match identity::fetch_map(&self.client, &self.credentials).await {
-            Ok(map) => self.replace(map).await,
-            Err(error) => tracing::debug!(%error, "no map refresh"),
+        let map = identity::fetch_map(&self.client, &self.credentials);
+        match self.before_expiry(map).await {
+            Some(Ok(map)) => self.replace(map).await,
+            Some(Err(error)) => tracing::debug!(%error, "no map refresh"),
+            None => {}
         }
     }
 
@@ -115,9 +141,10 @@ impl Tunnel {
         }
         let beat = Heartbeat { endpoints: endpoints.clone(), generation: self.map.generation };
         let subject = subject::peer(&self.credentials.peer, PeerVerb::Heartbeat);
-        match session::request::<Ack>(&self.client, subject, &beat).await {
-            Ok(Ack {}) => *sent = Some((Instant::now(), endpoints)),
-            Err(error) => tracing::debug!(%error, "no heartbeat"),
+        match self.before_expiry(session::request::<Ack>(&self.client, subject, &beat)).await {
+            Some(Ok(Ack {})) => *sent = Some((Instant::now(), endpoints)),
+            Some(Err(error)) => tracing::debug!(%error, "no heartbeat"),
+            None => {}
         }
     }
 
@@ -133,7 +160,7 @@ impl Tunnel {
             );
             return;
         }
-        self.map = map;
+        self.map = Arc::new(map);
         self.reapply().await;
     }
 
@@ -153,13 +180,17 @@ impl Tunnel {
     }
 
     async fn apply(&mut self) -> Result<(), Failure> {
-        let peers = peers(&self.map, now_unix());
+        let now = now_unix();
+        self.tell_standing(is_over(&self.map, now));
         resolver::update(&self.names, &self.map);
-        let device = self.device.clone();
-        tokio::task::spawn_blocking(move || device.set_peers(&peers))
+        let (map, live, device) = (self.map.clone(), self.live.clone(), self.device.clone());
+        self.standing.applied_at = now;
+        // Until it is done, and also when it panics.
+        self.standing.unsettled = true;
+        tokio::task::spawn_blocking(move || settle(&map, now, live.as_deref(), device.as_ref()))
             .await
-            .map_err(|error| Failure::new(Kind::Internal, error))?
-            .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?;
+            .map_err(|error| Failure::new(Kind::Internal, error))??;
+        self.standing.unsettled = false;
         tracing::debug!(
             generation = self.map.generation,
             peers = self.map.peers.len(),
@@ -168,83 +199,39 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Time until the next peer must be dropped; an hour when none must.
+    /// Says once when the peer's own time is over, and once when it was renewed after all.
+    fn tell_standing(&mut self, over: bool) {
+        match (std::mem::replace(&mut self.standing.over, over), over) {
+            (false, true) => {
+                tracing::warn!(
+                    "this peer's time in the workspace is over: it reaches nothing until it is renewed"
+                );
+            }
+            (true, false) => tracing::info!("this peer's time in the workspace was renewed"),
+            _ => {}
+        }
+    }
+
+    /// `work`, unless somebody's time is over before: who does not answer must not delay that.
+    async fn before_expiry<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(self.until_expiry(), work).await.ok()
+    }
+
+    /// Time until somebody's time is over; an hour when nobody's will be. Nothing when it happened unnoticed: while a host
+    /// sleeps, its clock goes on and timers do not.
     fn until_expiry(&self) -> Duration {
-        let now = now_unix();
-        let next = self.map.peers.iter().filter_map(|peer| peer.not_after).filter(|at| *at > now).min();
-        next.map_or(Duration::from_secs(3600), |at| Duration::from_secs((at - now).unsigned_abs() + 1))
+        let next = next_expiry(&self.map, self.standing.applied_at);
+        let left = next.map_or(3600, |at| at.saturating_sub(now_unix()));
+        Duration::from_secs(u64::try_from(left).unwrap_or(0))
     }
 }
 
-/// The device's peers: those whose time is not over, with the addresses of the pool only.
-fn peers(map: &NetMap, now: i64) -> Vec<PeerConfig> {
-    let alive = map.peers.iter().take(MAX_PEERS).filter(|peer| peer.not_after.is_none_or(|at| at > now));
-    alive
-        .map(|peer| PeerConfig {
-            public_key: peer.public_key,
-            allowed_ips: peer
-                .allowed_ips
-                .iter()
-                .filter(|net| match net {
-                    ipnet::IpNet::V4(net) => map.pool.contains(net) && !net.contains(&map.address.addr()),
-                    ipnet::IpNet::V6(_) => false,
-                })
-                .copied()
-                .collect(),
-            endpoints: peer.endpoints.iter().take(MAX_ENDPOINTS).copied().collect(),
-            keepalive: Some(KEEPALIVE_SECS),
-        })
-        .collect()
-}
-
-fn now_unix() -> i64 {
+/// Unix seconds.
+pub(crate) fn now_unix() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
-mod tests {
-    use lattice_wire::{MapPeer, PeerId, WgPublicKey, WorkspaceId};
-
-    use super::*;
-
-    fn map() -> NetMap {
-        let peer = |n: u8, allowed: &str, not_after| MapPeer {
-            id: PeerId::from_random([n; 10]),
-            name: format!("p{n}").parse().unwrap(),
-            public_key: WgPublicKey([n; 32]),
-            allowed_ips: vec![allowed.parse().unwrap()],
-            endpoints: vec!["192.0.2.1:1".parse().unwrap(); 100],
-            online: true,
-            not_after,
-        };
-        NetMap {
-            generation: 1,
-            workspace: WorkspaceId::from_random([1; 10]),
-            peer: PeerId::from_random([9; 10]),
-            address: "10.42.0.9/32".parse().unwrap(),
-            pool: "10.42.0.0/16".parse().unwrap(),
-            peers: vec![
-                peer(1, "10.42.0.1/32", None),
-                peer(2, "10.42.0.2/32", Some(100)),
-                peer(3, "0.0.0.0/0", None),
-                peer(4, "10.42.0.9/32", None),
-            ],
-            not_after: None,
-            policy: None,
-        }
-    }
-
-    #[test]
-    fn expired_peers_and_foreign_addresses_do_not_reach_the_device() {
-        let at = |now| peers(&map(), now);
-        assert_eq!(at(99).len(), 4);
-        let later = at(100);
-        assert_eq!(later.len(), 3, "the second peer's time is over");
-        assert_eq!(later[0].allowed_ips.len(), 1);
-        assert!(later[1].allowed_ips.is_empty(), "a default route is no peer's address");
-        assert!(later[2].allowed_ips.is_empty(), "nobody gets our own address");
-        assert!(later.iter().all(|peer| peer.endpoints.len() <= MAX_ENDPOINTS));
-    }
-}
+mod tests;

@@ -80,6 +80,11 @@ pub(crate) fn is_exact(net: &IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
 }
 
+/// Whether a built-in rule covers `net`.
+pub(crate) fn is_guarded(net: &IpNet) -> bool {
+    RULES.iter().any(|rule| rule.net.contains(net))
+}
+
 fn is_multicast(rule: &Rule) -> bool {
     match rule.net.addr() {
         IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),

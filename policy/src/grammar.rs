@@ -49,34 +49,62 @@ pub enum Target {
     Net(IpNet),
 }
 
+impl RuleSpec {
+    /// A rule made from its parts, with the text that [`parse_rule`] reads the same from.
+    pub(crate) fn new(proto: Proto, net: IpNet, ports: Vec<PortRange>) -> Self {
+        let mut spec = Self { proto, target: Target::Net(net), ports, text: String::new() };
+        spec.text = spec.to_string();
+        spec
+    }
+
+    /// The network that it names.
+    pub fn net(&self) -> IpNet {
+        let Target::Net(net) = self.target;
+        net
+    }
+}
+
 /// Reads one rule.
 ///
 /// # Errors
 /// When the text is not a rule. The message begins with `invalid egress CIDR`, names the text, and says what to write.
 pub fn parse_rule(text: &str) -> Result<RuleSpec, RuleError> {
-    parse(text).map_err(|cause| RuleError::new(text, cause))
+    parse(text).map_err(|cause| RuleError::new("egress CIDR", text, cause))
 }
 
 fn parse(text: &str) -> Result<RuleSpec, Cause> {
+    let (proto, rest) = split_proto(text)?;
+    if text.contains(['{', '}']) {
+        return Err(Cause::PeersInFlag);
+    }
+    let (net, ports) = parse_net(proto, rest)?;
+    Ok(RuleSpec { proto, target: Target::Net(net), ports, text: text.to_owned() })
+}
+
+/// Reads what stands behind the protocol when it names a network.
+pub(crate) fn parse_net(proto: Proto, rest: &str) -> Result<(IpNet, Vec<PortRange>), Cause> {
+    let (target, ports) = target::split(rest)?;
+    Ok((target::parse(target)?, parse_ports(proto, ports)?))
+}
+
+/// Reads the ports of a rule of `proto`.
+pub(crate) fn parse_ports(proto: Proto, ports: Option<&str>) -> Result<Vec<PortRange>, Cause> {
+    match ports {
+        None => Ok(Vec::new()),
+        Some(_) if proto == Proto::Icmp => Err(Cause::IcmpPorts),
+        Some(ports) => ports::parse(ports),
+    }
+}
+
+/// Refuses what no rule can be, and takes the protocol off. No protocol's name is the beginning of an address, so this
+/// cannot eat a part of one.
+pub(crate) fn split_proto(text: &str) -> Result<(Proto, &str), Cause> {
     if text.len() > MAX_TEXT {
         return Err(Cause::TooLong);
     }
     if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic()) {
         return Err(Cause::Character(odd));
     }
-    let (proto, rest) = split_proto(text)?;
-    let (target, ports) = target::split(rest)?;
-    let target = target::parse(target)?;
-    let ports = match ports {
-        None => Vec::new(),
-        Some(_) if proto == Proto::Icmp => return Err(Cause::IcmpPorts),
-        Some(ports) => ports::parse(ports)?,
-    };
-    Ok(RuleSpec { proto, target: Target::Net(target), ports, text: text.to_owned() })
-}
-
-/// Takes the protocol off. No protocol's name is the beginning of an address, so this cannot eat a part of one.
-fn split_proto(text: &str) -> Result<(Proto, &str), Cause> {
     let Some((head, rest)) = text.split_once(':') else { return Ok((Proto::Any, text)) };
     match head {
         "tcp" => Ok((Proto::Tcp, rest)),
@@ -90,22 +118,31 @@ fn split_proto(text: &str) -> Result<(Proto, &str), Cause> {
 /// The shortest text that means the same.
 impl fmt::Display for RuleSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.proto {
-            Proto::Any => {}
-            Proto::Tcp => f.write_str("tcp:")?,
-            Proto::Udp => f.write_str("udp:")?,
-            Proto::Icmp => f.write_str("icmp:")?,
-        }
-        let Target::Net(net) = &self.target;
-        match net {
-            IpNet::V6(net) if !self.ports.is_empty() => write!(f, "[{net}]")?,
-            net => write!(f, "{net}")?,
-        }
-        for (i, range) in self.ports.iter().enumerate() {
-            write!(f, "{}{range}", if i == 0 { ':' } else { ',' })?;
-        }
-        Ok(())
+        write(f, self.proto, &self.ports, |f| match self.net() {
+            IpNet::V6(net) if !self.ports.is_empty() => write!(f, "[{net}]"),
+            net => write!(f, "{net}"),
+        })
     }
+}
+
+/// Writes a rule around its target.
+pub(crate) fn write(
+    f: &mut fmt::Formatter<'_>,
+    proto: Proto,
+    ports: &[PortRange],
+    target: impl FnOnce(&mut fmt::Formatter<'_>) -> fmt::Result,
+) -> fmt::Result {
+    f.write_str(match proto {
+        Proto::Any => "",
+        Proto::Tcp => "tcp:",
+        Proto::Udp => "udp:",
+        Proto::Icmp => "icmp:",
+    })?;
+    target(f)?;
+    for (i, range) in ports.iter().enumerate() {
+        write!(f, "{}{range}", if i == 0 { ':' } else { ',' })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

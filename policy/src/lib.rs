@@ -16,6 +16,9 @@
 //!
 //! Where several rules of the deciding kind fit, the one with the lowest id is reported.
 //!
+//! What the control plane says about a peer comes in [`layer`]s, made of [`named`] policies and a [`preset`]. [`narrow`] puts
+//! them and the sandbox's own flags together into the one policy that its enforcer loads.
+//!
 //! Pure: no I/O, no clock. Every enforcer (eBPF, the user-space filter, nftables) is tested against [`evaluate()`].
 
 #![forbid(unsafe_code)]
@@ -23,13 +26,27 @@
 pub mod builtin;
 mod compile;
 pub mod evaluate;
+pub mod explain;
 pub mod grammar;
+pub mod label;
+pub mod layer;
 pub mod model;
+pub mod named;
+pub mod narrow;
 pub mod policy;
+pub mod preset;
+pub mod selector;
 pub mod table;
 
 pub use evaluate::{Packet, Verdict, evaluate};
+pub use explain::{Opinion, explain};
 pub use grammar::{RuleError, RuleSpec, Target, parse_rule};
+pub use label::{LabelError, Labels};
+pub use layer::{Compiler, Layer, LayerRule, Member, MemberKind};
 pub use model::{Action, Direction, PortRange, Proto, Reason, Rule, RuleId};
+pub use named::{NamedPolicy, NamedRule, PolicyError, PolicyRule};
+pub use narrow::{NarrowError, effective};
 pub use policy::Policy;
+pub use preset::{Preset, UnknownPreset};
+pub use selector::{Selector, SelectorError};
 pub use table::{Entry, Match, Table};

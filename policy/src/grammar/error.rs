@@ -1,14 +1,16 @@
 //! Why a text is not a rule.
 
 use super::{MAX_PORTS, MAX_TEXT};
+use crate::SelectorError;
 
 /// How much of the text a message repeats, in characters.
 const SHOWN: usize = 80;
 
 /// A text that is not a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid egress CIDR {text:?}: {cause}")]
+#[error("invalid {what} {text:?}: {cause}")]
 pub struct RuleError {
+    what: &'static str,
     text: String,
     cause: Cause,
 }
@@ -107,11 +109,23 @@ pub enum Cause {
     /// More than [`MAX_PORTS`] ranges.
     #[error("it lists more than {MAX_PORTS} ports; use ranges such as 8000-8100, or several rules")]
     TooManyPorts,
+    /// Peers by their labels, where only addresses can stand.
+    #[error(
+        "{{…}} chooses peers by their labels, which only the control plane's policies can; \
+         write an address, for example 10.42.0.10/32:8080"
+    )]
+    PeersInFlag,
+    /// The braces do not fit.
+    #[error("the braces do not fit; write for example tcp:{{role=tool}}:8080, or {{}} for every peer")]
+    Braces,
+    /// What is between the braces is no selector.
+    #[error("{{…}} chooses no peers: {0}")]
+    Selector(#[from] SelectorError),
 }
 
 impl RuleError {
-    pub(super) fn new(text: &str, cause: Cause) -> Self {
-        Self { text: shown(text), cause }
+    pub(crate) fn new(what: &'static str, text: &str, cause: Cause) -> Self {
+        Self { what, text: shown(text), cause }
     }
 
     /// What is wrong.

@@ -1,0 +1,124 @@
+//! The live change on a real link. Needs root.
+
+use std::{io::ErrorKind, net::UdpSocket, path::Path, time::Duration};
+
+use lattice_ebpf::{AttachMode, Enforcer, Options, bpffs};
+use lattice_overlay::{BackendChoice, DeviceConfig, Netns, link};
+use lattice_policy::parse_rule;
+use lattice_wire::WgPrivateKey;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use super::{tests::map, *};
+use crate::recorder::Recorder;
+
+/// A policed link without a peer: what passes the policy is lost, what does not is refused.
+struct Lab {
+    // Declared, and so dropped, from the user to the used.
+    live: Live,
+    recorder: Recorder,
+    inside: Arc<Netns>,
+    _device: Box<dyn lattice_overlay::Device>,
+}
+
+impl Lab {
+    fn new(dir: &Path, flags: &[&str], map: &NetMap) -> Self {
+        // Pins in a mount namespace of this thread: the kernel unmounts them even if the test is killed.
+        unshare(CloneFlags::CLONE_NEWNS).expect("needs CAP_SYS_ADMIN: run the tests as root");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let pins = dir.join("pins");
+        bpffs::mount(&pins).unwrap();
+
+        let inside = Arc::new(Netns::create().unwrap());
+        let config = DeviceConfig {
+            name: "wg0".into(),
+            private_key: WgPrivateKey::from_random([7; 32]),
+            listen_port: 0,
+            mtu: 1420,
+            underlay: Arc::new(Netns::create().unwrap()),
+            inside: inside.clone(),
+        };
+        let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
+
+        let own = vec![map.address.addr().into()];
+        let options = Options { pin_dir: pins, own, attach: AttachMode::Auto };
+        let mut enforcer = Enforcer::load(&options).unwrap();
+        let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
+        let policy = Arc::new(wanted(1, &flags, map, 0).unwrap());
+        enforcer.apply(&policy.compile(), 1).unwrap();
+        inside.run(|| enforcer.attach("wg0")).unwrap().unwrap();
+        let address = ipnet::IpNet::V4(map.address);
+        link::add_address(&inside, "wg0", address).unwrap();
+        link::set_up(&inside, "wg0").unwrap();
+        link::add_route(&inside, ipnet::IpNet::V4(map.pool), "wg0", Some(address.addr())).unwrap();
+
+        let enforcer = Arc::new(Mutex::new(enforcer));
+        let generations = Generations::default();
+        generations.add(policy.clone());
+        let audit = dir.join("audit.jsonl");
+        let recorder = Recorder::start(enforcer.clone(), generations.clone(), &audit, "lab").unwrap();
+        let live = Live::new(flags, policy, generations, loader(enforcer));
+        Self { live, recorder, inside, _device: device }
+    }
+
+    fn change(&mut self, map: &NetMap, now: i64) {
+        let change = self.live.change(map, now).unwrap();
+        self.live.put(change).unwrap();
+    }
+
+    /// The agent sends a datagram. That it left is seen in the flow records.
+    fn send(&self, address: &str) -> UdpSocket {
+        let socket = self.inside.run(|| UdpSocket::bind("10.42.0.9:0").unwrap()).unwrap();
+        socket.connect((address, 8080)).unwrap();
+        socket.send(b"x").unwrap();
+        socket
+    }
+
+    fn is_refused(&self, address: &str) {
+        let socket = self.send(address);
+        // Only says when the test has failed.
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let error = socket.recv(&mut [0; 8]).unwrap_err();
+        assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    }
+}
+
+#[test]
+fn reach_goes_and_comes_back_with_the_map() {
+    let dir = tempfile::tempdir().unwrap();
+    let wide = map(Some(&["10.42.0.4/31"]));
+    let mut lab = Lab::new(dir.path(), &["10.42.0.0/16:8080"], &wide);
+    lab.send("10.42.0.5");
+
+    lab.change(&map(Some(&["10.42.0.4"])), 0);
+    lab.is_refused("10.42.0.5");
+    lab.send("10.42.0.4");
+
+    lab.change(&wide, 0);
+    lab.send("10.42.0.5");
+
+    lab.change(&NetMap { not_after: Some(1), ..wide }, 1);
+    lab.is_refused("10.42.0.5");
+
+    lab.recorder.finish().unwrap();
+    let records = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    let records = records.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let told: Vec<String> = records
+        .filter(|record| record["direction"] == "egress")
+        .map(|r| format!("{} {} {} {}", r["generation"], r["action"], r["dstIP"], r["rule"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "1 allow 10.42.0.5 10.42.0.4/31:8080 (policy p)",
+            "2 deny 10.42.0.5 null",
+            "2 allow 10.42.0.4 10.42.0.4/32:8080 (policy p)",
+            "3 allow 10.42.0.5 10.42.0.4/31:8080 (policy p)",
+            "4 deny 10.42.0.5 null",
+        ]
+    );
+    bpffs::unmount(&dir.path().join("pins")).unwrap();
+}

@@ -1,0 +1,131 @@
+use lattice_policy::{Action, parse_rule};
+use lattice_wire::{
+    MapPolicy, PeerId, WorkspaceId,
+    netmap::{Layer, MapRule},
+};
+
+use super::*;
+
+/// What an enforcer was given: generations and the texts of their rules.
+pub(crate) type Loaded = Arc<Mutex<Vec<(u32, Vec<String>)>>>;
+
+/// A map whose policy allows `egress`; `None` is a server without policies.
+pub(crate) fn map(egress: Option<&[&str]>) -> NetMap {
+    let allow = |text: &&str| MapRule { allow: true, rule: (*text).into(), policy: Some("p".into()) };
+    let layers = |texts: &[&str]| {
+        let egress = texts.iter().map(allow).collect();
+        vec![Layer { name: "policies".into(), egress, ingress: Vec::new() }]
+    };
+    NetMap {
+        generation: 1,
+        workspace: WorkspaceId::from_random([1; 10]),
+        peer: PeerId::from_random([9; 10]),
+        address: "10.42.0.9/32".parse().unwrap(),
+        pool: "10.42.0.0/16".parse().unwrap(),
+        peers: Vec::new(),
+        not_after: None,
+        policy: egress.map(|texts| MapPolicy { layers: layers(texts) }),
+    }
+}
+
+/// A live policy of `map` whose enforcer takes a policy when `takes` says so, at each attempt.
+pub(crate) fn live(
+    flags: &[&str],
+    map: &NetMap,
+    mut takes: impl FnMut(&Policy) -> bool + Send + 'static,
+) -> (Live, Loaded) {
+    let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
+    let current = Arc::new(wanted(1, &flags, map, 0).unwrap());
+    let generations = Generations::default();
+    generations.add(current.clone());
+    let loaded = Loaded::default();
+    let log = loaded.clone();
+    let load = move |policy: &Policy| {
+        if !takes(policy) {
+            return Err(Failure::new(Kind::Kernel, "no memory"));
+        }
+        let rules = policy.rules().iter().map(|rule| rule.text.clone()).collect();
+        log.lock().unwrap().push((policy.generation, rules));
+        Ok(())
+    };
+    (Live::new(flags, current, generations, Box::new(load)), loaded)
+}
+
+fn last(loaded: &Loaded) -> (u32, Vec<String>) {
+    loaded.lock().unwrap().last().unwrap().clone()
+}
+
+#[test]
+fn flags_decide_for_an_older_server() {
+    let policy = wanted(1, &[parse_rule("10.42.0.5").unwrap()], &map(None), 0).unwrap();
+    let rules: Vec<(Action, &str)> =
+        policy.rules().iter().map(|rule| (rule.action, rule.text.as_str())).collect();
+    assert_eq!(rules, [(Action::Allow, "10.42.0.5"), (Action::Allow, "icmp:10.42.0.0/16")]);
+}
+
+#[test]
+fn a_generation_is_a_change_of_the_effective_policy() {
+    let (mut live, loaded) = live(&["10.42.0.0/16"], &map(Some(&["10.42.0.5"])), |_| true);
+    let mut newer = map(Some(&["10.42.0.5"]));
+    newer.generation = 99;
+    assert!(live.change(&newer, 0).is_none(), "other reasons make a new map too");
+
+    let wider = live.change(&map(Some(&["10.42.0.4/31"])), 0).unwrap();
+    assert!(!wider.narrows);
+    live.put(wider).unwrap();
+    assert_eq!(last(&loaded), (2, vec!["10.42.0.4/31 (policy p)".to_owned()]));
+
+    let other = live.change(&map(Some(&["10.42.0.6"])), 0).unwrap();
+    assert!(other.narrows);
+    live.put(other).unwrap();
+    assert_eq!(last(&loaded).0, 3);
+    let texts =
+        [2, 3].map(|generation| live.generations.rule_text(generation, lattice_policy::RuleId(1)).unwrap());
+    assert_eq!(texts, ["10.42.0.4/31 (policy p)", "10.42.0.6 (policy p)"]);
+}
+
+#[test]
+fn a_peer_whose_time_is_over_may_do_nothing_until_it_is_renewed() {
+    let mut map = map(Some(&["10.42.0.5"]));
+    map.not_after = Some(100);
+    let (mut live, loaded) = live(&["10.42.0.0/16"], &map, |_| true);
+    assert!(live.change(&map, 99).is_none());
+    live.put(live.change(&map, 100).unwrap()).unwrap();
+    assert_eq!(last(&loaded), (2, vec![]));
+    assert!(live.change(&map, 101).is_none());
+    map.not_after = Some(200);
+    live.put(live.change(&map, 101).unwrap()).unwrap();
+    assert_eq!(last(&loaded), (3, vec!["10.42.0.5 (policy p)".to_owned()]));
+}
+
+#[test]
+fn a_wider_policy_that_is_not_taken_leaves_the_old_one() {
+    let (mut live, loaded) = live(&["10.42.0.0/16"], &map(Some(&["10.42.0.5"])), |_| false);
+    let wider = map(Some(&["10.42.0.0/24"]));
+    let stuck = live.put(live.change(&wider, 0).unwrap()).unwrap_err();
+    assert!(!stuck.too_wide);
+    assert!(loaded.lock().unwrap().is_empty());
+    assert!(live.change(&wider, 0).is_some(), "to be tried again");
+    assert!(live.generations.rule_text(2, lattice_policy::RuleId(1)).is_none(), "it was never in force");
+}
+
+#[test]
+fn a_narrower_policy_that_is_not_taken_denies_everything() {
+    let fits = |policy: &Policy| policy.rules().len() != 1;
+    let (mut live, loaded) = live(&["10.42.0.0/16"], &map(Some(&["10.42.0.0/24"])), fits);
+    let narrower = map(Some(&["10.42.0.5"]));
+    let stuck = live.put(live.change(&narrower, 0).unwrap()).unwrap_err();
+    assert!(!stuck.too_wide);
+    assert_eq!(last(&loaded), (2, vec![]));
+    assert!(live.change(&narrower, 0).is_some(), "to be tried again");
+
+    let (mut dead, _) = super::tests::live(&["10.42.0.0/16"], &map(Some(&["10.42.0.0/24"])), |_| false);
+    assert!(dead.put(dead.change(&narrower, 0).unwrap()).unwrap_err().too_wide);
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_or_combined_denies() {
+    let (mut live, loaded) = live(&["10.42.0.0/16"], &map(Some(&["10.42.0.5"])), |_| true);
+    live.put(live.change(&map(Some(&["tcp:{role=tool}"])), 0).unwrap()).unwrap();
+    assert_eq!(last(&loaded), (2, vec![]));
+}

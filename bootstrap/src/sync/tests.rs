@@ -1,0 +1,142 @@
+//! With a real nats-server, and nobody behind it who answers: a push, and the clock, are enough.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use lattice_policy::Policy;
+use lattice_wire::{WgPrivateKey, credentials::VERSION};
+
+use super::*;
+use crate::settle::tests::{Seen, Told, with_policy};
+
+/// Ends with the test.
+struct Nats {
+    child: Child,
+    url: String,
+    // Without a reader the server would die of its next line.
+    _log: BufReader<ChildStderr>,
+}
+
+impl Nats {
+    fn start() -> Self {
+        let mut command = Command::new("nats-server");
+        let mut child = command
+            .args(["-a", "127.0.0.1", "-p", "-1"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nats-server");
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let url = loop {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "nats-server ended");
+            if let Some((_, at)) = line.split_once("Listening for client connections on ") {
+                break format!("nats://{}", at.trim());
+            }
+        };
+        Self { child, url, _log: log }
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn credentials(map: &NetMap, nats_url: &str) -> Credentials {
+    Credentials {
+        version: VERSION,
+        name: "a".parse().unwrap(),
+        peer: map.peer.clone(),
+        workspace: map.workspace.clone(),
+        address: map.address,
+        server_url: String::new(),
+        nats_url: nats_url.into(),
+        nats_tls: None,
+        server_ca: None,
+        nats_jwt: String::new(),
+        nats_seed: String::new(),
+        wireguard_private_key: WgPrivateKey::from_random([7; 32]),
+        listen_port: 0,
+    }
+}
+
+impl Told {
+    async fn next(&mut self) -> String {
+        // Only says when the test has failed.
+        tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await.unwrap().unwrap()
+    }
+
+    async fn expect<const N: usize>(&mut self, what: [&str; N]) {
+        for what in what {
+            assert_eq!(self.next().await, what);
+        }
+    }
+}
+
+/// A tunnel whose policy allows 10.42.0.0/24, and whose enforcer takes a policy when `takes` says so.
+async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -> (Tunnel, Told) {
+    let map = with_policy(&["10.42.0.0/24"]);
+    let (seen, told) = Seen::new();
+    let tunnel = Tunnel {
+        client: async_nats::connect(&nats.url).await.unwrap(),
+        credentials: credentials(&map, &nats.url),
+        live: Some(Arc::new(seen.live("10.42.0.0/24", takes))),
+        device: Arc::new(seen),
+        underlay: Arc::new(Netns::current().unwrap()),
+        names: resolver::Names::default(),
+        map: Arc::new(map),
+        standing: Standing::default(),
+    };
+    (tunnel, told)
+}
+
+#[tokio::test]
+async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
+    let nats = Nats::start();
+    let server = async_nats::connect(&nats.url).await.unwrap();
+    let (tunnel, mut told) = tunnel(&nats, |_| true).await;
+    let sync = Sync::start(tunnel).await.unwrap();
+    assert_eq!(told.next().await, "3 peers", "one of the four has expired");
+
+    let push = async |generation, egress: &[&str], not_after| {
+        let map = NetMap { generation, not_after, ..with_policy(egress) };
+        let payload = serde_json::to_vec(&map).unwrap();
+        server.publish(subject::config(&map.peer), payload.into()).await.unwrap();
+    };
+    push(2, &["10.42.0.5"], None).await;
+    told.expect(["1 rules, taken", "3 peers"]).await;
+    push(3, &["10.42.0.0/24"], None).await;
+    told.expect(["3 peers", "1 rules, taken"]).await;
+
+    push(4, &["10.42.0.0/24"], Some(now_unix() + 1)).await;
+    // Before its time is over the peers are set once more, unless the machine is slow.
+    while told.next().await != "0 rules, taken" {}
+    told.expect(["0 peers"]).await;
+    push(5, &["10.42.0.0/24"], None).await;
+    told.expect(["3 peers", "1 rules, taken"]).await;
+    sync.end().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_applied_is_tried_again() {
+    let nats = Nats::start();
+    let takes = Arc::new(AtomicBool::new(false));
+    let now = takes.clone();
+    let (mut tunnel, mut told) = tunnel(&nats, move |_| now.load(Ordering::Relaxed)).await;
+    tunnel.replace(NetMap { generation: 2, ..with_policy(&["10.42.0.5"]) }).await;
+    told.expect(["1 rules, not", "0 rules, not", "0 peers"]).await;
+
+    takes.store(true, Ordering::Relaxed);
+    let pushes = tunnel.client.subscribe("nothing").await.unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(tunnel.follow(pushes, stopped));
+    told.expect(["1 rules, taken", "3 peers"]).await;
+    stop.send(true).unwrap();
+    task.await.unwrap();
+}

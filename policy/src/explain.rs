@@ -1,0 +1,119 @@
+//! Why a packet passes or not: what each layer and the flags say about it.
+
+use std::borrow::Borrow;
+
+use ipnet::Ipv4Net;
+
+use crate::{Action, Direction, Layer, LayerRule, Packet, Reason, RuleSpec, evaluate, layer};
+
+/// What one layer, or the flags, say about a packet. It passes when all opinions are [`Action::Allow`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opinion {
+    /// The layer's name; `flags` for the sandbox's own; `default` where no layer says anything about ingress.
+    pub layer: String,
+    /// Allow or deny.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// The text of the rule that decided; none when the default did.
+    pub rule: Option<String>,
+    /// The named policy that the rule comes from.
+    pub policy: Option<String>,
+}
+
+/// The opinions that [`effective`](crate::effective) combines for `packet`, layers first.
+pub fn explain<L: Borrow<Layer>>(
+    layers: &[L],
+    flags: &[RuleSpec],
+    pool: Ipv4Net,
+    packet: &Packet,
+) -> Vec<Opinion> {
+    let mut opinions: Vec<Opinion> = layers.iter().map(|layer| opinion(layer.borrow(), packet)).collect();
+    let rules = |specs: &[RuleSpec]| specs.iter().cloned().map(LayerRule::allow).collect();
+    match packet.direction {
+        Direction::Egress => {
+            opinions.push(opinion(&Layer { egress: rules(flags), ..Layer::closed("flags") }, packet));
+        }
+        Direction::Ingress if layers.is_empty() => {
+            let echo = Layer { ingress: rules(&[layer::echo(pool)]), ..Layer::closed("default") };
+            opinions.push(opinion(&echo, packet));
+        }
+        Direction::Ingress => {}
+    }
+    opinions
+}
+
+fn opinion(layer: &Layer, packet: &Packet) -> Opinion {
+    let policy = layer.policy(1);
+    let verdict = evaluate(&policy, packet);
+    let rule = policy.rule(verdict.rule);
+    // The ids of a layer's rules count through egress, then ingress.
+    let index = usize::try_from(verdict.rule.0).ok().and_then(|id| id.checked_sub(1));
+    let own = index.and_then(|index| layer.egress.iter().chain(&layer.ingress).nth(index));
+    Opinion {
+        layer: layer.name.clone(),
+        action: verdict.action,
+        reason: verdict.reason,
+        rule: rule.map(|rule| rule.text.clone()),
+        policy: own.and_then(|rule| rule.policy.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse_rule;
+
+    fn rule(action: Action, text: &str, policy: Option<&str>) -> LayerRule {
+        LayerRule { action, spec: parse_rule(text).unwrap(), policy: policy.map(str::to_owned) }
+    }
+
+    #[test]
+    fn every_layer_and_the_flags_speak() {
+        let layers = [
+            Layer {
+                egress: vec![
+                    rule(Action::Allow, "10.42.0.0/16", Some("wide")),
+                    rule(Action::Deny, "10.42.0.5:22", Some("no-ssh")),
+                ],
+                ingress: vec![rule(Action::Allow, "10.42.0.5", Some("in"))],
+                ..Layer::closed("policies")
+            },
+            Layer {
+                egress: vec![rule(Action::Allow, "10.42.0.5", None)],
+                ..Layer::closed("preset sandboxed")
+            },
+        ];
+        let flags = [parse_rule("10.42.0.5:80").unwrap()];
+        let pool = "10.42.0.0/16".parse().unwrap();
+        let say = |direction, port| {
+            let packet =
+                Packet { direction, proto: 6, remote: "10.42.0.5".parse().unwrap(), port: Some(port) };
+            let opinions = explain(&layers, &flags, pool, &packet).into_iter();
+            let words = |o: Opinion| {
+                let (rule, policy) = (o.rule.unwrap_or_default(), o.policy.unwrap_or_default());
+                format!("{} {:?} {rule} {policy}", o.layer, o.action).trim().to_owned()
+            };
+            opinions.map(words).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            say(Direction::Egress, 22),
+            ["policies Deny 10.42.0.5:22 no-ssh", "preset sandboxed Allow 10.42.0.5", "flags Deny"]
+        );
+        assert_eq!(say(Direction::Egress, 80)[2], "flags Allow 10.42.0.5:80");
+        assert_eq!(
+            say(Direction::Ingress, 80),
+            ["policies Allow 10.42.0.5 in", "preset sandboxed Deny"],
+            "flags say nothing about ingress"
+        );
+    }
+
+    #[test]
+    fn without_layers_the_pool_may_send_icmp() {
+        let pool = "10.42.0.0/16".parse().unwrap();
+        let remote = "10.42.0.5".parse().unwrap();
+        let packet = Packet { direction: Direction::Ingress, proto: 1, remote, port: None };
+        let opinions = explain::<Layer>(&[], &[], pool, &packet);
+        assert_eq!((opinions[0].layer.as_str(), opinions[0].action), ("default", Action::Allow));
+    }
+}

@@ -1,0 +1,172 @@
+//! From members and named policies to the layers of one member.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{
+    Layer, LayerRule, Member, MemberKind,
+    addresses::{aggregated, everywhere},
+};
+use crate::{
+    Action, Direction, NamedPolicy, PortRange, Preset, Proto, RuleSpec, Selector, grammar, named::NamedTarget,
+};
+
+/// How many different layers are kept for the next receiver. Most peers of a workspace share a few.
+const KEPT: usize = 64;
+
+/// The policies that select a receiver, and whether the layer is that of the isolated preset.
+type Key = (Vec<usize>, bool);
+
+/// Compiles layers for the members of one workspace. What they have in common is worked out once.
+#[derive(Debug)]
+pub struct Compiler<'a> {
+    policies: &'a [NamedPolicy],
+    /// The members' addresses by every selector that a rule names.
+    peers: HashMap<&'a Selector, Vec<IpNet>>,
+    echo: RuleSpec,
+    sandboxed: Arc<Layer>,
+    coordinator: Arc<Layer>,
+    kept: HashMap<Key, Arc<Layer>>,
+}
+
+impl<'a> Compiler<'a> {
+    /// For the workspace of `members`, whose addresses lie in `pool`.
+    pub fn new(pool: Ipv4Net, members: &[Member], policies: &'a [NamedPolicy]) -> Self {
+        let mut peers = HashMap::new();
+        for rule in policies.iter().flat_map(|policy| &policy.rules) {
+            if let NamedTarget::Peers(selector) = &rule.rule.target {
+                peers.entry(selector).or_insert_with(|| {
+                    aggregated(members.iter().filter(|m| m.fits(selector)).map(|m| m.address))
+                });
+            }
+        }
+        let echo = echo(pool);
+        let sandboxed = Arc::new(sandboxed(members));
+        let coordinator = Arc::new(coordinator(members, echo.clone()));
+        Self { policies, peers, echo, sandboxed, coordinator, kept: HashMap::new() }
+    }
+
+    /// The layers of `receiver`.
+    pub fn layers(&mut self, receiver: &Member) -> Vec<Arc<Layer>> {
+        let selecting =
+            self.policies.iter().enumerate().filter(|(_, policy)| receiver.fits(&policy.selector));
+        let selecting: Vec<usize> = selecting.map(|(index, _)| index).collect();
+        let preset = receiver.preset.map(|preset| match preset {
+            Preset::Sandboxed => self.sandboxed.clone(),
+            Preset::Coordinator => self.coordinator.clone(),
+            Preset::Isolated => self.kept((selecting.clone(), true)),
+        });
+        let policies = self.kept((selecting, false));
+        std::iter::once(policies).chain(preset).collect()
+    }
+
+    fn kept(&mut self, key: Key) -> Arc<Layer> {
+        if let Some(layer) = self.kept.get(&key) {
+            return layer.clone();
+        }
+        let layer = Arc::new(if key.1 { self.isolated(&key.0) } else { self.named(&key.0) });
+        if self.kept.len() >= KEPT {
+            self.kept.clear();
+        }
+        self.kept.insert(key, layer.clone());
+        layer
+    }
+
+    /// The layer of the named policies.
+    fn named(&self, selecting: &[usize]) -> Layer {
+        let rules = |direction| {
+            let mut rules = Vec::new();
+            let mut has_allow = false;
+            for policy in selecting.iter().filter_map(|&index| self.policies.get(index)) {
+                for rule in policy.rules.iter().filter(|rule| rule.direction == direction) {
+                    // Also where no peer fits its selector: that must not open what it was meant to limit.
+                    has_allow |= rule.action == Action::Allow;
+                    rules.extend(self.expanded(policy, rule));
+                }
+            }
+            (rules, has_allow)
+        };
+        let (mut egress, limited) = rules(Direction::Egress);
+        if !limited {
+            egress.extend(open());
+        }
+        let (mut ingress, _) = rules(Direction::Ingress);
+        ingress.push(LayerRule::allow(self.echo.clone()));
+        Layer { name: "policies".into(), egress, ingress }
+    }
+
+    fn isolated(&self, selecting: &[usize]) -> Layer {
+        let policies = selecting.iter().filter_map(|&index| self.policies.get(index));
+        let egress = policies.flat_map(|policy| {
+            let narrow = policy.rules.iter().filter(|rule| {
+                rule.direction == Direction::Egress && rule.action == Action::Allow && rule.rule.is_narrow()
+            });
+            narrow.flat_map(|rule| self.expanded(policy, rule))
+        });
+        Layer { egress: egress.collect(), ..Layer::closed(preset_name(Preset::Isolated)) }
+    }
+
+    /// The plain rules of a rule.
+    fn expanded(&self, policy: &NamedPolicy, rule: &crate::PolicyRule) -> Vec<LayerRule> {
+        let nets = match &rule.rule.target {
+            NamedTarget::Net(net) => std::slice::from_ref(net),
+            NamedTarget::Peers(selector) => self.peers.get(selector).map_or(&[][..], Vec::as_slice),
+        };
+        let spec = |net: &IpNet| RuleSpec::new(rule.rule.proto, *net, rule.rule.ports.clone());
+        let plain =
+            |net| LayerRule { action: rule.action, spec: spec(net), policy: Some(policy.name.clone()) };
+        nets.iter().map(plain).collect()
+    }
+}
+
+/// ICMP of every address of the pool: a peer that can be pinged is easier to find than one that cannot.
+pub(crate) fn echo(pool: Ipv4Net) -> RuleSpec {
+    RuleSpec::new(Proto::Icmp, IpNet::V4(pool.trunc()), Vec::new())
+}
+
+fn open() -> impl Iterator<Item = LayerRule> {
+    everywhere().into_iter().map(|net| LayerRule::allow(RuleSpec::new(Proto::Any, net, Vec::new())))
+}
+
+fn preset_name(preset: Preset) -> String {
+    format!("preset {preset}")
+}
+
+/// Tools that are reached on the same ports share their networks.
+fn sandboxed(members: &[Member]) -> Layer {
+    let mut tools: BTreeMap<Vec<PortRange>, Vec<&Member>> = BTreeMap::new();
+    for tool in members.iter().filter(|member| member.labels.get("role") == Some("tool")) {
+        // Ports that cannot be read open nothing.
+        if let Some(ports) = ports(tool) {
+            tools.entry(ports).or_default().push(tool);
+        }
+    }
+    let rules = tools.into_iter().flat_map(|(ports, tools)| {
+        let nets = aggregated(tools.into_iter().map(|tool| tool.address)).into_iter();
+        nets.map(move |net| LayerRule::allow(RuleSpec::new(Proto::Any, net, ports.clone())))
+    });
+    Layer { egress: rules.collect(), ..Layer::closed(preset_name(Preset::Sandboxed)) }
+}
+
+fn ports(tool: &Member) -> Option<Vec<PortRange>> {
+    let Some(ports) = tool.labels.get("ports") else { return Some(Vec::new()) };
+    grammar::parse_ports(Proto::Any, Some(&ports.replace('+', ","))).ok()
+}
+
+fn coordinator(members: &[Member], echo: RuleSpec) -> Layer {
+    let sandboxes = members.iter().filter(|member| member.kind == MemberKind::Sandbox);
+    let nets = aggregated(sandboxes.map(|member| member.address)).into_iter();
+    let specs = nets.map(|net| RuleSpec::new(Proto::Any, net, Vec::new())).chain([echo]);
+    Layer {
+        name: preset_name(Preset::Coordinator),
+        egress: open().collect(),
+        ingress: specs.map(LayerRule::allow).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

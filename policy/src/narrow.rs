@@ -1,0 +1,131 @@
+//! Puts layers and flags together into the one policy that an enforcer loads: what *all* of them allow.
+//!
+//! Prefixes nest or are disjoint, so the intersection of two lists is made of pairs in which one network contains the
+//! other; a sweep over both sorted lists finds just these.
+
+mod meet;
+mod size;
+mod widens;
+
+use std::{borrow::Borrow, sync::Arc};
+
+use ipnet::Ipv4Net;
+
+use crate::{Action, Direction, Layer, LayerRule, Policy, RuleSpec, layer};
+use meet::{Term, intersect};
+pub use widens::only_widens;
+
+/// Most rules of an effective policy.
+pub const MAX_RULES: usize = 65_536;
+
+/// Most lines that its flat form may need: every prefix repeats the lines of those that cover it.
+pub const MAX_LINES: usize = 1 << 18;
+
+/// Most pairs of rules that may have to be compared.
+pub const MAX_PAIRS: usize = 1 << 22;
+
+/// Longest text of a rule with its sources, in characters.
+const MAX_TEXT: usize = 1024;
+
+/// Layers and flags whose intersection is too big to enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NarrowError {
+    /// More than [`MAX_RULES`].
+    #[error(
+        "the policies and the sandbox's flags make more than {MAX_RULES} rules together; use wider networks or fewer rules"
+    )]
+    Rules,
+    /// More than [`MAX_LINES`].
+    #[error(
+        "the policies and the sandbox's flags make more than {MAX_LINES} lines together; put fewer wide rules over many narrow ones"
+    )]
+    Lines,
+    /// More than [`MAX_PAIRS`].
+    #[error(
+        "the policies and the sandbox's flags overlap in more than {MAX_PAIRS} pairs of rules; use fewer rules for the same networks"
+    )]
+    Pairs,
+}
+
+/// The policy that allows what every layer and, in egress, a flag allows. Without a flag the agent opens nothing. Without
+/// a layer the flags alone decide, and `pool` may send ICMP.
+///
+/// # Errors
+/// When the result would be too big.
+pub fn effective<L: Borrow<Layer>>(
+    generation: u32,
+    layers: &[L],
+    flags: &[RuleSpec],
+    pool: Ipv4Net,
+) -> Result<Policy, NarrowError> {
+    let layers: Vec<&Layer> = layers.iter().map(Borrow::borrow).collect();
+    let flags: Vec<Term> = flags.iter().enumerate().map(|(order, spec)| Term::flag(order, spec)).collect();
+    let egress = layers.iter().try_fold(flags, |terms, layer| {
+        intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow))
+    })?;
+    let ingress = match layers.split_first() {
+        None => vec![Term::flag(0, &layer::echo(pool))],
+        Some((first, others)) => {
+            let first = terms_of(first, Direction::Ingress, Action::Allow);
+            others.iter().try_fold(first, |terms, layer| {
+                intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow))
+            })?
+        }
+    };
+    let denies = |direction| {
+        layers.iter().flat_map(move |layer| terms_of(layer, direction, Action::Deny)).map(Term::into_spec)
+    };
+
+    let mut policy = Policy::new(generation);
+    for term in egress {
+        policy = policy.egress(Action::Allow, term.into_spec());
+    }
+    for spec in denies(Direction::Egress) {
+        policy = policy.egress(Action::Deny, spec);
+    }
+    for term in ingress {
+        policy = policy.ingress(Action::Allow, term.into_spec());
+    }
+    for spec in denies(Direction::Ingress) {
+        policy = policy.ingress(Action::Deny, spec);
+    }
+    size::check(&policy)?;
+    Ok(policy)
+}
+
+/// The rules of a layer with one action, each knowing where it comes from.
+fn terms_of(layer: &Layer, direction: Direction, action: Action) -> Vec<Term> {
+    let name: Arc<str> = layer.name.as_str().into();
+    let of_action = layer.rules(direction).iter().filter(move |rule| rule.action == action);
+    of_action.enumerate().map(|(order, rule)| Term::layer(order, rule, &name)).collect()
+}
+
+impl Term {
+    fn flag(order: usize, spec: &RuleSpec) -> Self {
+        Self { order, spec: spec.clone(), from: Vec::new() }
+    }
+
+    /// A rule that leaves everything to the others is no source worth a word.
+    fn layer(order: usize, rule: &LayerRule, name: &Arc<str>) -> Self {
+        let from = match &rule.policy {
+            Some(policy) => vec![format!("policy {policy}").into()],
+            None if meet::is_open(&rule.spec) => Vec::new(),
+            None => vec![name.clone()],
+        };
+        Self { order, spec: rule.spec.clone(), from }
+    }
+
+    /// The rule, its text followed by its sources.
+    fn into_spec(self) -> RuleSpec {
+        let Self { spec, from, .. } = self;
+        if from.is_empty() {
+            return spec;
+        }
+        let text = format!("{} ({})", spec.text, from.join(", ")).chars().take(MAX_TEXT).collect();
+        RuleSpec { text, ..spec }
+    }
+}
+
+#[cfg(test)]
+mod tests;

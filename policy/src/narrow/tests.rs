@@ -1,0 +1,102 @@
+use super::*;
+use crate::{RuleId, parse_rule};
+
+const POOL: &str = "10.42.0.0/16";
+
+fn allow(text: &str, policy: Option<&str>) -> LayerRule {
+    LayerRule { action: Action::Allow, spec: parse_rule(text).unwrap(), policy: policy.map(str::to_owned) }
+}
+
+fn layer(name: &str, egress: &[&str]) -> Layer {
+    Layer { egress: egress.iter().map(|text| allow(text, None)).collect(), ..Layer::closed(name) }
+}
+
+fn flags(texts: &[&str]) -> Vec<RuleSpec> {
+    texts.iter().map(|text| parse_rule(text).unwrap()).collect()
+}
+
+fn combined(layers: &[Layer], flags: &[RuleSpec]) -> Policy {
+    effective(1, layers, flags, POOL.parse().unwrap()).unwrap()
+}
+
+fn texts(policy: &Policy, direction: Direction) -> Vec<&str> {
+    policy.rules().iter().filter(|rule| rule.direction == direction).map(|rule| rule.text.as_str()).collect()
+}
+
+#[test]
+fn flags_alone_decide_without_layers() {
+    let policy = combined(&[], &flags(&["10.42.0.9:80", "10.42.0.1"]));
+    assert_eq!(texts(&policy, Direction::Egress), ["10.42.0.9:80", "10.42.0.1"]);
+    assert_eq!(texts(&policy, Direction::Ingress), ["icmp:10.42.0.0/16"]);
+}
+
+#[test]
+fn an_open_layer_changes_neither_text_nor_order() {
+    let policy =
+        combined(&[layer("policies", &["0.0.0.0/0", "::/0"])], &flags(&["10.42.0.9:80", "10.42.0.1"]));
+    assert_eq!(texts(&policy, Direction::Egress), ["10.42.0.9:80", "10.42.0.1"]);
+    assert_eq!(policy.rule(RuleId(1)).unwrap().text, "10.42.0.9:80");
+}
+
+#[test]
+fn a_combined_rule_names_its_sources() {
+    let mut policies = layer("policies", &[]);
+    policies.egress = vec![allow("tcp:10.42.0.4/30:8080", Some("tools"))];
+    policies.egress.push(LayerRule { action: Action::Deny, ..allow("10.42.0.6", Some("not-that")) });
+    let preset = layer("preset sandboxed", &["10.42.0.5", "10.42.0.6"]);
+    let policy = combined(&[policies, preset], &flags(&["10.42.0.0/16", "udp:10.42.0.5"]));
+    assert_eq!(
+        texts(&policy, Direction::Egress),
+        [
+            "tcp:10.42.0.5/32:8080 (policy tools, preset sandboxed)",
+            "tcp:10.42.0.6/32:8080 (policy tools, preset sandboxed)",
+            "10.42.0.6 (policy not-that)"
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_allowed_without_flags() {
+    let policy = combined(&[layer("policies", &["0.0.0.0/0"])], &[]);
+    assert_eq!(texts(&policy, Direction::Egress), [""; 0]);
+}
+
+#[test]
+fn a_guarded_address_stays_denied_unless_all_name_it() {
+    let metadata = flags(&["169.254.169.254:80"]);
+    assert!(combined(&[layer("policies", &["0.0.0.0/0"])], &metadata).rules().is_empty());
+    let all = combined(&[layer("policies", &["0.0.0.0/0", "169.254.169.254"])], &metadata);
+    assert_eq!(texts(&all, Direction::Egress), ["169.254.169.254:80 (policies)"]);
+}
+
+#[test]
+fn what_grows_too_big_is_refused() {
+    let ports =
+        |proto: &str| -> Vec<String> { (1..=3000).map(|port| format!("{proto}:0.0.0.0/0:{port}")).collect() };
+    let many = |texts: &[String]| texts.iter().map(|text| parse_rule(text).unwrap()).collect::<Vec<_>>();
+    let wide = |specs: Vec<RuleSpec>| Layer {
+        egress: specs.into_iter().map(LayerRule::allow).collect(),
+        ..Layer::closed("wide")
+    };
+    let pool = POOL.parse().unwrap();
+    let all = wide(many(&ports("tcp")));
+    assert_eq!(effective(1, &[all], &many(&ports("udp")), pool), Err(NarrowError::Pairs));
+
+    let hosts: Vec<String> = (0..400).map(|n| format!("10.0.{}.{}", n / 200, n % 200)).collect();
+    let above = wide(many(&ports("tcp")));
+    let deny = |rule: LayerRule| LayerRule { action: Action::Deny, ..rule };
+    let denies = Layer { egress: above.egress.into_iter().map(deny).collect(), ..Layer::closed("denies") };
+    let open = LayerRule::allow(parse_rule("0.0.0.0/0").unwrap());
+    let denies = Layer { egress: denies.egress.into_iter().chain([open]).collect(), ..denies };
+    assert_eq!(effective(1, &[denies], &many(&hosts), pool), Err(NarrowError::Lines));
+}
+
+#[test]
+fn ten_thousand_disjoint_rules_meet_quickly() {
+    let hosts: Vec<String> = (0..10_000).map(|n| format!("10.42.{}.{}:80", n / 200, n % 200)).collect();
+    let specs: Vec<RuleSpec> = hosts.iter().map(|text| parse_rule(text).unwrap()).collect();
+    let tools =
+        Layer { egress: specs.iter().cloned().map(LayerRule::allow).collect(), ..Layer::closed("tools") };
+    let policy = effective(1, &[tools], &specs, POOL.parse().unwrap()).unwrap();
+    assert_eq!(policy.rules().len(), 10_000, "pairs stay below MAX_PAIRS, which all with all would not");
+}
