@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 
-use crate::{nats::NatsUrl, pool::Pool};
+use crate::{nats::NatsUrl, pool::Pool, store::PostgresUrl};
 
 /// The Lattice control plane: admits peers, leases their addresses and tells each one its network map.
 #[derive(Debug, Clone, Parser)]
@@ -38,6 +38,31 @@ pub struct Args {
     /// Network from which overlay addresses are leased.
     #[arg(long, env = "LATTICE_POOL", value_name = "CIDR", default_value = "10.42.0.0/16")]
     pub pool: Pool,
+
+    /// Seconds for which the address of a removed peer is not leased again.
+    #[arg(
+        long,
+        env = "LATTICE_ADDRESS_QUARANTINE",
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u32)
+    )]
+    pub address_quarantine: u32,
+
+    /// Postgres database, as postgres://user:password@host/database; without it, a SQLite file in the data directory. With a password, prefer
+    /// the environment or --database-url-file: the command line is visible to every user of this host.
+    #[arg(
+        long,
+        env = "LATTICE_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        conflicts_with = "database_url_file"
+    )]
+    pub database_url: Option<PostgresUrl>,
+
+    /// File that holds the URL of the Postgres database.
+    #[arg(long, env = "LATTICE_DATABASE_URL_FILE", value_name = "PATH")]
+    pub database_url_file: Option<PathBuf>,
 
     /// What to log: a level, or a tracing filter such as `latticed=debug,sqlx=warn`.
     #[arg(long, env = "LATTICE_LOG", value_name = "FILTER", default_value = "info,async_nats=warn")]

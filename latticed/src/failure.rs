@@ -1,6 +1,6 @@
 //! Why latticed ends, and the exit code that says so.
 
-use std::{io, net::SocketAddr, process::ExitCode};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use crate::{data_dir::DataDirError, nats::NatsError, store::StoreError};
 
@@ -26,7 +26,15 @@ pub enum Failure {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The database in it.
+    /// The file that names the database.
+    #[error("cannot read {}: {source}; give another --database-url-file", path.display())]
+    DatabaseUrl {
+        /// Which.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// NATS.
@@ -51,7 +59,10 @@ impl Failure {
             Self::Nats(NatsError::NotFound | NatsError::Spawn { .. }) => 3,
             Self::Listen { .. } | Self::Nats(NatsError::Listen { .. }) => 4,
             Self::DataDir(DataDirError::Locked(_)) => 6,
-            Self::DataDir(_) | Self::Store(_) | Self::Nats(NatsError::DataDir(_)) => 5,
+            Self::DataDir(_)
+            | Self::DatabaseUrl { .. }
+            | Self::Store(_)
+            | Self::Nats(NatsError::DataDir(_)) => 5,
             Self::Nats(_) => 7,
         };
         code.into()

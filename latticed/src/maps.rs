@@ -13,7 +13,10 @@ use lattice_wire::{WorkspaceId, message::MAX_MESSAGE, subject};
 use tokio::{sync::Notify, task::yield_now, time::sleep};
 use tracing::{debug, error};
 
-use crate::{app::App, store::StoreError};
+use crate::{
+    app::{App, now},
+    store::StoreError,
+};
 
 /// A burst of changes within this time becomes one push.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -59,7 +62,7 @@ pub async fn push(app: &App) {
 }
 
 async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreError> {
-    let snapshot = app.store.snapshot(workspace).await?;
+    let snapshot = app.store.snapshot(workspace, now()).await?;
     let mut pushed = 0;
     for map in snapshot.online().filter_map(|id| snapshot.netmap(id)) {
         // Requests are answered between two maps.

@@ -1,6 +1,6 @@
 //! Puts the parts together, in the order in which they need each other, and takes them down in the reverse one.
 
-use std::{net::SocketAddr, process, sync::Arc};
+use std::{env, fs, net::SocketAddr, process, sync::Arc};
 
 use serde_json::json;
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     app::{App, now},
@@ -21,7 +21,7 @@ use crate::{
     nats::{self, Issuer, NatsServer, NatsUrl, Setup},
     presence::{self, Presence},
     service,
-    store::Store,
+    store::{Database, Store},
 };
 
 /// Where tools and tests find a running latticed: `{"http","nats_url","pid"}`.
@@ -47,7 +47,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let http_address = listener
         .local_addr()
         .map_err(|source| Failure::System { action: "read the address of a socket", source })?;
-    let store = Store::open(&dir.join(DATABASE), args.pool).await?;
+    let database = database(&args, &dir)?;
+    let store = Store::open(&database, args.pool, args.address_quarantine.into()).await?;
 
     let (server, nats_url, location) = start_nats(&args, &dir, &issuer).await?;
     let client = nats::connect(&issuer, &nats_url, &dir.join(nats::TRUST), now()).await?;
@@ -77,6 +78,21 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     app.store.close().await;
     Ok(())
+}
+
+fn database(args: &Args, dir: &DataDir) -> Result<Database, Failure> {
+    if let Some(path) = &args.database_url_file {
+        let url =
+            fs::read_to_string(path).map_err(|source| Failure::DatabaseUrl { path: path.clone(), source })?;
+        return Ok(Database::Postgres(url.into()));
+    }
+    let Some(url) = &args.database_url else { return Ok(Database::Sqlite(dir.join(DATABASE))) };
+    if url.has_password() && env::args_os().any(|arg| arg.as_encoded_bytes().starts_with(b"--database-url")) {
+        warn!(
+            "the password in --database-url is visible to every user of this host: use --database-url-file"
+        );
+    }
+    Ok(Database::Postgres(url.clone()))
 }
 
 async fn start_nats(

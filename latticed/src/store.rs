@@ -1,25 +1,37 @@
-//! What latticed remembers, in SQLite: one file per noun, every change one transaction.
+//! What latticed remembers, in SQLite or Postgres: one file per noun, every change one transaction.
 //!
-//! SQLite has one writer at a time. Writes therefore share one connection and queue for it here, in order, instead of
-//! retrying on `SQLITE_BUSY`; reads have connections of their own and see one snapshot each (WAL).
+//! The SQL is written once, in what both databases understand. Both have one writer at a time: SQLite by nature, Postgres because every
+//! transaction that writes takes one lock first, whichever latticed it belongs to. So what a transaction has read is still true when
+//! it writes. Writes of one latticed share one connection and queue for it here, in order, instead of retrying; reads have
+//! connections of their own.
 
+#![allow(dead_code)] // the doors do not use all of it yet
+
+pub mod admin_tokens;
+mod columns;
+mod database;
 pub mod enroll;
+pub mod events;
+pub mod expiry;
 mod leases;
 pub mod netmap;
+mod page;
 pub mod peers;
+pub mod policies;
+pub mod presence;
+pub mod reserve;
 pub mod tokens;
 pub mod workspaces;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+#[cfg(test)]
+mod contract;
 
-use sqlx::{
-    Connection as _, Sqlite, SqlitePool, Transaction,
-    migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use std::sync::{Arc, atomic::AtomicU32};
+
+use sqlx::{Any, AnyPool, Transaction, migrate::MigrateError};
+
+pub use database::{Database, PostgresUrl};
+pub use page::Page;
 
 use crate::pool::Pool;
 
@@ -28,19 +40,21 @@ const READERS: u32 = 4;
 /// Why the store failed. Never the caller's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite refused.
+    /// The database refused.
     #[error("database: {0}")]
-    Sql(#[from] sqlx::Error),
-    /// The file is no database, damaged, or not to be written.
-    #[error(
-        "cannot open the database {}: {source}; restore it from a backup, or move it away to begin anew, and then every peer must enrol again",
-        path.display()
-    )]
+    Sql(sqlx::Error),
+    /// It is away, or too busy. The next request tries again.
+    #[error("the database does not answer: {0}; it is asked again with the next request")]
+    Away(sqlx::Error),
+    /// It is no database, damaged, not to be written or not to be reached.
+    #[error("cannot open the database {database}: {source}; {remedy}")]
     Open {
-        /// Which file.
-        path: PathBuf,
+        /// Which one, without its password.
+        database: String,
         /// How it failed.
         source: sqlx::Error,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database: {0}; a database written by a newer latticed needs that version")]
@@ -60,45 +74,30 @@ pub enum StoreError {
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    read: SqlitePool,
-    write: SqlitePool,
+    database: Database,
+    read: AnyPool,
+    write: AnyPool,
     pool: Pool,
+    quarantine: i64,
+    /// Where to look for a free address: see `lease`.
+    lowest: Arc<AtomicU32>,
 }
 
 impl Store {
-    /// Opens the database at `path`, making it and bringing its schema up to date.
+    /// Opens the database, bringing its schema up to date. A SQLite file is made when there is none. An address is leased again
+    /// `quarantine` seconds after its peer was removed, and not before.
     ///
     /// # Errors
     /// When it cannot be opened, or holds leases outside `pool`.
-    pub async fn open(path: &Path, pool: Pool) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A spent token must stay spent through a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5));
-        let connect = |connections| {
-            let options = options.clone();
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .acquire_timeout(Duration::from_secs(10))
-                // SQLite ends a transaction itself when the disk is full. sqlx does not notice, and would refuse every
-                // later one on this connection.
-                .before_acquire(|connection, _| {
-                    let is_sound = !connection.is_in_transaction();
-                    Box::pin(async move { Ok(is_sound) })
-                })
-                .connect_with(options)
-        };
-        let refused = |source| StoreError::Open { path: path.to_owned(), source };
-        let write = connect(1).await.map_err(refused)?;
-        check(&write).await.map_err(refused)?;
-        sqlx::migrate!().run(&write).await?;
-        let store = Self { read: connect(READERS).await?, write, pool };
+    pub async fn open(database: &Database, pool: Pool, quarantine: i64) -> Result<Self, StoreError> {
+        let refused =
+            |source| StoreError::Open { database: database.to_string(), source, remedy: database.remedy() };
+        database.check().await.map_err(refused)?;
+        let write = database.connect(1).await.map_err(refused)?;
+        database.migrations().run(&write).await?;
+        let read = database.connect(READERS).await.map_err(refused)?;
+        let store =
+            Self { database: database.clone(), read, write, pool, quarantine, lowest: Arc::default() };
         store.check_leases().await?;
         Ok(store)
     }
@@ -108,57 +107,39 @@ impl Store {
         sqlx::query("SELECT 1").execute(&self.read).await.is_ok()
     }
 
-    /// Closes the database; its write-ahead log is folded into it.
+    /// Closes the database. SQLite folds its write-ahead log into it.
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
     }
 
-    /// A transaction that holds the write lock from its first statement on.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.write.begin_with("BEGIN IMMEDIATE").await
-    }
-}
-
-/// Damage is said now, not by whichever request meets it first.
-async fn check(database: &SqlitePool) -> Result<(), sqlx::Error> {
-    let (verdict,): (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(database).await?;
-    if verdict == "ok" { Ok(()) } else { Err(sqlx::Error::Protocol(verdict)) }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A store in a directory of its own.
-    pub(crate) async fn store(pool: &str) -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("lattice.db"), pool.parse().unwrap()).await.unwrap();
-        (dir, store)
-    }
-
-    #[tokio::test]
-    async fn opens_its_own_database_again() {
-        let (dir, store) = store("10.42.0.0/16").await;
-        store.close().await;
-        let again = Store::open(&dir.path().join("lattice.db"), "10.42.0.0/16".parse().unwrap()).await;
-        assert!(again.unwrap().ping().await);
-    }
-
-    #[tokio::test]
-    async fn a_damaged_database_is_named_with_the_remedy() {
-        let (dir, store) = store("10.42.0.0/16").await;
-        store.close().await;
-        let path = dir.path().join("lattice.db");
-        let whole = std::fs::read(&path).unwrap();
-        let mut holed = whole.clone();
-        holed[4096..].fill(0xa5);
-        for damaged in
-            [b"not a database at all, but long enough".repeat(200), whole[..whole.len() / 2].to_vec(), holed]
-        {
-            std::fs::write(&path, damaged).unwrap();
-            let error = Store::open(&path, "10.42.0.0/16".parse().unwrap()).await.unwrap_err().to_string();
-            assert!(error.contains("lattice.db") && error.contains("backup"), "{error}");
+    /// A transaction that nobody else writes beside. Rolled back unless it is committed.
+    async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        let (begin, lock) = self.database.begin_write();
+        let mut transaction = self.write.begin_with(begin).await?;
+        if let Some(lock) = lock {
+            sqlx::query(lock).execute(&mut *transaction).await?;
         }
+        Ok(transaction)
+    }
+
+    /// A transaction whose reads all see the same state.
+    async fn begin_read(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.read.begin_with(self.database.begin_read()).await
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
+        // Postgres, of class 57: it is being stopped or started. 55P03: somebody else writes for too long.
+        let away = match &error {
+            Io(_) | PoolClosed | PoolTimedOut | WorkerCrashed => true,
+            error => error
+                .as_database_error()
+                .and_then(|error| error.code())
+                .is_some_and(|code| code.starts_with("57") || code == "55P03"),
+        };
+        if away { Self::Away(error) } else { Self::Sql(error) }
     }
 }

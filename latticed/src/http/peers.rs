@@ -11,7 +11,7 @@ use lattice_wire::{PeerId, PeerName, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, error::ApiError, extract::Params, time::rfc3339, workspaces};
-use crate::store::peers::PeerRow;
+use crate::store::{Page, peers::PeerRow};
 
 #[derive(Deserialize)]
 pub(super) struct Filter {
@@ -36,7 +36,9 @@ pub(super) async fn list(
     Params(filter): Params<Filter>,
 ) -> Result<Json<Vec<View>>, ApiError> {
     let workspace = workspaces::filter(&api, filter.workspace.as_deref()).await?;
-    Ok(Json(api.app.store.peers(workspace.as_ref()).await?.into_iter().map(View::from).collect()))
+    Ok(Json(
+        api.app.store.peers(workspace.as_ref(), &Page::all()).await?.into_iter().map(View::from).collect(),
+    ))
 }
 
 pub(super) async fn remove(

@@ -1,6 +1,6 @@
 //! `/api/v1/tokens`. A token is shown once, when it is created.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -17,7 +17,14 @@ use super::{
     time::rfc3339,
     workspaces,
 };
-use crate::{app::now, keys::random, store::tokens::TokenRow};
+use crate::{
+    app::now,
+    keys::random,
+    store::{
+        Page,
+        tokens::{NewToken, TokenRow},
+    },
+};
 
 const MAX_USES: i64 = 100_000;
 const MAX_TTL: i64 = 366 * 86_400;
@@ -69,7 +76,18 @@ pub(super) async fn create(
     let workspace = workspaces::named(&api, &request.workspace).await?;
     let (token, now) = (Token::from_random(random(), random()), now());
     let expires_at = now + request.ttl_seconds;
-    let row = api.app.store.create_token(&token, workspace.id, request.uses, now, expires_at).await?;
+    let new = NewToken {
+        workspace: workspace.id,
+        max_uses: request.uses,
+        expires_at,
+        preset: None,
+        labels: BTreeMap::new(),
+        name_prefix: None,
+        peer_ttl: None,
+        peer: None,
+        created_by: "admin".into(),
+    };
+    let row = api.app.store.create_token(&token, new, now).await?;
     Ok((StatusCode::CREATED, Json(Created { token: token.expose(), view: row.into() })))
 }
 
@@ -78,7 +96,9 @@ pub(super) async fn list(
     Params(filter): Params<Filter>,
 ) -> Result<Json<Vec<View>>, ApiError> {
     let workspace = workspaces::filter(&api, filter.workspace.as_deref()).await?;
-    Ok(Json(api.app.store.tokens(workspace.as_ref()).await?.into_iter().map(View::from).collect()))
+    Ok(Json(
+        api.app.store.tokens(workspace.as_ref(), &Page::all()).await?.into_iter().map(View::from).collect(),
+    ))
 }
 
 pub(super) async fn revoke(

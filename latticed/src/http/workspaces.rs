@@ -7,7 +7,11 @@ use lattice_wire::{PeerName, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, error::ApiError, extract::Body, time::rfc3339};
-use crate::{app::now, keys::random, store::workspaces::Workspace};
+use crate::{
+    app::now,
+    keys::random,
+    store::{Page, workspaces::Workspace},
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +43,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<View>>, ApiError> {
-    Ok(Json(api.app.store.workspaces().await?.into_iter().map(View::from).collect()))
+    Ok(Json(api.app.store.workspaces(&Page::all()).await?.into_iter().map(View::from).collect()))
 }
 
 /// The workspace that a request names, by name or id.

@@ -79,34 +79,35 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
     let token: Token =
         request.token.parse().map_err(|e| refusal(RefusalCode::TokenUnknown, format!("{e}")))?;
     let now = now();
-    let checked = app.store.check_token(&token, now).await.map_err(|e| internal(&e))?;
-    checked.map_err(|refused| refuse(&refused.into()))?;
-
-    let id = PeerId::from_random(random());
-    // Signed first: were it to fail after the commit, the token would be spent for nothing.
-    let nats_jwt = app
-        .issuer
-        .peer(&id, &request.name, &request.nats_public_key, now)
-        .map_err(|_| refusal(RefusalCode::Malformed, "nats_public_key cannot be certified"))?;
+    // Guessing takes no write lock. What else speaks against the token does not concern a peer that asks again.
+    if app.store.check_token(&token, now).await.map_err(|e| internal(&e))? == Err(TokenRefused::Unknown) {
+        return Err(refuse(&TokenRefused::Unknown.into()));
+    }
     let peer = NewPeer {
-        id: &id,
+        id: &PeerId::from_random(random()),
         name: &request.name,
         kind: request.kind,
         wireguard_public_key: request.wireguard_public_key,
         nats_public_key: &request.nats_public_key,
         endpoints: &Endpoints::sanitized(&request.endpoints),
+        jwt_expires_at: i64::MAX,
     };
     let admitted =
         app.store.enroll(&peer, &token, now).await.map_err(|e| internal(&e))?.map_err(|e| refuse(&e))?;
-    app.presence.heard(&id, now);
+    // Were it to fail, asking again would cost the token nothing.
+    let nats_jwt = app
+        .issuer
+        .peer(&admitted.peer, &request.name, &request.nats_public_key, now)
+        .map_err(|_| refusal(RefusalCode::Malformed, "nats_public_key cannot be certified"))?;
+    app.presence.heard(&admitted.peer, now);
     app.maps.changed(admitted.workspace.clone());
-    info!(peer = %id, name = %request.name, workspace = %admitted.workspace, token = token.id(), "peer enrolled");
+    info!(peer = %admitted.peer, name = %request.name, workspace = %admitted.workspace, token = token.id(), "peer enrolled");
     Ok(EnrollGrant {
-        peer: id,
+        peer: admitted.peer,
         workspace: admitted.workspace,
         address: host(Address(admitted.address)),
         nats_jwt,
-        not_after: None,
+        not_after: admitted.not_after,
     })
 }
 
@@ -140,7 +141,9 @@ fn refuse(refused: &EnrollRefused) -> Refusal {
         EnrollRefused::Token(TokenRefused::Used) => RefusalCode::TokenUsed,
         EnrollRefused::NameTaken(_) => RefusalCode::NameTaken,
         EnrollRefused::KeyTaken => RefusalCode::KeyTaken,
-        EnrollRefused::PoolExhausted(_) | EnrollRefused::WorkspaceFull => RefusalCode::PoolExhausted,
+        EnrollRefused::Prefix(_) | EnrollRefused::Reserved(_) => RefusalCode::NameRefused,
+        EnrollRefused::NotReserved => RefusalCode::PeerUnknown,
+        EnrollRefused::PoolExhausted { .. } | EnrollRefused::WorkspaceFull => RefusalCode::PoolExhausted,
     };
     refusal(code, refused.to_string())
 }

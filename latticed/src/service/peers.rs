@@ -14,7 +14,7 @@ use super::{internal, parse, refusal, reply};
 use crate::{
     app::{App, now},
     limit::RateLimiter,
-    store::peers::{Endpoints, Heard},
+    store::{peers::Endpoints, presence::Heard},
 };
 
 pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Message) {
@@ -30,7 +30,7 @@ pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Me
     }
     match verb {
         PeerVerb::Netmap => {
-            let map = app.store.netmap(&peer).await.map_err(|e| internal(&e));
+            let map = app.store.netmap(&peer, now()).await.map_err(|e| internal(&e));
             reply(app, to, map.and_then(|map| map.ok_or_else(unknown))).await;
         }
         PeerVerb::Heartbeat => {

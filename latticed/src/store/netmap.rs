@@ -1,11 +1,13 @@
-//! Network maps, read from one snapshot: the generation always belongs to the peers beside it.
+//! Network maps, read from one snapshot: the generation always belongs to the peers and policies beside it.
 
 use ipnet::{IpNet, Ipv4Net};
 use lattice_wire::{MapPeer, NetMap, PeerId, WorkspaceId};
 
 use super::{
     Store, StoreError,
-    peers::{Address, PeerRow},
+    columns::{Address, text},
+    peers::PeerRow,
+    policies::{self, PolicyRow},
 };
 use crate::pool::Pool;
 
@@ -15,7 +17,9 @@ pub struct Snapshot {
     generation: u64,
     workspace: WorkspaceId,
     pool: Pool,
+    /// With what others are told of each.
     members: Vec<(PeerRow, MapPeer)>,
+    policies: Vec<PolicyRow>,
 }
 
 impl Store {
@@ -23,36 +27,42 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn snapshot(&self, workspace: &WorkspaceId) -> Result<Snapshot, StoreError> {
-        let mut transaction = self.read.begin().await?;
-        let (generation,): (i64,) = sqlx::query_as("SELECT generation FROM workspaces WHERE id = ?")
+    pub async fn snapshot(&self, workspace: &WorkspaceId, now: i64) -> Result<Snapshot, StoreError> {
+        let mut transaction = self.begin_read().await?;
+        let (generation,): (i64,) = sqlx::query_as("SELECT generation FROM workspaces WHERE id = $1")
             .bind(workspace.as_str())
             .fetch_one(&mut *transaction)
             .await?;
-        let rows: Vec<PeerRow> = sqlx::query_as("SELECT * FROM members WHERE workspace = ? ORDER BY address")
-            .bind(workspace.as_str())
-            .fetch_all(&mut *transaction)
-            .await?;
+        let rows: Vec<PeerRow> = sqlx::query_as(
+            "SELECT * FROM members WHERE workspace = $1 AND (expires_at IS NULL OR expires_at > $2) \
+             ORDER BY address",
+        )
+        .bind(workspace.as_str())
+        .bind(now)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let policies = policies::in_force(&mut transaction, workspace, now).await?;
+        transaction.commit().await?;
         Ok(Snapshot {
             generation: generation.cast_unsigned(),
             workspace: workspace.clone(),
             pool: self.pool,
-            members: rows.into_iter().map(|row| (row.clone(), map_peer(row))).collect(),
+            members: rows.into_iter().filter_map(|row| Some((row.clone(), map_peer(row)?))).collect(),
+            policies,
         })
     }
 
-    /// The network map of one peer. `None` when there is no such peer.
+    /// The network map of one peer. `None` when there is no such peer, or it is over.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn netmap(&self, id: &PeerId) -> Result<Option<NetMap>, StoreError> {
-        let workspace: Option<(String,)> = sqlx::query_as("SELECT workspace FROM members WHERE id = ?")
+    pub async fn netmap(&self, id: &PeerId, now: i64) -> Result<Option<NetMap>, StoreError> {
+        let workspace = sqlx::query("SELECT workspace FROM members WHERE id = $1")
             .bind(id.as_str())
             .fetch_optional(&self.read)
             .await?;
-        let Some((workspace,)) = workspace else { return Ok(None) };
-        let workspace = workspace.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-        Ok(self.snapshot(&workspace).await?.netmap(id))
+        let Some(row) = workspace else { return Ok(None) };
+        Ok(self.snapshot(&text(&row, "workspace")?, now).await?.netmap(id))
     }
 }
 
@@ -62,7 +72,17 @@ impl Snapshot {
         self.members.iter().filter(|(row, _)| row.online).map(|(row, _)| &row.id)
     }
 
-    /// The map of one member.
+    /// Its members, by address.
+    pub fn members(&self) -> impl Iterator<Item = &PeerRow> {
+        self.members.iter().map(|(row, _)| row)
+    }
+
+    /// Its policies that are in force, by name.
+    pub fn policies(&self) -> &[PolicyRow] {
+        &self.policies
+    }
+
+    /// The map of one member, without its policy.
     pub fn netmap(&self, id: &PeerId) -> Option<NetMap> {
         let (own, _) = self.members.iter().find(|(row, _)| row.id == *id)?;
         Some(NetMap {
@@ -77,61 +97,26 @@ impl Snapshot {
                 .filter(|(row, _)| row.id != *id)
                 .map(|(_, peer)| peer.clone())
                 .collect(),
-            not_after: None,
+            not_after: own.expires_at,
             policy: None,
         })
     }
 }
 
-fn map_peer(row: PeerRow) -> MapPeer {
-    MapPeer {
+/// `None` for one that is only reserved, which is no member.
+fn map_peer(row: PeerRow) -> Option<MapPeer> {
+    Some(MapPeer {
         id: row.id,
         name: row.name,
-        public_key: row.wireguard_public_key,
+        public_key: row.wireguard_public_key?,
         allowed_ips: vec![IpNet::V4(host(row.address))],
         endpoints: row.endpoints.0,
         online: row.online,
-        not_after: None,
-    }
+        not_after: row.expires_at,
+    })
 }
 
 /// The /32 of one address.
 pub fn host(address: Address) -> Ipv4Net {
     address.0.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{
-        super::{
-            enroll::tests::{enroll, token},
-            tests::store,
-        },
-        *,
-    };
-
-    #[tokio::test]
-    async fn shows_the_others_of_the_workspace_and_grows() {
-        let (_dir, store) = store("10.42.0.0/16").await;
-        let (one, other) = (token(&store, 1, 5).await, token(&store, 2, 5).await);
-        let id = |n| PeerId::from_random([n; 10]);
-        enroll(&store, 1, "a", &one).await.unwrap();
-        let alone = store.netmap(&id(1)).await.unwrap().unwrap();
-        assert!(alone.peers.is_empty());
-        assert_eq!(alone.address, "10.42.0.2/32".parse().unwrap());
-
-        enroll(&store, 2, "b", &one).await.unwrap();
-        enroll(&store, 3, "stranger", &other).await.unwrap();
-        let map = store.netmap(&id(1)).await.unwrap().unwrap();
-        assert!(map.generation > alone.generation);
-        assert_eq!(map.peers.len(), 1);
-        assert_eq!(map.peers[0].id, id(2));
-        assert_eq!(map.peers[0].allowed_ips, ["10.42.0.3/32".parse::<IpNet>().unwrap()]);
-        assert_eq!(store.netmap(&id(9)).await.unwrap(), None);
-
-        store.remove_peer(&id(2), 1).await.unwrap();
-        let after = store.netmap(&id(1)).await.unwrap().unwrap();
-        assert!(after.generation > map.generation && after.peers.is_empty());
-        assert_eq!(store.netmap(&id(2)).await.unwrap(), None);
-    }
 }

@@ -1,18 +1,43 @@
-//! Enrollment tokens: counted, limited in time, revocable, kept as a hash.
+//! Enrollment tokens: counted, limited in what they admit and how long, revocable, kept as a hash.
 
-use lattice_wire::{Token, WorkspaceId};
-use sqlx::{FromRow, SqliteConnection};
+use lattice_wire::{PeerId, PeerName, Token, WorkspaceId};
+use sqlx::{AnyConnection, FromRow, Row as _, any::AnyRow};
 use subtle::ConstantTimeEq as _;
 
-use super::{Store, StoreError};
+use super::{
+    Page, Store, StoreError,
+    columns::{self, Labels, json, maybe, text},
+};
+
+/// A token to be made.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The workspace that it admits to.
+    pub workspace: WorkspaceId,
+    /// How many peers it admits. With none it is only a bearer.
+    pub max_uses: i64,
+    /// Unix seconds.
+    pub expires_at: i64,
+    /// The preset of those that it admits.
+    pub preset: Option<String>,
+    /// Their labels.
+    pub labels: Labels,
+    /// What their names must begin with.
+    pub name_prefix: Option<String>,
+    /// How many seconds they live.
+    pub peer_ttl: Option<i64>,
+    /// The one reserved peer that it admits.
+    pub peer: Option<PeerId>,
+    /// Who made it.
+    pub created_by: String,
+}
 
 /// A token, without its secret.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct TokenRow {
     /// Its public part.
     pub id: String,
     /// The workspace that it admits to.
-    #[sqlx(try_from = "String")]
     pub workspace: WorkspaceId,
     /// How many peers it admits.
     pub max_uses: i64,
@@ -24,6 +49,18 @@ pub struct TokenRow {
     pub expires_at: i64,
     /// Unix seconds.
     pub revoked_at: Option<i64>,
+    /// The preset of those that it admits.
+    pub preset: Option<String>,
+    /// Their labels.
+    pub labels: Labels,
+    /// What their names must begin with.
+    pub name_prefix: Option<String>,
+    /// How many seconds they live.
+    pub peer_ttl: Option<i64>,
+    /// The one reserved peer that it admits.
+    pub peer: Option<PeerId>,
+    /// Who made it.
+    pub created_by: String,
 }
 
 /// Why a token does not admit.
@@ -43,51 +80,62 @@ pub enum TokenRefused {
     Used,
 }
 
-#[derive(FromRow)]
-struct State {
-    secret_hash: Vec<u8>,
-    uses: i64,
-    max_uses: i64,
-    expires_at: i64,
-    revoked_at: Option<i64>,
-}
-
 impl Store {
     /// Remembers a new token.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn create_token(
-        &self,
-        token: &Token,
-        workspace: WorkspaceId,
-        max_uses: i64,
-        now: i64,
-        expires_at: i64,
-    ) -> Result<TokenRow, StoreError> {
-        sqlx::query(
-            "INSERT INTO tokens (id, workspace, secret_hash, max_uses, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+    pub async fn create_token(&self, token: &Token, new: NewToken, now: i64) -> Result<TokenRow, StoreError> {
+        let mut transaction = self.begin().await?;
+        let row = sqlx::query_as(
+            "INSERT INTO tokens (id, workspace, secret_hash, max_uses, created_at, expires_at, preset, labels, \
+                                 name_prefix, peer_ttl, peer, created_by) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *",
         )
         .bind(token.id())
-        .bind(workspace.as_str())
+        .bind(new.workspace.as_str())
         .bind(token.secret_hash().as_slice())
-        .bind(max_uses)
+        .bind(new.max_uses)
         .bind(now)
-        .bind(expires_at)
-        .execute(&self.write)
+        .bind(new.expires_at)
+        .bind(new.preset)
+        .bind(columns::labels(&new.labels)?)
+        .bind(new.name_prefix)
+        .bind(new.peer_ttl)
+        .bind(new.peer.as_ref().map(PeerId::as_str))
+        .bind(new.created_by)
+        .fetch_one(&mut *transaction)
         .await?;
-        let id = token.id().to_owned();
-        Ok(TokenRow { id, workspace, max_uses, uses: 0, created_at: now, expires_at, revoked_at: None })
+        transaction.commit().await?;
+        Ok(row)
     }
 
-    /// The tokens of a workspace, or of all, oldest first.
+    /// A token by its public part.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn tokens(&self, workspace: Option<&WorkspaceId>) -> Result<Vec<TokenRow>, StoreError> {
-        let select = "SELECT id, workspace, max_uses, uses, created_at, expires_at, revoked_at FROM tokens \
-                      WHERE ?1 IS NULL OR workspace = ?1 ORDER BY created_at, id";
-        Ok(sqlx::query_as(select).bind(workspace.map(WorkspaceId::as_str)).fetch_all(&self.read).await?)
+    pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, StoreError> {
+        let select = "SELECT * FROM tokens WHERE id = $1";
+        Ok(sqlx::query_as(select).bind(id).fetch_optional(&self.read).await?)
+    }
+
+    /// The tokens of a workspace, or of all, by id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tokens(
+        &self,
+        workspace: Option<&WorkspaceId>,
+        page: &Page,
+    ) -> Result<Vec<TokenRow>, StoreError> {
+        let select = "SELECT * FROM tokens WHERE ($1 IS NULL OR workspace = $1) AND ($2 IS NULL OR id > $2) \
+                      ORDER BY id LIMIT $3";
+        Ok(sqlx::query_as(select)
+            .bind(workspace.map(WorkspaceId::as_str))
+            .bind(page.after.as_deref())
+            .bind(page.rows())
+            .fetch_all(&self.read)
+            .await?)
     }
 
     /// Revokes a token; one that is revoked stays so. False when there is none.
@@ -95,8 +143,10 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn revoke_token(&self, id: &str, now: i64) -> Result<bool, StoreError> {
-        let update = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?";
-        let updated = sqlx::query(update).bind(now).bind(id).execute(&self.write).await?;
+        let update = "UPDATE tokens SET revoked_at = coalesce(revoked_at, $1) WHERE id = $2";
+        let mut transaction = self.begin().await?;
+        let updated = sqlx::query(update).bind(now).bind(id).execute(&mut *transaction).await?;
+        transaction.commit().await?;
         Ok(updated.rows_affected() == 1)
     }
 
@@ -106,81 +156,82 @@ impl Store {
     /// When the database fails.
     pub async fn check_token(&self, token: &Token, now: i64) -> Result<Result<(), TokenRefused>, StoreError> {
         let mut connection = self.read.acquire().await?;
-        Ok(check(&mut connection, token, now).await?)
+        Ok(known(&mut connection, token).await?.and_then(|row| row.admits(now)))
+    }
+
+    /// The row of a token that is known, not revoked and not over, whether or not it has uses left.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn bearer(&self, token: &Token, now: i64) -> Result<Option<TokenRow>, StoreError> {
+        let mut connection = self.read.acquire().await?;
+        let row = known(&mut connection, token).await?.ok();
+        Ok(row.filter(|row| row.revoked_at.is_none() && row.expires_at > now))
     }
 }
 
-/// Takes one use of `token`, within the transaction that admits a peer: one conditional statement, so that no two
+impl TokenRow {
+    pub(super) fn admits(&self, now: i64) -> Result<(), TokenRefused> {
+        if self.revoked_at.is_some() {
+            Err(TokenRefused::Revoked)
+        } else if self.expires_at <= now {
+            Err(TokenRefused::Expired)
+        } else if self.uses >= self.max_uses {
+            Err(TokenRefused::Used)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn admits_name(&self, name: &PeerName) -> bool {
+        self.name_prefix.as_ref().is_none_or(|prefix| name.as_str().starts_with(prefix))
+    }
+}
+
+/// The row of `token`, whatever its state, when its secret is right.
+pub(super) async fn known(
+    connection: &mut AnyConnection,
+    token: &Token,
+) -> Result<Result<TokenRow, TokenRefused>, sqlx::Error> {
+    let row =
+        sqlx::query("SELECT * FROM tokens WHERE id = $1").bind(token.id()).fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok(Err(TokenRefused::Unknown)) };
+    let secret_hash: Vec<u8> = row.try_get("secret_hash")?;
+    if !bool::from(secret_hash.ct_eq(&token.secret_hash())) {
+        return Ok(Err(TokenRefused::Unknown));
+    }
+    TokenRow::from_row(&row).map(Ok)
+}
+
+/// Takes one use of a token, within the transaction that admits a peer: one conditional statement, so that no two
 /// transactions can take the same use.
 pub(super) async fn consume(
-    connection: &mut SqliteConnection,
-    token: &Token,
-    now: i64,
-) -> Result<Result<WorkspaceId, TokenRefused>, sqlx::Error> {
-    if let Err(refused) = check(connection, token, now).await? {
-        return Ok(Err(refused));
-    }
-    let taken: Option<(String,)> = sqlx::query_as(
-        "UPDATE tokens SET uses = uses + 1 \
-         WHERE id = ?1 AND uses < max_uses AND revoked_at IS NULL AND expires_at > ?2 RETURNING workspace",
-    )
-    .bind(token.id())
-    .bind(now)
-    .fetch_optional(connection)
-    .await?;
-    let Some((workspace,)) = taken else { return Ok(Err(TokenRefused::Used)) };
-    workspace.parse().map(Ok).map_err(|e| sqlx::Error::Decode(Box::new(e)))
-}
-
-async fn check(
-    connection: &mut SqliteConnection,
-    token: &Token,
+    connection: &mut AnyConnection,
+    id: &str,
     now: i64,
 ) -> Result<Result<(), TokenRefused>, sqlx::Error> {
-    let select = "SELECT secret_hash, uses, max_uses, expires_at, revoked_at FROM tokens WHERE id = ?";
-    let state: Option<State> = sqlx::query_as(select).bind(token.id()).fetch_optional(connection).await?;
-    let known = state.filter(|s| bool::from(s.secret_hash.ct_eq(&token.secret_hash())));
-    Ok(match known {
-        None => Err(TokenRefused::Unknown),
-        Some(s) if s.revoked_at.is_some() => Err(TokenRefused::Revoked),
-        Some(s) if s.expires_at <= now => Err(TokenRefused::Expired),
-        Some(s) if s.uses >= s.max_uses => Err(TokenRefused::Used),
-        Some(_) => Ok(()),
-    })
+    let update = "UPDATE tokens SET uses = uses + 1 \
+                  WHERE id = $1 AND uses < max_uses AND revoked_at IS NULL AND expires_at > $2";
+    let taken = sqlx::query(update).bind(id).bind(now).execute(connection).await?;
+    Ok(if taken.rows_affected() == 1 { Ok(()) } else { Err(TokenRefused::Used) })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{super::tests::store, *};
-
-    const NOW: i64 = 1_000;
-
-    #[tokio::test]
-    async fn says_why_it_refuses() {
-        let (_dir, store) = store("10.42.0.0/16").await;
-        let workspace = WorkspaceId::from_random([1; 10]);
-        store.create_workspace(workspace.clone(), "w".parse().unwrap(), NOW).await.unwrap().unwrap();
-        let token = Token::from_random([1; 7], [2; 25]);
-        let check = async |token: &Token, now| store.check_token(token, now).await.unwrap();
-
-        assert_eq!(check(&token, NOW).await, Err(TokenRefused::Unknown));
-        store.create_token(&token, workspace, 1, NOW, NOW + 10).await.unwrap();
-        assert_eq!(check(&token, NOW + 9).await, Ok(()));
-        assert_eq!(check(&token, NOW + 10).await, Err(TokenRefused::Expired));
-        let same_id = Token::from_random([1; 7], [3; 25]);
-        assert_eq!(check(&same_id, NOW).await, Err(TokenRefused::Unknown));
-
-        let mut transaction = store.begin().await.unwrap();
-        assert_eq!(consume(&mut transaction, &same_id, NOW).await.unwrap(), Err(TokenRefused::Unknown));
-        assert!(consume(&mut transaction, &token, NOW).await.unwrap().is_ok());
-        assert_eq!(consume(&mut transaction, &token, NOW).await.unwrap(), Err(TokenRefused::Used));
-        transaction.rollback().await.unwrap();
-        assert_eq!(check(&token, NOW).await, Ok(()), "a rolled back use is not one");
-
-        assert!(store.revoke_token(token.id(), NOW).await.unwrap());
-        assert!(store.revoke_token(token.id(), NOW + 5).await.unwrap(), "idempotent");
-        assert_eq!(store.tokens(None).await.unwrap()[0].revoked_at, Some(NOW));
-        assert_eq!(check(&token, NOW).await, Err(TokenRefused::Revoked));
-        assert!(!store.revoke_token("none", NOW).await.unwrap());
+impl FromRow<'_, AnyRow> for TokenRow {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            workspace: text(row, "workspace")?,
+            max_uses: row.try_get("max_uses")?,
+            uses: row.try_get("uses")?,
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            revoked_at: row.try_get("revoked_at")?,
+            preset: row.try_get("preset")?,
+            labels: json(row, "labels")?,
+            name_prefix: row.try_get("name_prefix")?,
+            peer_ttl: row.try_get("peer_ttl")?,
+            peer: maybe(row, "peer")?,
+            created_by: row.try_get("created_by")?,
+        })
     }
 }

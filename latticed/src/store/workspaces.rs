@@ -1,9 +1,9 @@
 //! Workspaces: the tenants.
 
 use lattice_wire::{PeerName, WorkspaceId};
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::{AnyConnection, FromRow};
 
-use super::{Store, StoreError};
+use super::{Page, Store, StoreError};
 
 /// A tenant.
 #[derive(Debug, Clone, FromRow)]
@@ -29,24 +29,26 @@ impl Store {
         name: PeerName,
         now: i64,
     ) -> Result<Option<Workspace>, StoreError> {
+        let mut transaction = self.begin().await?;
         let inserted = sqlx::query(
-            "INSERT INTO workspaces (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
+            "INSERT INTO workspaces (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
         )
         .bind(id.as_str())
         .bind(name.as_str())
         .bind(now)
-        .execute(&self.write)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok((inserted.rows_affected() == 1).then_some(Workspace { id, name, created_at: now }))
     }
 
-    /// Every workspace, by name.
+    /// The workspaces, by name, which is the key of their pages.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn workspaces(&self) -> Result<Vec<Workspace>, StoreError> {
-        let select = "SELECT id, name, created_at FROM workspaces ORDER BY name";
-        Ok(sqlx::query_as(select).fetch_all(&self.read).await?)
+    pub async fn workspaces(&self, page: &Page) -> Result<Vec<Workspace>, StoreError> {
+        let select = "SELECT id, name, created_at FROM workspaces WHERE $1 IS NULL OR name > $1 ORDER BY name LIMIT $2";
+        Ok(sqlx::query_as(select).bind(page.after.as_deref()).bind(page.rows()).fetch_all(&self.read).await?)
     }
 
     /// The workspace of that name or id.
@@ -54,17 +56,14 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn workspace(&self, name_or_id: &str) -> Result<Option<Workspace>, StoreError> {
-        let select = "SELECT id, name, created_at FROM workspaces WHERE id = ?1 OR name = ?1";
+        let select = "SELECT id, name, created_at FROM workspaces WHERE id = $1 OR name = $1";
         Ok(sqlx::query_as(select).bind(name_or_id).fetch_optional(&self.read).await?)
     }
 }
 
 /// Makes the network maps of `workspace` newer, within the transaction that changes what they show.
-pub(super) async fn bump(
-    connection: &mut SqliteConnection,
-    workspace: &WorkspaceId,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE workspaces SET generation = generation + 1 WHERE id = ?")
+pub(super) async fn bump(connection: &mut AnyConnection, workspace: &WorkspaceId) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE workspaces SET generation = generation + 1 WHERE id = $1")
         .bind(workspace.as_str())
         .execute(connection)
         .await

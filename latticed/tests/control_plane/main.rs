@@ -5,10 +5,14 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 mod api;
+#[path = "../../src/store/contract/cluster.rs"]
+#[allow(dead_code)] // what the tests of the store do to it is not done here
+mod cluster;
 mod enrolment;
 mod hostile;
 mod membership;
 mod peer;
+mod postgres;
 mod server;
 mod start;
 mod survival;

@@ -1,0 +1,116 @@
+-- Times are Unix seconds; addresses are IPv4 as an integer, host order; booleans are 0 or 1; maps are JSON.
+-- The same as ../sqlite, in the words of Postgres: whoever changes one changes the other.
+
+CREATE TABLE workspaces (
+    id         TEXT PRIMARY KEY,
+    name       TEXT NOT NULL UNIQUE,
+    -- Of the network map. Grows in the same transaction as every change that a map shows.
+    generation BIGINT NOT NULL DEFAULT 1,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE tokens (
+    id          TEXT PRIMARY KEY,
+    workspace   TEXT NOT NULL REFERENCES workspaces (id),
+    secret_hash BYTEA NOT NULL CHECK (length(secret_hash) = 32),
+    max_uses    BIGINT NOT NULL CHECK (max_uses >= 0),
+    uses        BIGINT NOT NULL DEFAULT 0 CHECK (uses BETWEEN 0 AND max_uses),
+    created_at  BIGINT NOT NULL,
+    expires_at  BIGINT NOT NULL,
+    revoked_at  BIGINT,
+    preset      TEXT,
+    labels      TEXT NOT NULL DEFAULT '{}',
+    name_prefix TEXT,
+    -- How long a peer lives that it admits.
+    peer_ttl    BIGINT CHECK (peer_ttl > 0),
+    -- The one reserved peer that it admits.
+    peer        TEXT,
+    created_by  TEXT NOT NULL
+);
+
+CREATE INDEX tokens_by_workspace ON tokens (workspace);
+
+-- A removed peer keeps its row: its id may appear in records for ever, and must never be reused.
+-- A peer without a WireGuard key is reserved: it has a name and an address, and is in no map yet.
+CREATE TABLE peers (
+    id                   TEXT PRIMARY KEY,
+    workspace            TEXT NOT NULL REFERENCES workspaces (id),
+    name                 TEXT NOT NULL,
+    kind                 TEXT NOT NULL CHECK (kind IN ('sandbox', 'node')),
+    wireguard_public_key TEXT,
+    nats_public_key      TEXT,
+    endpoints            TEXT NOT NULL,
+    online               BIGINT NOT NULL CHECK (online IN (0, 1)),
+    last_seen            BIGINT NOT NULL,
+    created_at           BIGINT NOT NULL,
+    removed_at           BIGINT,
+    preset               TEXT,
+    labels               TEXT NOT NULL DEFAULT '{}',
+    agent_type           TEXT,
+    ttl                  BIGINT CHECK (ttl > 0),
+    expires_at           BIGINT,
+    -- Which one admitted it.
+    token                TEXT REFERENCES tokens (id),
+    -- No JWT of it is valid after this.
+    jwt_expires_at       BIGINT
+-- Room beside each row, so that a heartbeat rewrites the row and no index.
+) WITH (fillfactor = 70);
+
+CREATE UNIQUE INDEX peers_live_name ON peers (workspace, name) WHERE removed_at IS NULL;
+
+-- Public keys are not secret: were they not unique, a newcomer could enrol with the key of another peer and take over
+-- its entry in every device, or its subjects in NATS.
+CREATE UNIQUE INDEX peers_live_wireguard_key ON peers (wireguard_public_key) WHERE removed_at IS NULL;
+CREATE UNIQUE INDEX peers_live_nats_key ON peers (nats_public_key) WHERE removed_at IS NULL;
+
+-- Finds those who are there among all that ever were. Not by last_seen: it would be rewritten with every heartbeat.
+CREATE INDEX peers_online ON peers (id) WHERE online = 1;
+CREATE INDEX peers_expiring ON peers (expires_at) WHERE removed_at IS NULL;
+CREATE INDEX peers_revoked ON peers (jwt_expires_at) WHERE removed_at IS NOT NULL;
+
+-- A removed peer keeps its lease until free_at: packets and firewalls still know its address.
+CREATE TABLE leases (
+    address BIGINT PRIMARY KEY CHECK (address BETWEEN 0 AND 4294967295),
+    peer    TEXT NOT NULL UNIQUE REFERENCES peers (id),
+    free_at BIGINT
+);
+
+CREATE INDEX leases_quarantined ON leases (free_at) WHERE free_at IS NOT NULL;
+
+CREATE TABLE policies (
+    id         TEXT PRIMARY KEY,
+    workspace  TEXT NOT NULL REFERENCES workspaces (id),
+    name       TEXT NOT NULL,
+    spec       TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    UNIQUE (workspace, name)
+);
+
+CREATE TABLE admin_tokens (
+    id          TEXT PRIMARY KEY,
+    name        TEXT NOT NULL,
+    secret_hash BYTEA NOT NULL CHECK (length(secret_hash) = 32),
+    role        TEXT NOT NULL CHECK (role IN ('admin', 'operator', 'viewer')),
+    -- The only one that it may touch; NULL: all of them.
+    workspace   TEXT REFERENCES workspaces (id),
+    one_time    BIGINT NOT NULL CHECK (one_time IN (0, 1)),
+    created_at  BIGINT NOT NULL,
+    expires_at  BIGINT,
+    revoked_at  BIGINT,
+    created_by  TEXT NOT NULL
+);
+
+-- Security events, oldest dropped first. Not tied to the rows that they speak of, which may be gone.
+CREATE TABLE events (
+    seq       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at        BIGINT NOT NULL,
+    workspace TEXT,
+    kind      TEXT NOT NULL,
+    actor     TEXT NOT NULL,
+    detail    TEXT NOT NULL
+);
+
+CREATE VIEW members AS
+    SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id
+    WHERE peers.removed_at IS NULL AND peers.wireguard_public_key IS NOT NULL;
