@@ -72,6 +72,11 @@ impl Snapshot {
         self.members.iter().filter(|(row, _)| row.online).map(|(row, _)| &row.id)
     }
 
+    /// Every overlay address lies in here.
+    pub fn pool(&self) -> Ipv4Net {
+        self.pool.net()
+    }
+
     /// Its members, by address.
     pub fn members(&self) -> impl Iterator<Item = &PeerRow> {
         self.members.iter().map(|(row, _)| row)
