@@ -1,13 +1,14 @@
 //! What the HTTP API and the NATS service share.
 
 use async_nats::{Client, connection::State};
-use lattice_wire::PeerId;
+use lattice_wire::{PeerId, WorkspaceId};
 
 use crate::{
     maps::Maps,
+    metrics::Metrics,
     nats::Issuer,
     presence::Presence,
-    store::{Store, StoreError},
+    store::{Store, StoreError, events::NewEvent},
 };
 
 /// The parts, once each.
@@ -23,6 +24,8 @@ pub struct App {
     pub maps: Maps,
     /// Who was heard from.
     pub presence: Presence,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl App {
@@ -43,6 +46,15 @@ impl App {
         self.maps.changed(workspace);
         tracing::info!(peer = %id, "peer removed");
         Ok(true)
+    }
+
+    /// Writes down a security event. What it says has happened already, so a failure to write is only said in the log.
+    pub async fn event(&self, kind: &str, workspace: Option<&WorkspaceId>, actor: String, detail: String) {
+        tracing::info!(kind, actor, detail = %detail.escape_debug(), "event");
+        let event = NewEvent { workspace: workspace.cloned(), kind: kind.to_owned(), actor, detail };
+        if let Err(error) = self.store.record_event(&event, now()).await {
+            tracing::error!(%error, kind, "event could not be written down");
+        }
     }
 }
 

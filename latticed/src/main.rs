@@ -10,6 +10,7 @@
 
 #![allow(unreachable_pub)] // nothing is outside a binary: `pub` says "for the other modules"
 
+mod admin_token;
 mod app;
 mod args;
 mod data_dir;
@@ -18,10 +19,12 @@ mod http;
 mod keys;
 mod limit;
 mod maps;
+mod metrics;
 mod nats;
 mod pool;
 mod presence;
 mod run;
+mod selected;
 mod service;
 mod store;
 
@@ -62,5 +65,10 @@ fn start(args: Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|source| Failure::System { action: "start the runtime", source })?
-        .block_on(run::run(args))
+        .block_on(async {
+            match args.command {
+                Some(command) => run::command(args, command).await,
+                None => run::run(args).await,
+            }
+        })
 }

@@ -49,6 +49,7 @@ pub async fn push(app: &App) {
         for workspace in app.maps.take() {
             let began = Instant::now();
             let pushed = push_workspace(app, &workspace).await;
+            app.metrics.pushed(began.elapsed());
             // The maps of a workspace cost the square of its size, and a peer that moves all the time makes them new all
             // the time: whatever it does, half of the time is left for others.
             sleep(began.elapsed()).await;

@@ -11,13 +11,15 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    admin_token,
     app::{App, now},
-    args::Args,
+    args::{Args, Command},
     data_dir::DataDir,
     failure::Failure,
     http::{self, Api, NatsLocation},
-    keys::{AdminToken, Keys},
+    keys::Keys,
     maps::{self, Maps},
+    metrics::Metrics,
     nats::{self, Issuer, NatsServer, NatsUrl, Setup},
     presence::{self, Presence},
     service,
@@ -37,10 +39,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let dir = DataDir::open(&args.data_dir)?;
     dir.remove(RECORD);
     let issuer = Issuer::new(Keys::load(&dir)?).map_err(nats::NatsError::from)?;
-    let (admin, new_token) = AdminToken::load(&dir)?;
-    if let Some(path) = new_token {
-        eprintln!("latticed: admin token written to {}", path.display());
-    }
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|source| Failure::Listen { address: args.listen, source })?;
@@ -49,11 +47,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|source| Failure::System { action: "read the address of a socket", source })?;
     let database = database(&args, &dir)?;
     let store = Store::open(&database, args.pool, args.address_quarantine.into()).await?;
+    if let Some(path) = admin_token::first(&dir, &store, now()).await? {
+        eprintln!("latticed: one-time admin token written to {}", path.display());
+    }
 
     let (server, nats_url, location) = start_nats(&args, &dir, &issuer).await?;
     let client = nats::connect(&issuer, &nats_url, &dir.join(nats::TRUST), now()).await?;
-    let app =
-        Arc::new(App { store, issuer, nats: client, maps: Maps::default(), presence: Presence::default() });
+    let app = Arc::new(App {
+        store,
+        issuer,
+        nats: client,
+        maps: Maps::default(),
+        presence: Presence::default(),
+        metrics: Metrics::default(),
+    });
 
     let mut tasks = service::start(Arc::clone(&app)).await?;
     background(&mut tasks, &app);
@@ -65,7 +72,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     dir.write(RECORD, record.to_string().as_bytes())?;
     announce(http_address, server.as_ref(), &nats_url);
 
-    let api = Arc::new(Api::new(Arc::clone(&app), admin, location));
+    let api = Arc::new(Api::new(Arc::clone(&app), location));
     http::serve(listener, http::router(api), stop).await;
 
     info!("ending");
@@ -77,6 +84,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         server.stop().await;
     }
     app.store.close().await;
+    Ok(())
+}
+
+/// Carries out a command beside the latticed that may be running, and ends.
+///
+/// # Errors
+/// When it cannot be carried out.
+pub async fn command(args: Args, command: Command) -> Result<(), Failure> {
+    let Command::AdminToken = command;
+    let dir = DataDir::beside(&args.data_dir)?;
+    let store = Store::open(&database(&args, &dir)?, args.pool, args.address_quarantine.into()).await?;
+    let path = admin_token::make(&dir, &store, now()).await?;
+    store.close().await;
+    println!("{}", path.display());
     Ok(())
 }
 

@@ -65,6 +65,7 @@ pub(super) async fn handle(app: &App, limits: &Limits, message: Message) {
             Err(refusal) => Err(refusal),
         },
     };
+    app.metrics.enrolment(if result.is_ok() { "granted" } else { "refused" });
     if let Err(refusal) = &result
         && limits.log.take(&(), Instant::now()).is_ok()
     {
@@ -92,8 +93,11 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         endpoints: &Endpoints::sanitized(&request.endpoints),
         jwt_expires_at: i64::MAX,
     };
-    let admitted =
-        app.store.enroll(&peer, &token, now).await.map_err(|e| internal(&e))?.map_err(|e| refuse(&e))?;
+    let admitted = app.store.enroll(&peer, &token, now).await.map_err(|e| internal(&e))?;
+    if admitted == Err(EnrollRefused::Token(TokenRefused::Used)) {
+        replayed(app, &token, &request).await?;
+    }
+    let admitted = admitted.map_err(|e| refuse(&e))?;
     // Were it to fail, asking again would cost the token nothing.
     let nats_jwt = app
         .issuer
@@ -109,6 +113,15 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         nats_jwt,
         not_after: admitted.not_after,
     })
+}
+
+/// Somebody else has a token that has done its work.
+async fn replayed(app: &App, token: &Token, request: &EnrollRequest) -> Result<(), Refusal> {
+    let row = app.store.token(token.id()).await.map_err(|e| internal(&e))?;
+    let detail = format!("for {}, over NATS", request.name);
+    app.event("token.replayed", row.map(|row| row.workspace).as_ref(), format!("lt-{}", token.id()), detail)
+        .await;
+    Ok(())
 }
 
 /// That the requester holds the NATS key, and that the keys are usable.
