@@ -120,10 +120,7 @@ impl<P: Purpose> FromStr for Secret<P> {
         };
         let base32 =
             |s: &str, len| s.len() == len && s.bytes().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7'));
-        if prefix != P::PREFIX
-            || !base32(id, ID_LEN)
-            || !base32(secret, SECRET_LEN)
-            || !base32(crc, CRC_LEN)
+        if prefix != P::PREFIX || !base32(id, ID_LEN) || !base32(secret, SECRET_LEN) || !base32(crc, CRC_LEN)
         {
             return Err(form);
         }
