@@ -1,10 +1,17 @@
 //! The command line. Flag names are the documented ones.
 
+mod control_plane;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use lattice_bootstrap::{credentials, state};
 use lattice_overlay::BackendChoice;
+
+pub(crate) use control_plane::{
+    Admin, AdminTokenCommand, EventCommand, Login, PeerCommand, PolicyAdd, PolicyCommand, PolicyExplain,
+    Role, TokenCommand, TokenCreate, Way, WorkspaceCommand,
+};
 
 /// Run untrusted AI agents with one network identity, a default-deny egress policy and a record of every verdict.
 #[derive(Debug, Parser)]
@@ -50,6 +57,15 @@ pub(crate) enum Command {
     Sandbox(SandboxCommand),
     /// Join this host to the overlay, until interrupted
     Up(Up),
+    /// Begin to administer a control plane: exchange its one-time token for an API token, and keep that
+    Login(Login),
+    /// Revoke and forget the API token of `lattice login`
+    Logout(Admin),
+    /// Say whose API token is used
+    Whoami(Admin),
+    /// API tokens of the control plane
+    #[command(subcommand)]
+    AdminToken(AdminTokenCommand),
     /// Workspaces of the control plane
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
@@ -59,6 +75,12 @@ pub(crate) enum Command {
     /// Peers of the control plane
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Named policies of the control plane
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Security events of the control plane
+    #[command(subcommand)]
+    Event(EventCommand),
     /// What runs on this host
     Status(StatusArgs),
     /// Flow records
@@ -210,96 +232,6 @@ pub(crate) enum Format {
     Table,
     /// For programs
     Json,
-}
-
-/// Access to the control plane's administration.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Admin {
-    /// The control plane
-    #[arg(long, env = "LATTICE_SERVER_URL", default_value = "http://localhost:8080", value_name = "URL")]
-    pub(crate) server_url: String,
-    /// The authority that certifies the server, in PEM, when it is not a public one
-    #[arg(long, env = "LATTICE_SERVER_CA", value_name = "FILE")]
-    pub(crate) server_ca: Option<PathBuf>,
-    /// File with the admin token that latticed made in its data directory
-    #[arg(
-        long,
-        env = "LATTICE_ADMIN_TOKEN_FILE",
-        default_value = "/var/lib/latticed/admin-token",
-        value_name = "FILE"
-    )]
-    pub(crate) admin_token_file: PathBuf,
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) output: Format,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum WorkspaceCommand {
-    /// Make a workspace
-    Create {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        admin: Admin,
-    },
-    /// List workspaces
-    List {
-        #[command(flatten)]
-        admin: Admin,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenCommand {
-    /// Make an enrollment token and print it, once
-    Create {
-        /// Workspace that it admits to, by name or id
-        #[arg(short, long, default_value = "default")]
-        workspace: String,
-        /// How many peers it admits
-        #[arg(short = 'l', long, default_value_t = 1, value_name = "N")]
-        uses: u32,
-        /// How long it is valid: seconds, or with m, h, d
-        #[arg(short = 'e', long, default_value = "24h", value_name = "TIME")]
-        ttl: String,
-        #[command(flatten)]
-        admin: Admin,
-    },
-    /// List enrollment tokens, without their secrets
-    List {
-        /// Only those of this workspace
-        #[arg(short, long)]
-        workspace: Option<String>,
-        #[command(flatten)]
-        admin: Admin,
-    },
-    /// Make an enrollment token admit nobody any more
-    Revoke {
-        /// Its id: the part after lt-
-        id: String,
-        #[command(flatten)]
-        admin: Admin,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PeerCommand {
-    /// List peers
-    List {
-        /// Only those of this workspace
-        #[arg(short, long)]
-        workspace: Option<String>,
-        #[command(flatten)]
-        admin: Admin,
-    },
-    /// Remove a peer: it leaves every map, its address becomes free
-    Remove {
-        /// Its id
-        id: String,
-        #[command(flatten)]
-        admin: Admin,
-    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,10 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admin_token;
 mod args;
 mod audit;
 mod doctor;
+mod event;
+mod login;
 mod output;
+mod peer;
+mod policy;
 mod privilege;
 mod runtime;
 mod sandbox;
@@ -16,6 +21,7 @@ mod signals;
 mod status;
 mod token;
 mod up;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -33,9 +39,15 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Sandbox(SandboxCommand::Start(start)) => sandbox::start(&args.global, *start),
         Command::Up(up) => up::run(&args.global, up),
-        Command::Workspace(command) => token::workspace(command),
-        Command::Token(command) => token::token(command),
-        Command::Peer(command) => token::peer(command),
+        Command::Login(args) => login::login(&args),
+        Command::Logout(admin) => login::logout(&admin),
+        Command::Whoami(admin) => login::whoami(&admin),
+        Command::AdminToken(command) => admin_token::run(command),
+        Command::Workspace(command) => workspace::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Peer(command) => peer::run(command),
+        Command::Policy(command) => policy::run(command),
+        Command::Event(command) => event::run(command),
         Command::Status(command) => status::run(&args.global, &command),
         Command::Audit(command) => audit::run(&command),
         Command::Doctor(command) => doctor::run(&args.global, &command),

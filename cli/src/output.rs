@@ -71,6 +71,11 @@ pub(crate) fn print(text: &str) {
 
 /// Prints rows under their headings, each column as wide as its widest cell.
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) {
+    rows_under(headings, rows, true);
+}
+
+/// Prints some of the rows of a long table; `first` prints the headings.
+pub(crate) fn rows_under(headings: &[&str], rows: &[Vec<String>], first: bool) {
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
@@ -87,7 +92,9 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) {
         let plain: String = text.join("  ").chars().filter(|c| !c.is_control()).collect();
         print(plain.trim_end());
     };
-    line(headings.to_vec());
+    if first {
+        line(headings.to_vec());
+    }
     for row in rows {
         line(row.iter().map(String::as_str).collect());
     }

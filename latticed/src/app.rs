@@ -5,6 +5,7 @@ use lattice_wire::{PeerId, WorkspaceId};
 
 use crate::{
     maps::Maps,
+    metrics::Metrics,
     nats::{Issuer, NatsError, Revoked, Revoker},
     presence::Presence,
     store::{Store, StoreError, events::NewEvent},
@@ -25,6 +26,8 @@ pub struct App {
     pub maps: Maps,
     /// Who was heard from.
     pub presence: Presence,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl App {
@@ -33,32 +36,25 @@ impl App {
         self.nats.connection_state() == State::Connected
     }
 
-    /// Removes a peer: it leaves every map, and its connection to NATS is closed a moment later, see [`crate::reconcile`].
+    /// Removes a peer: it leaves every map, and its connection to NATS is closed a moment later, see [`crate::revocation`].
     /// False when there is no such peer.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remove_peer(&self, id: &PeerId, by: &str) -> Result<bool, StoreError> {
+    pub async fn remove_peer(&self, id: &PeerId) -> Result<bool, StoreError> {
         let Some(workspace) = self.store.remove_peer(id, now()).await? else { return Ok(false) };
         self.revoker.changed();
         self.presence.forget(id);
-        self.maps.changed(workspace.clone());
-        self.revoker.changed();
-        tracing::info!(peer = %id, by, "peer removed");
-        self.event(Some(&workspace), "peer.removed", by, id.as_str()).await;
+        self.maps.changed(workspace);
         Ok(true)
     }
 
-    /// Writes down a security event. What it is about has happened already, so a failure is only logged.
-    pub async fn event(&self, workspace: Option<&WorkspaceId>, kind: &str, actor: &str, detail: &str) {
-        let event = NewEvent {
-            workspace: workspace.cloned(),
-            kind: kind.into(),
-            actor: actor.into(),
-            detail: detail.into(),
-        };
+    /// Writes down a security event. What it says has happened already, so a failure to write is only said in the log.
+    pub async fn event(&self, kind: &str, workspace: Option<&WorkspaceId>, actor: String, detail: String) {
+        tracing::info!(kind, actor, detail = %detail.escape_debug(), "event");
+        let event = NewEvent { workspace: workspace.cloned(), kind: kind.to_owned(), actor, detail };
         if let Err(error) = self.store.record_event(&event, now()).await {
-            tracing::error!(kind, actor, detail, %error, "security event could not be written down");
+            tracing::error!(%error, kind, "event could not be written down");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{nats::NatsUrl, pool::Pool, store::PostgresUrl};
 
@@ -10,8 +10,18 @@ use crate::{nats::NatsUrl, pool::Pool, store::PostgresUrl};
 #[derive(Debug, Clone, Parser)]
 #[command(name = "latticed", version, about, after_help = EXIT_CODES)]
 pub struct Args {
+    /// Without one, latticed serves.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Directory of the database, the keys and the admin token; made with mode 0700 when missing.
-    #[arg(long, env = "LATTICE_DATA_DIR", value_name = "DIR", default_value = "/var/lib/latticed")]
+    #[arg(
+        long,
+        global = true,
+        env = "LATTICE_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/latticed"
+    )]
     pub data_dir: PathBuf,
 
     /// Address of the HTTP API. Port 0 takes a free one.
@@ -56,12 +66,13 @@ pub struct Args {
     pub tls_key: Option<PathBuf>,
 
     /// Network from which overlay addresses are leased.
-    #[arg(long, env = "LATTICE_POOL", value_name = "CIDR", default_value = "10.42.0.0/16")]
+    #[arg(long, global = true, env = "LATTICE_POOL", value_name = "CIDR", default_value = "10.42.0.0/16")]
     pub pool: Pool,
 
     /// Seconds for which the address of a removed peer is not leased again.
     #[arg(
         long,
+        global = true,
         env = "LATTICE_ADDRESS_QUARANTINE",
         value_name = "SECONDS",
         default_value_t = 300,
@@ -73,6 +84,7 @@ pub struct Args {
     /// the environment or --database-url-file: the command line is visible to every user of this host.
     #[arg(
         long,
+        global = true,
         env = "LATTICE_DATABASE_URL",
         value_name = "URL",
         hide_env_values = true,
@@ -81,11 +93,17 @@ pub struct Args {
     pub database_url: Option<PostgresUrl>,
 
     /// File that holds the URL of the Postgres database.
-    #[arg(long, env = "LATTICE_DATABASE_URL_FILE", value_name = "PATH")]
+    #[arg(long, global = true, env = "LATTICE_DATABASE_URL_FILE", value_name = "PATH")]
     pub database_url_file: Option<PathBuf>,
 
     /// What to log: a level, or a tracing filter such as `latticed=debug,sqlx=warn`.
-    #[arg(long, env = "LATTICE_LOG", value_name = "FILTER", default_value = "info,async_nats=warn")]
+    #[arg(
+        long,
+        global = true,
+        env = "LATTICE_LOG",
+        value_name = "FILTER",
+        default_value = "info,async_nats=warn"
+    )]
     pub log: String,
 }
 
@@ -96,6 +114,14 @@ pub enum TlsMode {
     Off,
     /// A certificate of latticed's own authority.
     SelfSigned,
+}
+
+/// What latticed does instead of serving.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Command {
+    /// Write a new one-time admin token, for `lattice login`, to the data directory and print the path of its file.
+    /// latticed may be running.
+    AdminToken,
 }
 
 const EXIT_CODES: &str = "\

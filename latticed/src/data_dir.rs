@@ -59,11 +59,11 @@ pub enum DataDirError {
     },
 }
 
-/// An open data directory. The lock is held until it is dropped.
+/// An open data directory. The lock, if any, is held until it is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: Option<Flock<File>>,
 }
 
 impl DataDir {
@@ -72,11 +72,7 @@ impl DataDir {
     /// # Errors
     /// When it is not a private directory of ours, or is in use.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))?;
-        let path = path.canonicalize().map_err(io_error("resolve", path))?;
-        close_when_empty(&path).map_err(io_error("make private", &path))?;
-        check_private(&path, &fs::metadata(&path).map_err(io_error("inspect", &path))?, 0o700)?;
-
+        let path = private(path)?;
         let lock_path = path.join("lock");
         let file = OpenOptions::new()
             .write(true)
@@ -86,10 +82,18 @@ impl DataDir {
             .open(&lock_path)
             .map_err(io_error("open", &lock_path))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Ok(lock) => Ok(Self { path, _lock: Some(lock) }),
             Err((_, Errno::EWOULDBLOCK)) => Err(DataDirError::Locked(path)),
             Err((_, errno)) => Err(io_error("lock", &lock_path)(errno.into())),
         }
+    }
+
+    /// Opens `path` beside the latticed that may use it.
+    ///
+    /// # Errors
+    /// When it is not a private directory of ours.
+    pub fn beside(path: &Path) -> Result<Self, DataDirError> {
+        Ok(Self { path: private(path)?, _lock: None })
     }
 
     /// The path of `name` in here.
@@ -165,6 +169,15 @@ impl DataDir {
         file.take(MAX_SECRET).read_to_string(&mut text).map_err(io_error("read", &path))?;
         Ok((text.trim().to_owned(), false))
     }
+}
+
+/// The directory at `path`, made when missing, once it is seen that nobody else can read it.
+fn private(path: &Path) -> Result<PathBuf, DataDirError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))?;
+    let path = path.canonicalize().map_err(io_error("resolve", path))?;
+    close_when_empty(&path).map_err(io_error("make private", &path))?;
+    check_private(&path, &fs::metadata(&path).map_err(io_error("inspect", &path))?, 0o700)?;
+    Ok(path)
 }
 
 /// Package managers, containers and `mkdir` make directories that everybody can read. As long as nothing is in there, that

@@ -1,15 +1,8 @@
-//! The keys that latticed signs with, and the token that opens its admin routes. All of them live in the data directory.
-
-use std::path::PathBuf;
+//! The keys that latticed signs with. All of them live in the data directory.
 
 use nkeys::{KeyPair, KeyPairType};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
 use crate::data_dir::{DataDir, DataDirError};
-
-/// Name of the admin token's file.
-pub const ADMIN_TOKEN: &str = "admin-token";
 
 /// The NATS hierarchy of trust: the operator signs accounts, the account signs users.
 #[derive(Debug)]
@@ -47,35 +40,6 @@ fn load(dir: &DataDir, name: &str, kind: KeyPairType) -> Result<KeyPair, DataDir
     KeyPair::from_seed(&seed).ok().filter(|key| key.key_pair_type() == kind).ok_or_else(damaged)
 }
 
-/// The admin token, kept as its SHA-256 only.
-#[derive(Debug, Clone)]
-pub struct AdminToken([u8; 32]);
-
-impl AdminToken {
-    /// Reads the token, making it the first time; then the path of its file is returned as well.
-    ///
-    /// # Errors
-    /// When its file cannot be read, or is too short to be a secret.
-    pub fn load(dir: &DataDir) -> Result<(Self, Option<PathBuf>), DataDirError> {
-        let generate = || {
-            let body = data_encoding::BASE32_NOPAD.encode(&random::<32>()).to_ascii_lowercase();
-            format!("lattice-admin-{body}")
-        };
-        let (token, new) = dir.secret(ADMIN_TOKEN, generate)?;
-        let path = dir.join(ADMIN_TOKEN);
-        if token.len() < 32 {
-            return Err(DataDirError::Damaged { path, expected: "an admin token of 32 characters or more" });
-        }
-        Ok((Self(Sha256::digest(token).into()), new.then_some(path)))
-    }
-
-    /// Whether `candidate` is the token. Takes the same time whatever the candidate is.
-    pub fn matches(&self, candidate: &str) -> bool {
-        let digest: [u8; 32] = Sha256::digest(candidate).into();
-        self.0.ct_eq(&digest).into()
-    }
-}
-
 /// Random bytes from the kernel.
 ///
 /// # Panics
@@ -92,20 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_token_survive_a_restart() {
+    fn keys_survive_a_restart() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temporary.path()).unwrap();
         let (first, again) = (Keys::load(&dir).unwrap(), Keys::load(&dir).unwrap());
         assert_eq!(first.operator.public_key(), again.operator.public_key());
         assert_ne!(first.account.public_key(), first.system.public_key());
-
-        let (_, path) = AdminToken::load(&dir).unwrap();
-        let text = std::fs::read_to_string(path.unwrap()).unwrap();
-        let (token, path) = AdminToken::load(&dir).unwrap();
-        assert_eq!(path, None);
-        assert!(token.matches(&text));
-        assert!(!token.matches(&text[1..]));
-        assert!(!token.matches(""));
     }
 
     #[test]

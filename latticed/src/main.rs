@@ -9,6 +9,7 @@
 
 #![allow(unreachable_pub)] // nothing is outside a binary: `pub` says "for the other modules"
 
+mod admin_token;
 mod app;
 mod args;
 mod data_dir;
@@ -17,12 +18,14 @@ mod http;
 mod keys;
 mod limit;
 mod maps;
+mod metrics;
 mod nats;
 mod pool;
 mod presence;
 mod reconcile;
 mod revocation;
 mod run;
+mod selected;
 mod service;
 mod store;
 mod tls;
@@ -64,5 +67,10 @@ fn start(args: Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|source| Failure::System { action: "start the runtime", source })?
-        .block_on(run::run(args))
+        .block_on(async {
+            match args.command {
+                Some(command) => run::command(args, command).await,
+                None => run::run(args).await,
+            }
+        })
 }

@@ -76,6 +76,7 @@ pub async fn push(app: &App) {
         for workspace in app.maps.take() {
             let began = Instant::now();
             let pushed = push_workspace(app, &workspace).await;
+            app.metrics.pushed(began.elapsed());
             // A peer that moves all the time makes the maps new all the time: whatever it does, half of the time is left for
             // others.
             sleep(began.elapsed()).await;
@@ -100,8 +101,7 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
             .map(|snapshot| (Policies::of(&snapshot), snapshot)),
         false => None,
     };
-    let mut composer =
-        policies.as_ref().map(|(policies, snapshot)| Composer::new(snapshot, app.store.pool(), policies));
+    let mut composer = policies.as_ref().map(|(policies, snapshot)| Composer::new(snapshot, policies));
     let mut pushed = 0;
     for (id, not_after) in &news.receivers {
         if pushed % BATCH == 0 {
@@ -145,7 +145,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<Optio
     }
     let snapshot = app.store.snapshot(&own.workspace, now).await?;
     let policies = Policies::of(&snapshot);
-    let mut composer = Composer::new(&snapshot, app.store.pool(), &policies);
+    let mut composer = Composer::new(&snapshot, &policies);
     Ok(snapshot.netmap(id).map(|mut map| {
         map.policy = Some(composer.policy(id));
         MapUpdate::Full(map)
@@ -160,7 +160,7 @@ async fn policy_of(
 ) -> Result<MapPolicy, StoreError> {
     let snapshot = app.store.snapshot(workspace, now).await?;
     let policies = Policies::of(&snapshot);
-    Ok(Composer::new(&snapshot, app.store.pool(), &policies).policy(id))
+    Ok(Composer::new(&snapshot, &policies).policy(id))
 }
 
 fn delta(news: &News, receiver: &PeerId, not_after: Option<i64>, policy: Option<MapPolicy>) -> MapDelta {

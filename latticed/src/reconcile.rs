@@ -37,8 +37,8 @@ pub async fn run(app: &App) {
 pub async fn run_once(app: &App) -> Result<(), StoreError> {
     let now = now();
     for (peer, workspace) in app.store.expire_peers(now).await? {
-        info!(%peer, "membership is over");
         app.presence.forget(&peer);
+        app.event("peer.expired", Some(&workspace), "latticed".into(), peer.to_string()).await;
         app.maps.changed(workspace);
     }
     for workspace in app.store.expire_policies(now).await? {

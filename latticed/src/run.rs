@@ -12,13 +12,15 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    admin_token,
     app::{App, now},
-    args::{Args, TlsMode},
+    args::{Args, Command, TlsMode},
     data_dir::DataDir,
     failure::Failure,
     http::{self, Api, NatsLocation},
-    keys::{AdminToken, Keys},
+    keys::Keys,
     maps::{self, Maps},
+    metrics::Metrics,
     nats::{self, Files, Issuer, NatsServer, NatsUrl, Revoked, Revoker, Setup, Trust},
     presence::{self, Presence},
     reconcile, revocation, service,
@@ -39,10 +41,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let dir = Arc::new(DataDir::open(&args.data_dir)?);
     dir.remove(RECORD);
     let issuer = Issuer::new(Keys::load(&dir)?).map_err(nats::NatsError::from)?;
-    let (admin, new_token) = AdminToken::load(&dir)?;
-    if let Some(path) = new_token {
-        eprintln!("latticed: admin token written to {}", path.display());
-    }
     let authority = Arc::new(Authority::load(&dir, now())?);
     let https = https(&args, &authority)?.map(Arc::new);
     let listener = TcpListener::bind(args.listen)
@@ -53,6 +51,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|source| Failure::System { action: "read the address of a socket", source })?;
     let database = database(&args, &dir)?;
     let store = Store::open(&database, args.pool, args.address_quarantine.into()).await?;
+    if let Some(path) = admin_token::first(&dir, &store, now()).await? {
+        eprintln!("latticed: one-time admin token written to {}", path.display());
+    }
 
     let revoked = Revoked::new(store.revoked_users(now()).await?);
     let trust = issuer.trust(&revoked, now()).map_err(nats::NatsError::from)?;
@@ -67,6 +68,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         revoker,
         maps: Maps::default(),
         presence: Presence::default(),
+        metrics: Metrics::default(),
     });
 
     let mut tasks = service::start(Arc::clone(&app)).await?;
@@ -93,7 +95,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     announce((scheme, http_address, pinned), server.as_ref(), &nats_url);
 
     let ca = authority.pem().to_owned();
-    let api = Arc::new(Api::new(Arc::clone(&app), admin, location, tls, ca));
+    let api = Arc::new(Api::new(Arc::clone(&app), location, tls, ca));
     http::serve(listener, https, http::router(api), stop).await;
 
     info!("ending");
@@ -105,6 +107,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         server.stop().await;
     }
     app.store.close().await;
+    Ok(())
+}
+
+/// Carries out a command beside the latticed that may be running, and ends.
+///
+/// # Errors
+/// When it cannot be carried out.
+pub async fn command(args: Args, command: Command) -> Result<(), Failure> {
+    let Command::AdminToken = command;
+    let dir = DataDir::beside(&args.data_dir)?;
+    let store = Store::open(&database(&args, &dir)?, args.pool, args.address_quarantine.into()).await?;
+    let path = admin_token::make(&dir, &store, now()).await?;
+    store.close().await;
+    println!("{}", path.display());
     Ok(())
 }
 

@@ -79,12 +79,21 @@ impl Lab {
             let alive = process.output();
             let mut curl = command(&self.hub.path(), Path::new("curl"));
             let ok =
-                curl.args(["-sf", "-m", "2", "-o", "/dev/null", "http://127.0.0.1:8080/healthz"]).status();
+                curl.args(["-sf", "-m", "2", "-o", "/dev/null", "http://127.0.0.1:8080/readyz"]).status();
             assert!(!alive.1.contains("error:"), "latticed failed: {}", alive.1);
             ok.is_ok_and(|status| status.success())
         });
         process.name = "latticed".into();
         self.latticed = Some(process);
+        if !self.login_file().exists() {
+            let one_time = self.data_dir().join("admin-token").display().to_string();
+            self.admin(&["login", "--token-file", &one_time]);
+        }
+    }
+
+    /// Where the administrator of the lab keeps its login.
+    fn login_file(&self) -> PathBuf {
+        self.dir.path().join("login.json")
     }
 
     /// The running latticed.
@@ -140,7 +149,10 @@ impl Lab {
     /// When it fails.
     pub fn admin(&self, args: &[&str]) -> String {
         let mut lattice = command(&self.hub.path(), &tools::built("lattice"));
-        lattice.args(args).arg("--admin-token-file").arg(self.data_dir().join("admin-token"));
+        lattice.args(args).env("LATTICE_LOGIN_FILE", self.login_file());
+        for other in ["LATTICE_ADMIN_TOKEN", "LATTICE_ADMIN_TOKEN_FILE"] {
+            lattice.env_remove(other);
+        }
         let out = Process::spawn(lattice, "admin", self.dir.path()).finish(COMMAND);
         assert_eq!(out.code, 0, "lattice {args:?}: {}", out.stderr);
         out.stdout.trim().to_owned()

@@ -22,7 +22,7 @@ pub use id::{PeerId, WorkspaceId};
 pub use key::{WgPrivateKey, WgPublicKey};
 pub use name::PeerName;
 pub use netmap::{Layer, MapPeer, MapPolicy, MapRule, NetMap};
-pub use token::Token;
+pub use token::{AdminToken, Token};
 pub use update::{Applied, MapDelta, MapRequest, MapUpdate};
 
 /// UDP port of WireGuard and ICE, TCP port of NATS and TCP port of the HTTP API, unless configured otherwise.

@@ -7,10 +7,14 @@ use std::{
 };
 
 use lattice_policy::Policy;
-use lattice_wire::{WgPrivateKey, credentials::VERSION};
+use lattice_wire::{WgPrivateKey, credentials::VERSION, message::PeerKind};
 
 use super::*;
-use crate::settle::tests::{Seen, Told, with_policy};
+use crate::{
+    ServerUrl,
+    identity::Join,
+    settle::tests::{Seen, Told, with_policy},
+};
 
 /// Ends with the test.
 struct Nats {
@@ -83,9 +87,19 @@ impl Told {
 async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -> (Tunnel, Told) {
     let map = with_policy(&["10.42.0.0/24"]);
     let (seen, told) = Seen::new();
+    let credentials = credentials(&map, &nats.url);
+    let join = Join {
+        name: credentials.name.clone(),
+        kind: PeerKind::Sandbox,
+        server: ServerUrl::parse("http://127.0.0.1:1", None).unwrap(),
+        token: None,
+        credentials: "/nonexistent".into(),
+        listen_port: 0,
+    };
     let tunnel = Tunnel {
         client: async_nats::connect(&nats.url).await.unwrap(),
-        credentials: credentials(&map, &nats.url),
+        renewal: Renewal::new(join, session::Jwt::new(""), &credentials, None),
+        credentials,
         live: Some(Arc::new(seen.live("10.42.0.0/24", takes))),
         device: Arc::new(seen),
         underlay: Arc::new(Netns::current().unwrap()),
@@ -106,8 +120,9 @@ async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
 
     let push = async |generation, egress: &[&str], not_after| {
         let map = NetMap { generation, not_after, ..with_policy(egress) };
-        let payload = serde_json::to_vec(&map).unwrap();
-        server.publish(subject::config(&map.peer), payload.into()).await.unwrap();
+        let to = subject::config(&map.peer);
+        let payload = serde_json::to_vec(&MapUpdate::Full(map)).unwrap();
+        server.publish(to, payload.into()).await.unwrap();
     };
     push(2, &["10.42.0.5"], None).await;
     told.expect(["1 rules, taken", "3 peers"]).await;

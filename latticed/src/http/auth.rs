@@ -1,32 +1,111 @@
-//! The admin token in the `Authorization` header.
+//! The token in the `Authorization` header, and the guard that stands before every route.
 
 use std::sync::Arc;
 
 use axum::{
-    extract::{Extension, Request, State},
+    extract::{Extension, FromRequestParts as _, RawPathParams, Request, State},
     http::{HeaderMap, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
+use lattice_wire::{AdminToken, Token};
 
 use super::{
     Api,
+    access::{Access, Caller},
     error::ApiError,
     throttle::{self, Remote},
 };
+use crate::app::now;
 
-/// Lets only the holder of the admin token through. Whoever is not counts as a stranger.
-pub(super) async fn require_admin(
-    State(api): State<Arc<Api>>,
+/// What the guard knows of the route that it guards.
+#[derive(Clone)]
+pub(super) struct Post {
+    pub(super) api: Arc<Api>,
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+}
+
+/// Lets through whom the table of routes admits, with the [`Caller`] in the request's extensions.
+pub(super) async fn guard(
+    State(post): State<Post>,
     Extension(remote): Extension<Remote>,
     request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
-    if !bearer(request.headers()).is_some_and(|token| api.admin.matches(token)) {
-        throttle::count(&api, remote)?;
-        return Err(ApiError::unauthorized());
+) -> Response {
+    let response = match admit(&post, remote, request).await {
+        Ok(request) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    post.api.app.metrics.request(post.method, post.path, response.status().as_u16());
+    response
+}
+
+async fn admit(post: &Post, remote: Remote, request: Request) -> Result<Request, ApiError> {
+    let api = &post.api;
+    if post.access.counts_everybody() {
+        throttle::address(api, remote)?;
     }
-    Ok(next.run(request).await)
+    let caller = match bearer(request.headers()) {
+        None => Caller::Stranger,
+        // An open route needs no token, so a wrong one does not close it.
+        Some(_) if post.access == Access::Open => Caller::Stranger,
+        Some(text) if post.access == Access::OneTime => one_time(text)?,
+        Some(text) => known(api, remote, text).await?,
+    };
+    let (mut parts, body) = request.into_parts();
+    let params = RawPathParams::from_request_parts(&mut parts, &()).await;
+    let params = params.map_err(|_| ApiError::invalid("the path is not UTF-8"))?;
+    let peer = params.iter().find(|(name, _)| *name == "id").map(|(_, value)| value);
+    if let Err(refused) = post.access.decide(&caller, remote.0.to_canonical().is_loopback(), peer) {
+        if matches!(caller, Caller::Stranger) {
+            throttle::address(api, remote)?;
+        }
+        return Err(refused);
+    }
+    parts.extensions.insert(caller);
+    Ok(Request::from_parts(parts, body))
+}
+
+fn one_time(text: &str) -> Result<Caller, ApiError> {
+    let token = text.parse::<AdminToken>().map_err(|e| ApiError::unauthorized(e.to_string()))?;
+    Ok(Caller::OneTime(Arc::new(token)))
+}
+
+/// Whose token it is. A token that is not known, revoked or over is nobody's.
+async fn known(api: &Api, remote: Remote, text: &str) -> Result<Caller, ApiError> {
+    if let Ok(token) = text.parse::<AdminToken>() {
+        let row = api.app.store.admin_bearer(token.id(), &token.secret_hash(), now()).await?;
+        return match row {
+            Some(row) => Ok(Caller::Admin(Arc::new(row))),
+            None => Err(refused(api, remote, token.id())?),
+        };
+    }
+    if let Ok(token) = text.parse::<Token>() {
+        return match api.app.store.bearer(&token, now()).await? {
+            Some(row) => {
+                throttle::address(api, remote)?;
+                throttle::token(api, token.id(), true)?;
+                Ok(Caller::Enrollment(Arc::new((token, row))))
+            }
+            None => Err(refused(api, remote, token.id())?),
+        };
+    }
+    throttle::address(api, remote)?;
+    Err(ApiError::unauthorized(
+        "this is no token: expected la-… (`lattice login`) or lt-… (`lattice token create`)",
+    ))
+}
+
+/// The answer to a token that is nobody's; an error when it came too often.
+fn refused(api: &Api, remote: Remote, id: &str) -> Result<ApiError, ApiError> {
+    throttle::address(api, remote)?;
+    throttle::token(api, id, false)?;
+    Ok(ApiError::unauthorized(
+        "this token is not known here, was used up, was revoked or has expired: log in again with `lattice login`, \
+         after `latticed admin-token` where no login is left",
+    ))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -1,32 +1,49 @@
-//! Slows down addresses that ask too much without being known.
+//! Slows down addresses and tokens that ask too much.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
-
-use axum::{
-    extract::{Extension, Request, State},
-    middleware::Next,
-    response::Response,
-};
+use std::{net::IpAddr, time::Instant};
 
 use super::{Api, error::ApiError};
-use crate::limit::remote_key;
+use crate::limit::{RateLimiter, remote_key};
+
+/// What one address may ask without an API token, in a row and per second: room for a rack of hosts behind one NAT
+/// that start together. The same for one token.
+const BURST: u32 = 256;
+const PER_SECOND: u32 = 20;
+const KEYS: usize = 20_000;
 
 /// The address at the other end of the connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Remote(pub(super) IpAddr);
 
-/// Counts every request.
-pub(super) async fn strangers(
-    State(api): State<Arc<Api>>,
-    Extension(remote): Extension<Remote>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    count(&api, remote)?;
-    Ok(next.run(request).await)
+/// How often who has asked.
+#[derive(Debug)]
+pub(super) struct Limits {
+    addresses: RateLimiter<IpAddr>,
+    /// By token id, and whether the secret was right: who knows only the id of a token cannot use up what its holder may.
+    tokens: RateLimiter<(String, bool)>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            addresses: RateLimiter::new(BURST, PER_SECOND, KEYS),
+            tokens: RateLimiter::new(BURST, PER_SECOND, KEYS),
+        }
+    }
 }
 
 /// Counts one request of `remote`.
-pub(super) fn count(api: &Api, remote: Remote) -> Result<(), ApiError> {
-    api.strangers.take(&remote_key(remote.0), Instant::now()).map_err(ApiError::rate_limited)
+pub(super) fn address(api: &Api, remote: Remote) -> Result<(), ApiError> {
+    api.limits.addresses.take(&remote_key(remote.0), Instant::now()).map_err(|wait| {
+        api.app.metrics.limited("address");
+        ApiError::rate_limited("from this address", wait)
+    })
+}
+
+/// Counts one request with the token `id`, whose secret was right or wrong.
+pub(super) fn token(api: &Api, id: &str, right: bool) -> Result<(), ApiError> {
+    api.limits.tokens.take(&(id.to_owned(), right), Instant::now()).map_err(|wait| {
+        api.app.metrics.limited("token");
+        ApiError::rate_limited("with this token", wait)
+    })
 }

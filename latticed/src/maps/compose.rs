@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
-use lattice_policy::{Action, Compiler, Labels, Layer, Member, MemberKind, NamedPolicy};
-use lattice_wire::{Layer as MapLayer, MapPolicy, MapRule, PeerId, message::PeerKind};
+use lattice_policy::{Action, Compiler, Layer, Member, NamedPolicy};
+use lattice_wire::{Layer as MapLayer, MapPolicy, MapRule, PeerId};
 use tracing::error;
 
-use crate::store::{netmap::Snapshot, peers::PeerRow};
+use crate::{
+    selected,
+    store::{netmap::Snapshot, peers::PeerRow},
+};
 
 /// A workspace's policies, read.
 pub struct Policies {
@@ -28,10 +30,10 @@ impl Policies {
     pub fn of(snapshot: &Snapshot) -> Self {
         let mut policies = Self { read: Vec::new(), unread: Vec::new() };
         for row in snapshot.policies() {
-            match serde_json::from_str(&row.spec) {
+            match selected::policy(row) {
                 Ok(policy) => policies.read.push(policy),
                 Err(error) => {
-                    error!(workspace = %row.workspace, policy = row.name, %error, "policy cannot be read: everything is denied until it is removed");
+                    error!(workspace = %row.workspace, %error, "everything is denied until it is removed");
                     policies.unread.push(row.name.clone());
                 }
             }
@@ -42,11 +44,15 @@ impl Policies {
 
 impl<'a> Composer<'a> {
     /// For the members of a snapshot and the policies that came with it.
-    pub fn new(snapshot: &Snapshot, pool: Ipv4Net, policies: &'a Policies) -> Self {
+    pub fn new(snapshot: &Snapshot, policies: &'a Policies) -> Self {
         let members: BTreeMap<PeerId, Member> =
-            snapshot.members().filter_map(|row| Some((row.id.clone(), member(row)?))).collect();
+            snapshot.members().filter_map(|row| Some((row.id.clone(), readable(row)?))).collect();
         let all: Vec<Member> = members.values().cloned().collect();
-        Self { compiler: Compiler::new(pool, &all, &policies.read), unread: &policies.unread, members }
+        Self {
+            compiler: Compiler::new(snapshot.pool(), &all, &policies.read),
+            unread: &policies.unread,
+            members,
+        }
     }
 
     /// What `id` may do. Nothing, when it is no member that this version understands.
@@ -63,23 +69,9 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// A peer as selectors see it; `None` when it has labels or a preset that this version does not know.
-pub fn member(row: &PeerRow) -> Option<Member> {
-    let readable = (Labels::try_from(row.labels.clone()), row.preset.as_deref().map(str::parse).transpose());
-    let (Ok(labels), Ok(preset)) = readable else {
-        error!(peer = %row.id, "labels or preset cannot be read: the peer is denied everything");
-        return None;
-    };
-    Some(Member {
-        name: row.name.to_string(),
-        kind: match row.kind.0 {
-            PeerKind::Sandbox => MemberKind::Sandbox,
-            PeerKind::Node => MemberKind::Node,
-        },
-        address: row.address.0,
-        labels,
-        preset,
-    })
+/// Nobody is told of a member that this version cannot read, and it may do nothing itself.
+fn readable(row: &PeerRow) -> Option<Member> {
+    selected::member(row).map_err(|error| error!(peer = %row.id, %error, "everything is denied to it")).ok()
 }
 
 fn to_wire(layer: &Layer) -> MapLayer {

@@ -66,6 +66,7 @@ pub(super) async fn handle(app: &App, limits: &Limits, message: Message) {
             Err(refusal) => Err(refusal),
         },
     };
+    app.metrics.enrolment(if result.is_ok() { "granted" } else { "refused" });
     if let Err(refusal) = &result
         && limits.log.take(&(), Instant::now()).is_ok()
     {
@@ -94,22 +95,10 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         jwt_expires_at: jwt_expiry(None, now),
     };
     let admitted = app.store.enroll(&peer, token.as_ref(), now).await.map_err(|e| internal(&e))?;
-    let admitted = match admitted {
-        Ok(admitted) => admitted,
-        Err(refused) => {
-            if refused == EnrollRefused::Token(TokenRefused::Used) {
-                let id = token.as_ref().map_or("", Token::id);
-                app.event(
-                    None,
-                    "token.replayed",
-                    id,
-                    &format!("by a peer that calls itself {}", request.name),
-                )
-                .await;
-            }
-            return Err(refuse(&refused));
-        }
-    };
+    if let (Some(token), Err(EnrollRefused::Token(TokenRefused::Used))) = (&token, &admitted) {
+        replayed(app, token, &request).await?;
+    }
+    let admitted = admitted.map_err(|e| refuse(&e))?;
     // Were it to fail, asking again would cost the token nothing.
     let expires_at = jwt_expiry(admitted.not_after, now);
     let nats_jwt = app
@@ -119,10 +108,9 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
     app.presence.heard(&admitted.peer, now);
     if !admitted.again {
         app.maps.changed(admitted.workspace.clone());
-        let by = token.as_ref().map_or("", Token::id);
+        let by = format!("lt-{}", token.as_ref().map_or("", Token::id));
         let what = format!("{} {} {}", admitted.peer, request.name, admitted.address);
-        app.event(Some(&admitted.workspace), "peer.enrolled", by, &what).await;
-        info!(peer = %admitted.peer, name = %request.name, workspace = %admitted.workspace, token = by, "peer enrolled");
+        app.event("peer.enrolled", Some(&admitted.workspace), by, what).await;
     }
     Ok(EnrollGrant {
         peer: admitted.peer,
@@ -140,6 +128,15 @@ async fn token(app: &App, text: &str, now: i64) -> Result<Token, Refusal> {
         Err(TokenRefused::Unknown) => Err(refuse(&TokenRefused::Unknown.into())),
         _ => Ok(token),
     }
+}
+
+/// Somebody else has a token that has done its work.
+async fn replayed(app: &App, token: &Token, request: &EnrollRequest) -> Result<(), Refusal> {
+    let row = app.store.token(token.id()).await.map_err(|e| internal(&e))?;
+    let detail = format!("for {}, over NATS", request.name);
+    app.event("token.replayed", row.map(|row| row.workspace).as_ref(), format!("lt-{}", token.id()), detail)
+        .await;
+    Ok(())
 }
 
 /// That the requester holds the NATS key, and that the keys are usable.

@@ -1,6 +1,8 @@
 //! Admin tokens: who may use the HTTP API, and as what. Kept as hashes.
 
 use lattice_wire::WorkspaceId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, FromRow, Row as _, any::AnyRow};
 use subtle::ConstantTimeEq as _;
 
@@ -10,7 +12,8 @@ use super::{
 };
 
 /// What the holder of an admin token may do. The greater may all that the lesser may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Read.
     Viewer,
@@ -41,11 +44,13 @@ pub struct NewAdminToken {
     pub created_by: String,
 }
 
-/// What replaces a one-time token. It has the name, role and workspace of that.
+/// What replaces a one-time token. It has the role and workspace of that.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     /// The public part of the new one.
     pub id: String,
+    /// For people.
+    pub name: String,
     /// SHA-256 of its secret part.
     pub secret_hash: [u8; 32],
     /// Unix seconds. `None`: it has no end.
@@ -87,13 +92,32 @@ impl Store {
         Ok(row)
     }
 
-    /// The admin tokens, by id.
+    /// The admin tokens of a workspace, or all, by id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn admin_tokens(&self, page: &Page) -> Result<Vec<AdminRow>, StoreError> {
-        let select = "SELECT * FROM admin_tokens WHERE $1 IS NULL OR id > $1 ORDER BY id LIMIT $2";
-        Ok(sqlx::query_as(select).bind(page.after.as_deref()).bind(page.rows()).fetch_all(&self.read).await?)
+    pub async fn admin_tokens(
+        &self,
+        workspace: Option<&WorkspaceId>,
+        page: &Page,
+    ) -> Result<Vec<AdminRow>, StoreError> {
+        let select = "SELECT * FROM admin_tokens WHERE ($1 IS NULL OR workspace = $1) AND ($2 IS NULL OR id > $2) \
+                      ORDER BY id LIMIT $3";
+        Ok(sqlx::query_as(select)
+            .bind(workspace.map(WorkspaceId::as_str))
+            .bind(page.after.as_deref())
+            .bind(page.rows())
+            .fetch_all(&self.read)
+            .await?)
+    }
+
+    /// An admin token by its public part.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn admin_token(&self, id: &str) -> Result<Option<AdminRow>, StoreError> {
+        let select = "SELECT * FROM admin_tokens WHERE id = $1";
+        Ok(sqlx::query_as(select).bind(id).fetch_optional(&self.read).await?)
     }
 
     /// Whether there ever was one. Revoking the last does not open the door again.
@@ -153,7 +177,7 @@ impl Store {
         }
         let new = NewAdminToken {
             id: new.id,
-            name: old.name,
+            name: new.name,
             secret_hash: new.secret_hash,
             role: old.role,
             workspace: old.workspace,

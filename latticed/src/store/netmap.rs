@@ -136,11 +136,6 @@ impl Store {
         }))
     }
 
-    /// The network that every address is leased from.
-    pub fn pool(&self) -> Ipv4Net {
-        self.pool.net()
-    }
-
     /// The workspace as it is now.
     ///
     /// # Errors
@@ -172,6 +167,11 @@ impl Store {
 }
 
 impl Snapshot {
+    /// Every overlay address lies in here.
+    pub fn pool(&self) -> Ipv4Net {
+        self.pool.net()
+    }
+
     /// Its members, by address.
     pub fn members(&self) -> impl Iterator<Item = &PeerRow> {
         self.members.iter().map(|(row, _)| row)

@@ -52,7 +52,31 @@ pub struct PeerRow {
     pub address: Address,
 }
 
+/// How many peers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCounts {
+    /// Heard from lately.
+    pub online: i64,
+    /// Not heard from lately.
+    pub offline: i64,
+    /// Not there yet.
+    pub reserved: i64,
+}
+
 impl Store {
+    /// How many peers there are, in all workspaces.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn peer_counts(&self) -> Result<PeerCounts, StoreError> {
+        let select = "SELECT count(CASE WHEN wireguard_public_key IS NOT NULL AND online = 1 THEN 1 END), \
+                             count(CASE WHEN wireguard_public_key IS NOT NULL AND online = 0 THEN 1 END), \
+                             count(CASE WHEN wireguard_public_key IS NULL THEN 1 END) \
+                      FROM peers WHERE removed_at IS NULL";
+        let (online, offline, reserved) = sqlx::query_as(select).fetch_one(&self.read).await?;
+        Ok(PeerCounts { online, offline, reserved })
+    }
+
     /// One peer, also a reserved one, and one that is over and waits to be removed.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use lattice_wire::WorkspaceId;
 use sqlx::{AnyConnection, FromRow};
 
 use super::{
-    Store, StoreError,
+    Page, Store, StoreError,
     columns::text,
     workspaces::{self, Change},
 };
@@ -81,6 +81,27 @@ impl Store {
     pub async fn policies(&self, workspace: &WorkspaceId, now: i64) -> Result<Vec<PolicyRow>, StoreError> {
         let mut connection = self.read.acquire().await?;
         Ok(in_force(&mut connection, workspace, now).await?)
+    }
+
+    /// The policies of a workspace, or of all, that are in force, by id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_policies(
+        &self,
+        workspace: Option<&WorkspaceId>,
+        page: &Page,
+        now: i64,
+    ) -> Result<Vec<PolicyRow>, StoreError> {
+        let select = "SELECT * FROM policies WHERE ($1 IS NULL OR workspace = $1) AND ($2 IS NULL OR id > $2) \
+                      AND (expires_at IS NULL OR expires_at > $3) ORDER BY id LIMIT $4";
+        Ok(sqlx::query_as(select)
+            .bind(workspace.map(WorkspaceId::as_str))
+            .bind(page.after.as_deref())
+            .bind(now)
+            .bind(page.rows())
+            .fetch_all(&self.read)
+            .await?)
     }
 
     /// A policy that is in force, by its name.

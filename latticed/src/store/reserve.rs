@@ -1,8 +1,6 @@
 //! Peers that are made for somebody else: reserved ones, whose agent comes later with a token of its own, and static ones, which never
 //! speak to NATS. And the one place where a peer is inserted.
 
-use std::net::Ipv4Addr;
-
 use lattice_wire::{PeerId, PeerName, Token, WgPublicKey, WorkspaceId, message::PeerKind, netmap::MAX_PEERS};
 use sqlx::AnyConnection;
 
@@ -66,23 +64,30 @@ pub(super) struct Entry<'a> {
 }
 
 impl Store {
-    /// Reserves a name and an address for a peer that comes later. It is in no map until then. Returns the address.
+    /// Reserves a name and an address for a peer that comes later, with a use of `token` as [`Store::admit_static`] does. It is in
+    /// no map until then.
     ///
     /// # Errors
     /// When the database fails. A refusal is in the inner result and leaves everything as it was.
     pub async fn reserve(
         &self,
         new: &NewReservation,
+        token: Option<&Token>,
         now: i64,
-    ) -> Result<Result<Ipv4Addr, EnrollRefused>, StoreError> {
+    ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
         let mut transaction = self.begin().await?;
+        let mut peer = new.clone();
+        let by = match permit(&mut transaction, &mut peer, token, now).await? {
+            Ok(by) => by,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let nowhere = Endpoints::default();
-        let entry = Entry::reserving(new, &nowhere, now);
+        let entry = Entry { token: by.as_deref(), ..Entry::reserving(&peer, &nowhere, now) };
         let inserted = self.insert(&mut transaction, &entry, now).await?;
         if inserted.is_ok() {
             transaction.commit().await?;
         }
-        Ok(inserted.map(|admitted| admitted.address))
+        Ok(inserted)
     }
 
     /// Admits a peer that never speaks to NATS, with a use of `token` when the caller has no other right. What the token says of
@@ -174,6 +179,30 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+/// Takes a use of `token`, if the caller needs one, and lets it limit the peer. Returns its id.
+async fn permit(
+    connection: &mut AnyConnection,
+    peer: &mut NewReservation,
+    token: Option<&Token>,
+    now: i64,
+) -> Result<Result<Option<String>, EnrollRefused>, sqlx::Error> {
+    let Some(token) = token else { return Ok(Ok(None)) };
+    let row = match tokens::known(connection, token).await? {
+        Ok(row) if row.workspace == peer.workspace => row,
+        Ok(_) => return Ok(Err(TokenRefused::Unknown.into())),
+        Err(refused) => return Ok(Err(refused.into())),
+    };
+    // Such a token is for the agent of that peer, who brings a NATS key.
+    if row.peer.is_some() {
+        return Ok(Err(EnrollRefused::NotReserved));
+    }
+    if let Err(refused) = enroll::take(connection, &row, &peer.name, now).await? {
+        return Ok(Err(refused));
+    }
+    limit(peer, &row);
+    Ok(Ok(Some(row.id)))
 }
 
 /// What a token says of those that it admits.

@@ -18,6 +18,9 @@ async fn a_spent_token_is_refused() {
     Peer::enroll(&server, "a", &token).await;
     assert_eq!(refused(&server, "b", &token).await, RefusalCode::TokenUsed);
     assert_eq!(server.peers().len(), 1);
+    let newest = server.admin("GET", "/api/v1/events?limit=1", None).1["items"][0].clone();
+    assert_eq!(newest["kind"], "token.replayed");
+    assert_eq!(newest["actor"], format!("lt-{}", token.parse::<Token>().unwrap().id()));
 }
 
 #[tokio::test]

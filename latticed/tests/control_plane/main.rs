@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)] // nothing is outside a test binary
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
+mod administration;
+mod agent_enroll;
 mod api;
 #[path = "../../src/store/contract/cluster.rs"]
 #[allow(dead_code)] // what the tests of the store do to it is not done here
@@ -15,6 +17,7 @@ mod nats_cluster;
 mod peer;
 mod postgres;
 mod revocation;
+mod roles;
 mod server;
 mod start;
 mod survival;

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
@@ -68,10 +69,25 @@ impl Server {
         Self { http, printed_url, child, log: Some(log), data: data.to_owned() }
     }
 
-    /// Sends a request with the admin token; the status and the JSON body (null when there is none).
+    /// The API token of the first login; it outlives the server.
+    pub fn api_token(&self) -> String {
+        let kept = self.data.join("test-api-token");
+        if let Ok(token) = fs::read_to_string(&kept) {
+            return token;
+        }
+        let one_time = fs::read_to_string(self.data.join("admin-token")).unwrap();
+        let body = json!({"name": "test"});
+        let (status, made) = self.request("POST", "/api/v1/login", Some(&one_time), Some(body));
+        assert_eq!(status, 201, "{made}");
+        let token = made["token"].as_str().unwrap().to_owned();
+        let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&kept).unwrap();
+        file.write_all(token.as_bytes()).unwrap();
+        token
+    }
+
+    /// Sends a request as an administrator; the status and the JSON body (null when there is none).
     pub fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let token = fs::read_to_string(self.data.join("admin-token")).unwrap();
-        self.request(method, path, Some(&token), body)
+        self.request(method, path, Some(&self.api_token()), body)
     }
 
     /// Sends a request.
@@ -132,7 +148,7 @@ impl Server {
     }
 
     pub fn peers(&self) -> Vec<Value> {
-        self.admin("GET", "/api/v1/peers", None).1.as_array().unwrap().clone()
+        self.admin("GET", "/api/v1/peers", None).1["items"].as_array().unwrap().clone()
     }
 
     /// Its URL as it prints it at its start.

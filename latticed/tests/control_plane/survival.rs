@@ -19,7 +19,7 @@ async fn a_killed_nats_server_is_replaced_and_everybody_reconnects() {
 
     kill(before, Signal::SIGKILL).unwrap();
     wait_until("another nats-server", || server.nats_pid().is_some_and(|pid| pid != before));
-    wait_until("healthy again", || server.request("GET", "/healthz", None, None).0 == 200);
+    wait_until("healthy again", || server.request("GET", "/readyz", None, None).0 == 200);
     let b = Peer::enroll(&server, "b", &token).await;
     let map = a.netmap().await.unwrap();
     assert_eq!(map.peers[0].id, *b.id());
@@ -39,12 +39,12 @@ fn a_nats_server_that_does_not_come_up_again_is_said_so_and_retried_with_patienc
     let server = Server::start(&dir.path().join("data"), &["--nats-server", program.to_str().unwrap()]);
     let url = server.signaling().nats_url;
     let address = url.strip_prefix("nats://").unwrap();
-    let health = || server.request("GET", "/healthz", None, None);
+    let health = || server.request("GET", "/readyz", None, None);
 
     fs::write(&broken, "").unwrap();
     kill(server.nats_pid().unwrap(), Signal::SIGKILL).unwrap();
     wait_until("unhealthy", || health().0 == 503);
-    assert!(health().1["error"]["message"].as_str().unwrap().contains("NATS"));
+    assert!(health().1["detail"].as_str().unwrap().contains("NATS"));
     wait_until("it was tried again", || tried.exists());
     // Meanwhile another program takes its port.
     let mut thief = None;
@@ -53,7 +53,7 @@ fn a_nats_server_that_does_not_come_up_again_is_said_so_and_retried_with_patienc
         thief.is_some()
     });
     fs::remove_file(&broken).unwrap();
-    let status = || server.request("GET", "/healthz", None, None).0;
+    let status = || server.request("GET", "/readyz", None, None).0;
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(status(), 503);
     drop(thief);

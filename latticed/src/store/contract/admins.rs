@@ -38,16 +38,16 @@ async fn an_admin_token_is_good_until_it_is_over_or_revoked(place: Place) {
         NewAdminToken { expires_at: None, workspace: None, role: Role::Admin, ..new_admin("a", false) };
     store.create_admin_token(&endless, NOW).await.unwrap();
     assert!(bearer("a", SECRET, i64::MAX).await);
-    let first = store.admin_tokens(&Page { after: None, limit: 1 }).await.unwrap();
+    let first = store.admin_tokens(None, &Page { after: None, limit: 1 }).await.unwrap();
     assert_eq!(first.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-    let rest = store.admin_tokens(&Page { after: Some("a".into()), limit: 1 }).await.unwrap();
+    let rest = store.admin_tokens(None, &Page { after: Some("a".into()), limit: 1 }).await.unwrap();
     assert_eq!(rest.len(), 1);
 
     assert!(store.revoke_admin_token("a", NOW).await.unwrap());
     assert!(store.revoke_admin_token("a", NOW + 1).await.unwrap());
     assert!(!store.revoke_admin_token("none", NOW).await.unwrap());
     assert!(!bearer("a", SECRET, NOW).await);
-    assert_eq!(store.admin_tokens(&Page::all()).await.unwrap()[0].revoked_at, Some(NOW));
+    assert_eq!(store.admin_tokens(None, &Page::all()).await.unwrap()[0].revoked_at, Some(NOW));
     assert!(store.has_admin_tokens().await.unwrap());
     assert!(Role::Admin > Role::Operator && Role::Operator > Role::Viewer);
 }
@@ -58,7 +58,12 @@ async fn a_one_time_token_is_exchanged_once(place: Place) {
     store.create_admin_token(&new_admin("once", true), NOW).await.unwrap();
     store.create_admin_token(&new_admin("plain", false), NOW).await.unwrap();
     assert!(store.admin_bearer("once", &SECRET, NOW).await.unwrap().is_none(), "it only can be exchanged");
-    let new = |n: u8| Exchange { id: format!("new{n}"), secret_hash: [n; 32], expires_at: None };
+    let new = |n: u8| Exchange {
+        id: format!("new{n}"),
+        name: "new".into(),
+        secret_hash: [n; 32],
+        expires_at: None,
+    };
     for (id, secret, now) in [("once", [8; 32], NOW), ("once", SECRET, NOW + 10), ("plain", SECRET, NOW)] {
         assert!(store.exchange_one_time(id, &secret, new(99), now).await.unwrap().is_none());
     }
@@ -69,9 +74,11 @@ async fn a_one_time_token_is_exchanged_once(place: Place) {
     .await;
     let got: Vec<_> = got.into_iter().flatten().collect();
     assert_eq!(got.len(), 1);
+    assert_eq!(got[0].name, "new");
+    assert_eq!(store.admin_tokens(Some(&workspace_id(1)), &Page::all()).await.unwrap().len(), 3);
     assert_eq!((got[0].role, got[0].created_by.as_str()), (Role::Operator, "once"));
     assert_eq!((got[0].workspace.clone(), got[0].one_time), (Some(workspace_id(1)), false));
-    assert_eq!(store.admin_tokens(&Page::all()).await.unwrap().len(), 3);
+    assert_eq!(store.admin_tokens(None, &Page::all()).await.unwrap().len(), 3);
 }
 
 contract! { an_admin_token_is_good_until_it_is_over_or_revoked, a_one_time_token_is_exchanged_once }

@@ -24,7 +24,7 @@ async fn a_reserved_peer_is_nowhere_until_its_token_is_redeemed(place: Place) {
     let store = place.store(POOL).await;
     let any = token(&store, 1, 5).await;
     let other = enroll(&store, 2, "other", &any).await.unwrap().peer;
-    let address = store.reserve(&reservation(1, "agent"), NOW).await.unwrap().unwrap();
+    let address = store.reserve(&reservation(1, "agent"), None, NOW).await.unwrap().unwrap().address;
     let bound = NewToken { peer: Some(peer_id(1)), ..new_token(1, 1) };
     let bound = token_of(&store, 2, bound).await;
 
@@ -56,7 +56,7 @@ async fn a_reserved_peer_is_nowhere_until_its_token_is_redeemed(place: Place) {
 async fn a_reservation_that_is_gone_admits_nobody(place: Place) {
     let store = place.store(POOL).await;
     workspace(&store, 1).await;
-    store.reserve(&reservation(1, "agent"), NOW).await.unwrap().unwrap();
+    store.reserve(&reservation(1, "agent"), None, NOW).await.unwrap().unwrap();
     let new = NewToken { peer: Some(peer_id(1)), expires_at: NOW + 1_000, ..new_token(1, 2) };
     let bound = token_of(&store, 1, new).await;
     let over = enroll_at(&store, 3, "agent", &bound, NOW + 100).await;
@@ -64,6 +64,22 @@ async fn a_reservation_that_is_gone_admits_nobody(place: Place) {
     assert_eq!(store.expire_peers(NOW + 100).await.unwrap(), [(peer_id(1), workspace_id(1))]);
     assert_eq!(enroll(&store, 3, "agent", &bound).await, Err(EnrollRefused::NotReserved));
     assert_eq!(uses(&store, &bound).await, 0);
+}
+
+async fn a_reservation_takes_a_use_of_the_token_that_permits_it(place: Place) {
+    let store = place.store(POOL).await;
+    let limits = NewToken { name_prefix: Some("ci-".into()), peer_ttl: Some(50), ..new_token(1, 1) };
+    workspace(&store, 1).await;
+    let limited = token_of(&store, 1, limits).await;
+    let before = state(&store).await;
+    let refused = store.reserve(&reservation(1, "b"), Some(&limited), NOW).await.unwrap();
+    assert_eq!(refused, Err(EnrollRefused::Prefix("ci-".into())));
+    assert_eq!(state(&store).await, before);
+    let reserved = store.reserve(&reservation(1, "ci-b"), Some(&limited), NOW).await.unwrap().unwrap();
+    assert_eq!(reserved.not_after, Some(NOW + 50));
+    assert_eq!(uses(&store, &limited).await, 1);
+    let used = store.reserve(&reservation(2, "ci-c"), Some(&limited), NOW).await.unwrap();
+    assert_eq!(used, Err(TokenRefused::Used.into()));
 }
 
 async fn a_static_peer_is_a_member_without_nats(place: Place) {
@@ -114,6 +130,6 @@ async fn a_static_peer_is_a_member_without_nats(place: Place) {
 
 contract! {
     a_reserved_peer_is_nowhere_until_its_token_is_redeemed,
-    a_reservation_that_is_gone_admits_nobody,
+    a_reservation_that_is_gone_admits_nobody, a_reservation_takes_a_use_of_the_token_that_permits_it,
     a_static_peer_is_a_member_without_nats,
 }

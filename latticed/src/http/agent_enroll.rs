@@ -1,0 +1,188 @@
+//! `POST /api/v1/agent-enroll`: an orchestrator enrols an agent that has its WireGuard key already, or holds a place for
+//! one that will make its keys when it starts.
+
+mod wg_quick;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, extract::State, http::StatusCode};
+use lattice_policy::{Labels, Preset};
+use lattice_wire::{PeerId, PeerName, Token, WgPublicKey, WorkspaceId, message::PeerKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api,
+    access::Caller,
+    error::ApiError,
+    extract::Body,
+    time::{rfc3339, seconds},
+    tokens::PresetName,
+    workspaces,
+};
+use crate::{
+    app::now,
+    keys::random,
+    store::{
+        enroll::EnrollRefused,
+        peers::Endpoints,
+        reserve::{NewReservation, NewStatic},
+        tokens::{NewToken, TokenRefused, TokenRow},
+    },
+};
+
+/// Of the token that belongs to the peer. It opens nothing once the peer is gone, which is what ends it.
+const OWN_TOKEN_SECS: i64 = 366 * 86_400;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Enroll {
+    /// 1 to 63 of a-z, 0-9 and '-', unique in the workspace.
+    agent_name: String,
+    /// Becomes the label `agent-type`.
+    agent_type: Option<String>,
+    /// Name or id of a workspace.
+    workspace_id: String,
+    /// How long the peer lives unless it is renewed: `90s`, `15m`, `1h`, `7d`.
+    ttl: Option<String>,
+    #[schemars(with = "Option<PresetName>")]
+    policy_preset: Option<Preset>,
+    /// WireGuard public key in base64. With it the peer is a member at once, without a connection to NATS.
+    #[schemars(with = "Option<String>")]
+    public_key: Option<WgPublicKey>,
+}
+
+/// An agent's place in the overlay.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Enrolled {
+    #[schemars(with = "String")]
+    peer_id: PeerId,
+    /// Its address, as a /32.
+    #[serde(rename = "overlayIP")]
+    overlay_ip: String,
+    /// Opens GET, DELETE and renew of this peer; without a `publicKey`, it also admits it, once. Shown this once.
+    enrollment_token: String,
+    /// For wg-quick, without the private key; null without a `publicKey`.
+    wireguard_config: Option<String>,
+    /// Null: it has no end.
+    expires_at: Option<String>,
+}
+
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(request): Body<Enroll>,
+) -> Result<(StatusCode, Json<Enrolled>), ApiError> {
+    let result = enroll(&api, &caller, request).await;
+    api.app.metrics.enrolment(if result.is_ok() { "granted" } else { "refused" });
+    Ok((StatusCode::CREATED, Json(result?)))
+}
+
+async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled, ApiError> {
+    let name: PeerName = request.agent_name.parse().map_err(|e| ApiError::invalid(format!("{e}")))?;
+    let workspace = workspaces::named(api, caller, &request.workspace_id).await?.id;
+    let (token, cap) = match caller {
+        Caller::Enrollment(pair) => (Some(&pair.0), Some(&pair.1)),
+        _ => (None, None),
+    };
+    let asked = request.ttl.as_deref().map(|ttl| seconds("ttl", ttl)).transpose()?;
+    let ttl = capped_ttl(asked, cap)?;
+    let (id, now) = (PeerId::from_random(random()), now());
+    let place = NewReservation {
+        id: id.clone(),
+        workspace: workspace.clone(),
+        name,
+        kind: PeerKind::Sandbox,
+        preset: capped_preset(request.policy_preset, cap)?,
+        labels: labels(request.agent_type.as_deref())?,
+        agent_type: request.agent_type,
+        ttl,
+    };
+    let (place_name, reserved) = (place.name.clone(), request.public_key.is_none());
+    let admitted = match request.public_key {
+        Some(wireguard_public_key) => {
+            let new = NewStatic { peer: place, wireguard_public_key, endpoints: Endpoints::default() };
+            api.app.store.admit_static(&new, token, now).await?
+        }
+        None => api.app.store.reserve(&place, token, now).await?,
+    };
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(refused) => return Err(refuse(api, caller, &workspace, &refused).await),
+    };
+    api.app.maps.changed(workspace.clone());
+    let own = Token::from_random(random(), random());
+    let new = NewToken {
+        workspace: workspace.clone(),
+        // What is admitted already has no use for one.
+        max_uses: i64::from(reserved),
+        expires_at: now + OWN_TOKEN_SECS,
+        preset: None,
+        labels: BTreeMap::new(),
+        name_prefix: None,
+        peer_ttl: None,
+        peer: Some(id.clone()),
+        created_by: caller.actor(),
+    };
+    api.app.store.create_token(&own, new, now).await?;
+    let map = match reserved {
+        true => None,
+        false => api.app.store.snapshot(&workspace, now).await?.netmap(&id),
+    };
+    api.event("peer.enrolled", Some(&workspace), caller, format!("{id} ({place_name})")).await;
+    Ok(Enrolled {
+        peer_id: id,
+        overlay_ip: format!("{}/32", admitted.address),
+        enrollment_token: own.expose(),
+        wireguard_config: map.map(|map| wg_quick::text(&map)),
+        expires_at: admitted.not_after.map(rfc3339),
+    })
+}
+
+/// A token's preset is a cap: who holds it may not choose another.
+fn capped_preset(asked: Option<Preset>, cap: Option<&TokenRow>) -> Result<Option<String>, ApiError> {
+    let asked = asked.map(|preset| preset.to_string());
+    match (asked, cap.and_then(|token| token.preset.clone())) {
+        (Some(asked), Some(own)) if asked != own => Err(ApiError::forbidden(format!(
+            "this enrollment token is for the preset {own}: ask for another token"
+        ))),
+        (asked, own) => Ok(own.or(asked)),
+    }
+}
+
+/// A token's time for peers is the most that its holder may ask for, and what a peer gets that asks for none.
+fn capped_ttl(asked: Option<i64>, cap: Option<&TokenRow>) -> Result<Option<i64>, ApiError> {
+    match (asked, cap.and_then(|token| token.peer_ttl)) {
+        (Some(asked), Some(most)) if asked > most => Err(ApiError::forbidden(format!(
+            "this enrollment token is for peers of at most {most}s: ask for less"
+        ))),
+        (asked, most) => Ok(asked.or(most)),
+    }
+}
+
+fn labels(agent_type: Option<&str>) -> Result<BTreeMap<String, String>, ApiError> {
+    let mut labels = Labels::default();
+    if let Some(agent_type) = agent_type {
+        labels.insert("agent-type", agent_type).map_err(|e| ApiError::invalid(format!("agentType: {e}")))?;
+    }
+    Ok(labels.into())
+}
+
+async fn refuse(api: &Api, caller: &Caller, workspace: &WorkspaceId, refused: &EnrollRefused) -> ApiError {
+    let detail = refused.to_string();
+    match refused {
+        EnrollRefused::Token(TokenRefused::Used) => {
+            api.event("token.replayed", Some(workspace), caller, detail.clone()).await;
+            ApiError::new(StatusCode::CONFLICT, "token_used", detail)
+        }
+        EnrollRefused::Token(_) => ApiError::unauthorized(detail),
+        EnrollRefused::Prefix(_)
+        | EnrollRefused::Reserved(_)
+        | EnrollRefused::NotReserved
+        | EnrollRefused::NoPeer => ApiError::forbidden(detail),
+        EnrollRefused::NameTaken(_) => ApiError::new(StatusCode::CONFLICT, "name_taken", detail),
+        EnrollRefused::KeyTaken => ApiError::new(StatusCode::CONFLICT, "key_taken", detail),
+        EnrollRefused::PoolExhausted { .. } | EnrollRefused::WorkspaceFull => ApiError::unavailable(detail),
+    }
+}
