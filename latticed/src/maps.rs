@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::body::Bytes;
 use lattice_wire::{
     MapDelta, MapPolicy, MapRequest, MapUpdate, PeerId, WorkspaceId, message::MAX_MESSAGE, subject,
 };
@@ -77,9 +78,9 @@ pub async fn push(app: &App) {
             let began = Instant::now();
             let pushed = push_workspace(app, &workspace).await;
             app.metrics.pushed(began.elapsed());
-            // A peer that moves all the time makes the maps new all the time: whatever it does, half of the time is left for
-            // others.
-            sleep(began.elapsed()).await;
+            // Peers that come and move all the time make the maps new all the time: whatever they do, three quarters of the time are
+            // left for others.
+            sleep(began.elapsed() * 3).await;
             if let Err(error) = pushed {
                 error!(%workspace, %error, "network maps could not be read; trying again");
                 app.maps.changed(workspace);
@@ -96,21 +97,34 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
     if before == Some(news.generation) {
         return Ok(());
     }
-    let policies = match news.shape > news.since {
+    let policies = match news.rules {
         true => Some(app.store.snapshot(workspace, now).await?)
             .map(|snapshot| (Policies::of(&snapshot), snapshot)),
         false => None,
     };
     let mut composer = policies.as_ref().map(|(policies, snapshot)| Composer::new(snapshot, policies));
     let mut pushed = 0;
+    // Most receivers are told the same, word for word.
+    let mut common: Option<Bytes> = None;
     for (id, not_after) in &news.receivers {
         if pushed % BATCH == 0 {
             yield_now().await;
         }
         let policy = composer.as_mut().map(|composer| composer.policy(id));
-        let update = MapUpdate::Delta(delta(&news, id, *not_after, policy));
-        let Some(payload) = encode(&update) else { continue };
-        if let Err(error) = app.nats.publish(subject::config(id), payload.into()).await {
+        let payload = match (&common, not_after, &policy) {
+            (Some(payload), None, None) => payload.clone(),
+            _ => {
+                let is_common = not_after.is_none() && policy.is_none();
+                let Some(payload) = encode(&MapUpdate::Delta(delta(&news, *not_after, policy))) else {
+                    continue;
+                };
+                if is_common {
+                    common = Some(payload.clone());
+                }
+                payload
+            }
+        };
+        if let Err(error) = app.nats.publish(subject::config(id), payload).await {
             debug!(%error, "push lost; peers will ask for their maps");
             return Ok(());
         }
@@ -133,11 +147,11 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<Optio
         Some(have) if have < own.generation => {
             let news = app.store.news(&own.workspace, Some(have), now).await?;
             if !news.is_most() {
-                let policy = match news.shape > have {
+                let policy = match news.rules {
                     true => Some(policy_of(app, &own.workspace, id, now).await?),
                     false => None,
                 };
-                return Ok(Some(MapUpdate::Delta(delta(&news, id, own.not_after, policy))));
+                return Ok(Some(MapUpdate::Delta(delta(&news, own.not_after, policy))));
             }
         }
         // Without a map, or with one from a future that a restored database does not know.
@@ -163,11 +177,12 @@ async fn policy_of(
     Ok(Composer::new(&snapshot, &policies).policy(id))
 }
 
-fn delta(news: &News, receiver: &PeerId, not_after: Option<i64>, policy: Option<MapPolicy>) -> MapDelta {
+/// What one receiver is told. It may be among those that have changed, and knows itself.
+fn delta(news: &News, not_after: Option<i64>, policy: Option<MapPolicy>) -> MapDelta {
     MapDelta {
         since: news.since,
         generation: news.generation,
-        changed: news.changed.iter().filter(|peer| peer.id != *receiver).cloned().collect(),
+        changed: news.changed.clone(),
         removed: news.removed.clone(),
         not_after,
         policy,
@@ -175,9 +190,9 @@ fn delta(news: &News, receiver: &PeerId, not_after: Option<i64>, policy: Option<
 }
 
 /// The JSON of an update; none when it is too big to send, and then the receiver asks.
-fn encode(update: &MapUpdate) -> Option<Vec<u8>> {
+fn encode(update: &MapUpdate) -> Option<Bytes> {
     match serde_json::to_vec(update) {
-        Ok(payload) if payload.len() <= MAX_MESSAGE => Some(payload),
+        Ok(payload) if payload.len() <= MAX_MESSAGE => Some(payload.into()),
         Ok(payload) => {
             error!(bytes = payload.len(), "network map is too big to send: use fewer policies or peers");
             None

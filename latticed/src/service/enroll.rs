@@ -108,9 +108,7 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
     app.presence.heard(&admitted.peer, now);
     if !admitted.again {
         app.maps.changed(admitted.workspace.clone());
-        let by = format!("lt-{}", token.as_ref().map_or("", Token::id));
-        let what = format!("{} {} {}", admitted.peer, request.name, admitted.address);
-        app.event("peer.enrolled", Some(&admitted.workspace), by, what).await;
+        info!(peer = %admitted.peer, name = %request.name, workspace = %admitted.workspace, "peer enrolled");
     }
     Ok(EnrollGrant {
         peer: admitted.peer,

@@ -8,6 +8,7 @@ use sqlx::{AnyConnection, Row as _, any::AnyRow};
 use super::{
     Store, StoreError,
     columns::{Address, Endpoints, text},
+    events::{self, NewEvent},
     reserve::Entry,
     tokens::{self, TokenRefused, TokenRow},
     workspaces::{self, Change},
@@ -124,7 +125,14 @@ impl Store {
             Some(reserved) => redeem(&mut transaction, peer, &token, reserved, now).await?,
             None => self.insert(&mut transaction, &Entry::enrolling(peer, &token, now), now).await?,
         };
-        if admitted.is_ok() {
+        if let Ok(admitted) = &admitted {
+            let event = NewEvent {
+                workspace: Some(admitted.workspace.clone()),
+                kind: "peer.enrolled".into(),
+                actor: format!("lt-{}", token.id),
+                detail: format!("{} {} {}", admitted.peer, peer.name, admitted.address),
+            };
+            events::insert(&mut transaction, &event, now).await?;
             transaction.commit().await?;
         }
         Ok(admitted)
@@ -216,7 +224,7 @@ async fn redeem(
     .bind(peer.jwt_expires_at)
     .execute(&mut *connection)
     .await?;
-    workspaces::bump(connection, &token.workspace, Change::Shape).await?;
+    workspaces::bump(connection, &token.workspace, Change::Membership).await?;
     let row = sqlx::query("SELECT id, workspace, address, expires_at FROM members WHERE id = $1")
         .bind(reserved.as_str())
         .fetch_one(connection)

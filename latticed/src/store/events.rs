@@ -1,7 +1,7 @@
 //! Security events: what an operator wants to read afterwards. Only so many are kept.
 
 use lattice_wire::WorkspaceId;
-use sqlx::{FromRow, Row as _, any::AnyRow};
+use sqlx::{AnyConnection, FromRow, Row as _, any::AnyRow};
 
 use super::{Page, Store, StoreError, columns::maybe};
 
@@ -35,16 +35,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn record_event(&self, event: &NewEvent, now: i64) -> Result<(), StoreError> {
-        let insert = "INSERT INTO events (at, workspace, kind, actor, detail) VALUES ($1, $2, $3, $4, $5)";
         let mut transaction = self.begin().await?;
-        sqlx::query(insert)
-            .bind(now)
-            .bind(event.workspace.as_ref().map(WorkspaceId::as_str))
-            .bind(event.kind.as_str())
-            .bind(event.actor.as_str())
-            .bind(event.detail.as_str())
-            .execute(&mut *transaction)
-            .await?;
+        insert(&mut transaction, event, now).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -94,4 +86,21 @@ impl FromRow<'_, AnyRow> for EventRow {
             },
         })
     }
+}
+
+/// Writes an event down within the transaction of what it tells.
+pub(super) async fn insert(
+    connection: &mut AnyConnection,
+    event: &NewEvent,
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO events (at, workspace, kind, actor, detail) VALUES ($1, $2, $3, $4, $5)")
+        .bind(now)
+        .bind(event.workspace.as_ref().map(WorkspaceId::as_str))
+        .bind(event.kind.as_str())
+        .bind(event.actor.as_str())
+        .bind(event.detail.as_str())
+        .execute(connection)
+        .await
+        .map(drop)
 }

@@ -75,7 +75,7 @@ impl Store {
             leases::release(&mut transaction, peer, now + self.quarantine).await?;
         }
         for workspace in removed.iter().map(|(_, workspace)| workspace).collect::<BTreeSet<_>>() {
-            workspaces::bump(&mut transaction, workspace, Change::Shape).await?;
+            workspaces::bump(&mut transaction, workspace, Change::Membership).await?;
         }
         transaction.commit().await?;
         Ok(removed)

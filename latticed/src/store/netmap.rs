@@ -2,7 +2,7 @@
 
 use ipnet::{IpNet, Ipv4Net};
 use lattice_wire::{MapPeer, NetMap, PeerId, WorkspaceId};
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 
 use super::{
     Store, StoreError,
@@ -30,8 +30,8 @@ pub struct News {
     pub since: u64,
     /// The generation now.
     pub generation: u64,
-    /// The generation of the last change that policies look at.
-    pub shape: u64,
+    /// Whether the receivers' policies may be others than at `since`.
+    pub rules: bool,
     /// Peers that are new or different.
     pub changed: Vec<MapPeer>,
     /// Peers that are gone.
@@ -70,12 +70,15 @@ impl Store {
         now: i64,
     ) -> Result<News, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let (generation, shape): (i64, i64) =
-            sqlx::query_as("SELECT generation, shape FROM workspaces WHERE id = $1")
+        let (generation, membership, rules): (i64, i64, i64) =
+            sqlx::query_as("SELECT generation, membership, rules FROM workspaces WHERE id = $1")
                 .bind(workspace.as_str())
                 .fetch_one(&mut *transaction)
                 .await?;
         let since = since.unwrap_or(generation.cast_unsigned().saturating_sub(1));
+        // Without a policy or a preset it means nothing to anybody's policy who is there.
+        let rules = rules > since.cast_signed()
+            || (membership > since.cast_signed() && has_rules(&mut transaction, workspace).await?);
         let changed: Vec<PeerRow> = sqlx::query_as(
             "SELECT * FROM members WHERE workspace = $1 AND changed > $2 \
                AND (expires_at IS NULL OR expires_at > $3) ORDER BY address",
@@ -104,7 +107,7 @@ impl Store {
         Ok(News {
             since,
             generation: generation.cast_unsigned(),
-            shape: shape.cast_unsigned(),
+            rules,
             changed: changed.into_iter().filter_map(map_peer).collect(),
             removed: removed.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?,
             receivers: receivers
@@ -201,6 +204,12 @@ impl Snapshot {
             policy: None,
         })
     }
+}
+
+async fn has_rules(connection: &mut AnyConnection, workspace: &WorkspaceId) -> Result<bool, sqlx::Error> {
+    let any = "SELECT id FROM policies WHERE workspace = $1 UNION ALL \
+               SELECT id FROM members WHERE workspace = $1 AND preset IS NOT NULL LIMIT 1";
+    Ok(sqlx::query(any).bind(workspace.as_str()).fetch_optional(connection).await?.is_some())
 }
 
 /// `None` for one that is only reserved, which is no member.

@@ -121,7 +121,7 @@ impl Store {
             .await?;
         let Some(row) = changed else { return Ok(None) };
         let workspace = text(&row, "workspace")?;
-        workspaces::bump(&mut transaction, &workspace, Change::Shape).await?;
+        workspaces::bump(&mut transaction, &workspace, Change::Rules).await?;
         transaction.commit().await?;
         Ok(Some(workspace))
     }
@@ -139,7 +139,7 @@ impl Store {
         let Some(row) = removed else { return Ok(None) };
         let workspace = text(&row, "workspace")?;
         leases::release(&mut transaction, id, now + self.quarantine).await?;
-        workspaces::bump(&mut transaction, &workspace, Change::Shape).await?;
+        workspaces::bump(&mut transaction, &workspace, Change::Membership).await?;
         transaction.commit().await?;
         Ok(Some(workspace))
     }

@@ -68,7 +68,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         if row.is_some() {
-            workspaces::bump(&mut transaction, &new.workspace, Change::Shape).await?;
+            workspaces::bump(&mut transaction, &new.workspace, Change::Rules).await?;
             transaction.commit().await?;
         }
         Ok(row)
@@ -138,7 +138,7 @@ impl Store {
         if removed.rows_affected() == 0 {
             return Ok(false);
         }
-        workspaces::bump(&mut transaction, workspace, Change::Shape).await?;
+        workspaces::bump(&mut transaction, workspace, Change::Rules).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -162,7 +162,7 @@ impl Store {
         workspaces.sort();
         workspaces.dedup();
         for workspace in &workspaces {
-            workspaces::bump(&mut transaction, workspace, Change::Shape).await?;
+            workspaces::bump(&mut transaction, workspace, Change::Rules).await?;
         }
         transaction.commit().await?;
         Ok(workspaces)

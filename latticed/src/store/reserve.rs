@@ -148,7 +148,7 @@ impl Store {
             let quarantined = leases::quarantined(connection, self.pool).await?;
             return Ok(Err(EnrollRefused::PoolExhausted { pool: self.pool.to_string(), quarantined }));
         };
-        workspaces::bump(connection, entry.workspace, Change::Shape).await?;
+        workspaces::bump(connection, entry.workspace, Change::Membership).await?;
         Ok(Ok(Admitted {
             peer: entry.id.clone(),
             workspace: entry.workspace.clone(),

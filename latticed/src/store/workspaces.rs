@@ -66,8 +66,10 @@ impl Store {
 pub(super) enum Change {
     /// Where peers are, or until when: nothing that a policy looks at.
     Presence,
-    /// Who is in the workspace, labels, policies.
-    Shape,
+    /// Who is in the workspace: what policies may be compiled from, if there are any.
+    Membership,
+    /// Policies, labels or presets.
+    Rules,
 }
 
 /// Makes the network maps of `workspace` newer, within the transaction that changes what they show. Peers whose `changed` is
@@ -79,11 +81,13 @@ pub(super) async fn bump(
 ) -> Result<(), sqlx::Error> {
     let (generation,): (i64,) = sqlx::query_as(
         "UPDATE workspaces SET generation = generation + 1, \
-                shape = CASE WHEN $2 = 1 THEN generation + 1 ELSE shape END \
+                membership = CASE WHEN $2 = 1 THEN generation + 1 ELSE membership END, \
+                rules = CASE WHEN $3 = 1 THEN generation + 1 ELSE rules END \
          WHERE id = $1 RETURNING generation",
     )
     .bind(workspace.as_str())
-    .bind(i64::from(change == Change::Shape))
+    .bind(i64::from(change == Change::Membership))
+    .bind(i64::from(change == Change::Rules))
     .fetch_one(&mut *connection)
     .await?;
     sqlx::query("UPDATE peers SET changed = $2 WHERE workspace = $1 AND changed IS NULL")

@@ -1,7 +1,7 @@
 use ipnet::IpNet;
 use lattice_wire::{Applied, MapDelta};
 
-use super::*;
+use super::{super::policies::NewPolicy, *};
 
 async fn shows_the_others_of_the_workspace_and_grows(place: Place) {
     let store = place.store(POOL).await;
@@ -63,30 +63,30 @@ async fn news_lead_from_any_map_to_the_newest(place: Place) {
     let brief = NewToken { peer_ttl: Some(100), ..new_token(1, 9) };
     let (brief, long) = (token_of(&store, 1, brief).await, token_of(&store, 2, new_token(1, 9)).await);
     enroll(&store, 1, "a", &long).await.unwrap();
-    let (mut maps, mut shapes) = (Vec::new(), Vec::new());
+    let mut maps = Vec::new();
     let here = Endpoints(vec!["192.0.2.1:7".parse().unwrap()]);
     for step in 0.. {
-        let shape = match step {
-            0 => enroll(&store, 2, "b", &brief).await.map(|_| true).unwrap(),
-            1 => store.heard(&peer_id(2), &here, NOW).await.map(|_| false).unwrap(),
-            2 => enroll(&store, 3, "c", &long).await.map(|_| true).unwrap(),
-            3 => store.leave(&peer_id(3), NOW).await.map(|_| false).unwrap(),
-            4 => store.renew(&peer_id(2), NOW + 50).await.map(|_| false).unwrap(),
-            5 => store.expire_presence(&BTreeMap::new(), NOW + 1, NOW).await.map(|_| false).unwrap(),
-            6 => store.heard(&peer_id(1), &here, NOW).await.map(|_| false).unwrap(),
-            7 => store
-                .set_labels(&peer_id(3), &BTreeMap::from([("a".into(), "b".into())]))
-                .await
-                .map(|_| true)
-                .unwrap(),
-            8 => store.remove_peer(&peer_id(3), NOW).await.map(|_| true).unwrap(),
-            9 => store.expire_peers(NOW + 1000).await.map(|removed| !removed.is_empty()).unwrap(),
+        // Without a policy, only this one touches what policies say.
+        let rules = step == 7;
+        match step {
+            0 => drop(enroll(&store, 2, "b", &brief).await.unwrap()),
+            1 => drop(store.heard(&peer_id(2), &here, NOW).await.unwrap()),
+            2 => drop(enroll(&store, 3, "c", &long).await.unwrap()),
+            3 => drop(store.leave(&peer_id(3), NOW).await.unwrap()),
+            4 => drop(store.renew(&peer_id(2), NOW + 50).await.unwrap()),
+            5 => drop(store.expire_presence(&BTreeMap::new(), NOW + 1, NOW).await.unwrap()),
+            6 => drop(store.heard(&peer_id(1), &here, NOW).await.unwrap()),
+            7 => {
+                let labels = BTreeMap::from([("a".into(), "b".into())]);
+                drop(store.set_labels(&peer_id(3), &labels).await.unwrap());
+            }
+            8 => drop(store.remove_peer(&peer_id(3), NOW).await.unwrap()),
+            9 => drop(store.expire_peers(NOW + 1000).await.unwrap()),
             _ => break,
-        };
+        }
         let news = store.news(&workspace_id(1), None, NOW).await.unwrap();
-        assert_eq!(news.shape == news.generation, shape, "step {step}");
+        assert_eq!(news.rules, rules, "step {step}");
         maps.push(store.netmap(&peer_id(1), NOW).await.unwrap().unwrap());
-        shapes.push(news.shape);
         for old in &maps {
             let news = store.news(&workspace_id(1), Some(old.generation), NOW).await.unwrap();
             let mut map = old.clone();
@@ -104,7 +104,36 @@ async fn news_lead_from_any_map_to_the_newest(place: Place) {
             assert_eq!(applied == Applied::Same, old.generation == newest.generation);
         }
     }
-    assert!(shapes.is_sorted());
 }
 
-contract! { news_lead_from_any_map_to_the_newest, shows_the_others_of_the_workspace_and_grows, shows_when_each_is_over, other_labels_make_maps_newer }
+async fn who_joins_is_news_to_policies_where_there_are_any(place: Place) {
+    let store = place.store(POOL).await;
+    workspace(&store, 1).await;
+    let token = token_of(&store, 1, new_token(1, 9)).await;
+    let rules = async || store.news(&workspace_id(1), None, NOW).await.unwrap().rules;
+    enroll(&store, 1, "a", &token).await.unwrap();
+    assert!(!rules().await);
+    let policy = NewPolicy {
+        id: "p".into(),
+        workspace: workspace_id(1),
+        name: "p".into(),
+        spec: "{}".into(),
+        expires_at: None,
+    };
+    store.put_policy(policy, NOW).await.unwrap().unwrap();
+    assert!(rules().await);
+    enroll(&store, 2, "b", &token).await.unwrap();
+    assert!(rules().await);
+    store.heard(&peer_id(1), &Endpoints(vec!["192.0.2.1:7".parse().unwrap()]), NOW).await.unwrap();
+    assert!(!rules().await, "where somebody is means nothing to a policy");
+    assert!(store.remove_policy(&workspace_id(1), "p").await.unwrap());
+    assert!(rules().await);
+
+    let preset = NewToken { preset: Some("coordinator".into()), ..new_token(1, 9) };
+    let preset = token_of(&store, 2, preset).await;
+    enroll(&store, 3, "c", &preset).await.unwrap();
+    enroll(&store, 4, "d", &token).await.unwrap();
+    assert!(rules().await, "a preset too looks at who is there");
+}
+
+contract! { who_joins_is_news_to_policies_where_there_are_any, news_lead_from_any_map_to_the_newest, shows_the_others_of_the_workspace_and_grows, shows_when_each_is_over, other_labels_make_maps_newer }
