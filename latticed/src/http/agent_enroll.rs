@@ -43,7 +43,8 @@ pub(super) struct Enroll {
     agent_type: Option<String>,
     /// Name or id of a workspace.
     workspace_id: String,
-    /// How long the peer lives unless it is renewed: `90s`, `15m`, `1h`, `7d`.
+    /// How long the peer lives unless it is renewed: `90s`, `15m`, `1h`, `7d`. Without it, it has no end; a place whose agent has not come
+    /// is kept for so long, or a day.
     ttl: Option<String>,
     #[schemars(with = "Option<PresetName>")]
     policy_preset: Option<Preset>,
@@ -65,7 +66,7 @@ pub(super) struct Enrolled {
     enrollment_token: String,
     /// For wg-quick, without the private key; null without a `publicKey`.
     wireguard_config: Option<String>,
-    /// Null: it has no end.
+    /// When it ends unless it is renewed; of a place without a `ttl`, until when its agent may take it. Null: it has no end.
     expires_at: Option<String>,
 }
 

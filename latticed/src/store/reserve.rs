@@ -13,6 +13,9 @@ use super::{
     workspaces::{self, Change},
 };
 
+/// A reservation without a time of its own is kept so long, in seconds.
+const RESERVED_SECS: i64 = 86_400;
+
 /// A peer to be reserved.
 #[derive(Debug, Clone)]
 pub struct NewReservation {
@@ -30,7 +33,8 @@ pub struct NewReservation {
     pub labels: Labels,
     /// What kind of agent will run in it.
     pub agent_type: Option<String>,
-    /// Seconds that it lives: as a reservation from now on, and again from its admission on.
+    /// Seconds that it lives: as a reservation from now on, and again from its admission on. A reservation without it is kept for a day,
+    /// and who is admitted by it lives without an end.
     pub ttl: Option<i64>,
 }
 
@@ -82,7 +86,11 @@ impl Store {
             Err(refused) => return Ok(Err(refused)),
         };
         let nowhere = Endpoints::default();
-        let entry = Entry { token: by.as_deref(), ..Entry::reserving(&peer, &nowhere, now) };
+        let entry = Entry {
+            token: by.as_deref(),
+            expires_at: Some(now + peer.ttl.unwrap_or(RESERVED_SECS)),
+            ..Entry::reserving(&peer, &nowhere, now)
+        };
         let inserted = self.insert(&mut transaction, &entry, now).await?;
         if inserted.is_ok() {
             transaction.commit().await?;

@@ -66,6 +66,21 @@ async fn a_reservation_that_is_gone_admits_nobody(place: Place) {
     assert_eq!(uses(&store, &bound).await, 0);
 }
 
+async fn a_reservation_without_a_time_is_kept_for_a_day(place: Place) {
+    const DAY: i64 = 86_400;
+    let store = place.store(POOL).await;
+    workspace(&store, 1).await;
+    let new = |n, name: &str| NewReservation { ttl: None, ..reservation(n, name) };
+    let kept = store.reserve(&new(1, "late"), None, NOW).await.unwrap().unwrap();
+    assert_eq!(kept.not_after, Some(NOW + DAY));
+    store.reserve(&new(2, "never"), None, NOW).await.unwrap().unwrap();
+    let bound = NewToken { peer: Some(peer_id(1)), expires_at: NOW + DAY, ..new_token(1, 1) };
+    let bound = token_of(&store, 1, bound).await;
+    let admitted = enroll_at(&store, 3, "late", &bound, NOW + DAY - 1).await.unwrap();
+    assert_eq!(admitted.not_after, None, "who came in time stays");
+    assert_eq!(store.expire_peers(NOW + DAY).await.unwrap(), [(peer_id(2), workspace_id(1))]);
+}
+
 async fn a_reservation_takes_a_use_of_the_token_that_permits_it(place: Place) {
     let store = place.store(POOL).await;
     let limits = NewToken { name_prefix: Some("ci-".into()), peer_ttl: Some(50), ..new_token(1, 1) };
@@ -130,6 +145,6 @@ async fn a_static_peer_is_a_member_without_nats(place: Place) {
 
 contract! {
     a_reserved_peer_is_nowhere_until_its_token_is_redeemed,
-    a_reservation_that_is_gone_admits_nobody, a_reservation_takes_a_use_of_the_token_that_permits_it,
+    a_reservation_that_is_gone_admits_nobody, a_reservation_without_a_time_is_kept_for_a_day, a_reservation_takes_a_use_of_the_token_that_permits_it,
     a_static_peer_is_a_member_without_nats,
 }
