@@ -63,9 +63,20 @@ impl App {
     /// # Errors
     /// When the database fails, or NATS does not take it.
     pub async fn revoke(&self) -> Result<(), RevokeError> {
-        let now = now();
-        let removed = self.store.revoked_users(now).await?;
-        Ok(self.revoker.set(&self.issuer, Revoked::new(removed), now).await?)
+        let mut revoked = self.revoked().await?;
+        loop {
+            self.revoker.set(&self.issuer, revoked.clone(), now()).await?;
+            // Since it was read another latticed may have removed somebody and told NATS, which this older list has now undone.
+            let newest = self.revoked().await?;
+            if newest == revoked {
+                return Ok(());
+            }
+            revoked = newest;
+        }
+    }
+
+    async fn revoked(&self) -> Result<Revoked, StoreError> {
+        Ok(Revoked::new(self.store.revoked_users(now()).await?))
     }
 }
 

@@ -7,6 +7,7 @@ use lattice_wire::{PeerId, message::RefusalCode, subject};
 use nix::sys::signal::{Signal, kill};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::{
     hostile::refuses,
@@ -63,6 +64,27 @@ async fn a_revocation_outlives_restarts_of_nats_and_of_latticed() {
     let server = Server::start(dir.path(), &[]);
     assert!(is_out(&server, &removed).await);
     assert!(Peer::resume(&server, stays.grant.clone(), stays.key.clone()).await.netmap().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_removal_by_another_latticed_meanwhile_is_not_undone() {
+    let (dir, server) = start();
+    let token = server.token("w", 2);
+    let mine = Peer::enroll(&server, "mine", &token).await;
+    let mut others = Peer::enroll(&server, "others", &token).await;
+    // NATS does not answer, so latticed is held between what it has read and what it knows to be in force.
+    let config = || fs::read_to_string(dir.path().join("nats-server.conf")).unwrap();
+    let (before, nats) = (config(), server.nats_pid().unwrap());
+    kill(nats, Signal::SIGSTOP).unwrap();
+    remove(&server, &mine);
+    wait_until("NATS is told", || config() != before);
+    // As another latticed does it.
+    let database = sqlx::SqliteConnection::connect(dir.path().join("lattice.db").to_str().unwrap());
+    let update = "UPDATE peers SET removed_at = unixepoch(), changed = 0 WHERE name = 'others'";
+    sqlx::query(update).execute(&mut database.await.unwrap()).await.unwrap();
+    kill(nats, Signal::SIGCONT).unwrap();
+    others.link.lost().await;
+    assert!(is_out(&server, &mine).await && is_out(&server, &others).await);
 }
 
 fn claims(jwt: &str) -> Value {
