@@ -60,7 +60,7 @@ pub async fn connect(
     if let Some(trust) = &at.nats_tls {
         options = options.require_tls(true).tls_client_config(trust.client_config().unwrap());
     }
-    let client = options.connect(&at.nats_url).await?;
+    let client = options.connect(at.nats_url.split(',').collect::<Vec<_>>()).await?;
     Ok(Link { client, events })
 }
 
