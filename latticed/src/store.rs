@@ -8,6 +8,7 @@
 #![allow(dead_code)] // the doors do not use all of it yet
 
 pub mod admin_tokens;
+pub mod backup;
 mod columns;
 mod database;
 pub mod enroll;
@@ -15,6 +16,7 @@ pub mod events;
 pub mod expiry;
 mod leases;
 pub mod netmap;
+pub mod owner;
 mod page;
 pub mod peers;
 pub mod policies;
@@ -68,6 +70,29 @@ pub enum StoreError {
         pool: Pool,
         /// An address that is in use.
         address: std::net::Ipv4Addr,
+    },
+    /// Its peers trust other keys than ours.
+    #[error(
+        "the database belongs to a latticed with another {0}: copy operator.nk, system-account.nk, account.nk, ca.key and ca.pem from its data directory into this one; if those are lost, stop every latticed of this database and run `latticed adopt` once"
+    )]
+    OtherOwner(String),
+    /// Other latticed lease from another pool.
+    #[error(
+        "every latticed of this database leases from {pool}, and this one from {given}: give --pool {pool}; to change it, stop every latticed of this database and run `latticed adopt --pool {given}` once"
+    )]
+    OtherPool {
+        /// The database's.
+        pool: String,
+        /// The configured one.
+        given: Pool,
+    },
+    /// A backup cannot be written.
+    #[error("cannot copy the database to {}: {source}; is there room?", path.display())]
+    Copy {
+        /// Where to.
+        path: std::path::PathBuf,
+        /// How it failed.
+        source: sqlx::Error,
     },
 }
 

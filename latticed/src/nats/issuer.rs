@@ -95,6 +95,12 @@ impl Issuer {
         Ok(Self { keys, nonces })
     }
 
+    /// The public keys of operator, system account and account.
+    pub fn keys(&self) -> [String; 3] {
+        let Keys { operator, system, account } = &self.keys;
+        [operator, system, account].map(KeyPair::public_key)
+    }
+
     /// Public key of the account that latticed and every peer live in.
     pub fn account(&self) -> String {
         self.keys.account.public_key()

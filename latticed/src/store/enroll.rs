@@ -77,7 +77,7 @@ pub enum EnrollRefused {
     KeyTaken,
     /// No address is left.
     #[error(
-        "no address is free in {pool} ({quarantined} rest because their peers were removed): remove peers that are gone, wait, or start latticed with a bigger --pool"
+        "no address is free in {pool} ({quarantined} rest because their peers were removed): remove peers that are gone, wait, or give latticed a bigger --pool by `latticed adopt`"
     )]
     PoolExhausted {
         /// The configured pool.

@@ -7,6 +7,7 @@
 mod administration;
 mod agent_enroll;
 mod api;
+mod backup;
 #[path = "../../src/store/contract/cluster.rs"]
 #[allow(dead_code)] // what the tests of the store do to it is not done here
 mod cluster;
@@ -14,6 +15,7 @@ mod enrolment;
 mod hostile;
 mod membership;
 mod nats_cluster;
+mod owner;
 mod peer;
 mod postgres;
 mod revocation;
