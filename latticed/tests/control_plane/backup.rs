@@ -16,7 +16,7 @@ use crate::{
     server::{Server, start},
 };
 
-fn backup(data: &Path, to: &Path, more: &[&str]) -> Output {
+pub fn backup(data: &Path, to: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latticed"));
     command.arg("--data-dir").arg(data).args(more).arg("backup").arg(to).output().unwrap()
 }

@@ -21,6 +21,7 @@ mod postgres;
 mod revocation;
 mod roles;
 mod server;
+mod several;
 mod start;
 mod survival;
 mod tls;

@@ -193,7 +193,7 @@ impl Peer {
 
 /// A map that pushes keep new.
 pub struct Pushes {
-    subscriber: Subscriber,
+    pub subscriber: Subscriber,
     pub map: NetMap,
 }
 
