@@ -102,7 +102,7 @@ pub struct Args {
         global = true,
         env = "LATTICE_LOG",
         value_name = "FILTER",
-        default_value = "info,async_nats=warn"
+        default_value = "info,async_nats=warn,sqlx=warn"
     )]
     pub log: String,
 }
