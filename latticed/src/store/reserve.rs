@@ -86,11 +86,7 @@ impl Store {
             Err(refused) => return Ok(Err(refused)),
         };
         let nowhere = Endpoints::default();
-        let entry = Entry {
-            token: by.as_deref(),
-            expires_at: Some(now + peer.ttl.unwrap_or(RESERVED_SECS)),
-            ..Entry::reserving(&peer, &nowhere, now)
-        };
+        let entry = Entry { token: by.as_deref(), ..Entry::reserving(&peer, &nowhere, now) };
         let inserted = self.insert(&mut transaction, &entry, now).await?;
         if inserted.is_ok() {
             transaction.commit().await?;
@@ -161,7 +157,7 @@ impl Store {
             peer: entry.id.clone(),
             workspace: entry.workspace.clone(),
             address,
-            not_after: entry.expires_at,
+            not_after: entry.end(now),
             again: false,
         }))
     }
@@ -221,6 +217,11 @@ fn limit(peer: &mut NewReservation, token: &TokenRow) {
 }
 
 impl<'a> Entry<'a> {
+    /// A reservation has an end in any case.
+    fn end(&self, now: i64) -> Option<i64> {
+        self.expires_at.or(self.wireguard_public_key.is_none().then_some(now + RESERVED_SECS))
+    }
+
     pub(super) fn enrolling(peer: &'a NewPeer<'_>, token: &'a TokenRow, now: i64) -> Self {
         Self {
             id: peer.id,
@@ -305,7 +306,7 @@ async fn write(connection: &mut AnyConnection, entry: &Entry<'_>, now: i64) -> R
     .bind(columns::labels(entry.labels)?)
     .bind(entry.agent_type)
     .bind(entry.ttl)
-    .bind(entry.expires_at)
+    .bind(entry.end(now))
     .bind(entry.token)
     .bind(entry.jwt_expires_at)
     .execute(connection)
