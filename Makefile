@@ -12,6 +12,12 @@ ROOTFS := $(CURDIR)/target/rootfs
 export LATTICE_RUNSC = $(wildcard $(TOOLS)/runsc/runsc)
 export LATTICE_ROOTFS = $(ROOTFS)
 
+# What the control plane costs by the number of peers, on SQLite and on a Postgres of its own; see docs/benchmarks.md.
+.PHONY: bench-control
+bench-control: setup-test
+	cargo build --release --bin latticed
+	tests/with-postgres cargo run --release -p latticed --example control_bench
+
 .PHONY: help demo test lint setup setup-test rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
 
 help:

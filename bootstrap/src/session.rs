@@ -92,8 +92,11 @@ pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Res
             }
             Event::Disconnected => tracing::info!("NATS is away; the policy and the tunnel stay as they are"),
             other => {
-                if other.to_string().contains("authorization violation") {
-                    refused.store(true, Ordering::Relaxed);
+                let refuses = other.to_string().contains("authorization violation");
+                if refuses && !refused.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "NATS refuses this peer: it was removed, or its time is over; to come back, delete its credentials file and enrol with a new token"
+                    );
                 }
                 tracing::debug!(event = %other, "NATS");
             }

@@ -133,7 +133,7 @@ fn a_removed_peer_is_cut_off_at_the_other_end() {
     lab.admin(&["peer", "remove", id.as_str().unwrap()]);
     agent.await_results("the tool is gone", &[(&target, "no")]);
     // Its host is still up, and told why it is alone.
-    node.wait_for("NATS", LIMIT);
+    node.wait_for("NATS refuses this peer", LIMIT);
     agent.end(&runner);
 }
 

@@ -5,23 +5,18 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_nats::{AuthError, Client, ConnectOptions};
-use lattice_wire::{PeerId, WgPrivateKey, message::Signaling};
+use lattice_wire::message::Signaling;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::jwt;
-
-const WORKERS: usize = 8;
 
 pub struct Control {
     child: Child,
@@ -31,13 +26,15 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the latticed that lies beside the directory of this example.
+    /// Starts the latticed that lies beside the directory of this example. A Postgres is emptied before.
     pub fn start(database: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(beside("latticed"));
         command.arg("--data-dir").arg(dir.path().join("data"));
         command.args(["--listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0", "--log", "warn"]);
         if let Some(url) = database {
+            let reset = "DROP SCHEMA public CASCADE; CREATE SCHEMA public";
+            assert!(Command::new("psql").args(["-q", url, "-c", reset]).status().unwrap().success());
             command.env("LATTICE_DATABASE_URL", url);
         }
         let mut child = command.stderr(Stdio::piped()).spawn().expect("latticed: build it with --release");
@@ -73,45 +70,23 @@ impl Control {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Enrols `count` peers over HTTP, from several clients at once; how many a second.
-    pub fn enroll(&self, count: usize) -> (Vec<PeerId>, f64) {
-        let next = AtomicUsize::new(0);
-        let began = Instant::now();
-        let ids = thread::scope(|scope| {
-            let work = || {
-                let agent = agent();
-                let mut ids = Vec::new();
-                loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= count {
-                        return ids;
-                    }
-                    ids.push(self.enroll_one(&agent, n));
-                }
-            };
-            let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
-        });
-        (ids, count as f64 / began.elapsed().as_secs_f64())
+    /// A token that admits `uses` peers.
+    pub fn token(&self, uses: usize) -> String {
+        let body = json!({"workspace": "bench", "uses": uses});
+        let made = self.post(&agent(), "/api/v1/tokens", &self.api_token, &body);
+        made["token"].as_str().unwrap().to_owned()
     }
 
-    fn enroll_one(&self, agent: &ureq::Agent, n: usize) -> PeerId {
-        let mut key = [1; 32];
-        key[..8].copy_from_slice(&(n as u64 + 1).to_be_bytes());
-        let body = json!({
-            "agentName": format!("agent-{n}"), "agentType": "bench", "workspaceId": "bench", "ttl": "1d",
-            "publicKey": WgPrivateKey::from_random(key).public().to_string(),
-        });
-        let grant = self.post(agent, "/api/v1/agent-enroll", &self.api_token, &body);
-        grant["peerId"].as_str().unwrap().parse().unwrap()
+    /// The account's key, by which a NATS user gets every right.
+    pub fn account(&self) -> KeyPair {
+        let seed = fs::read_to_string(self.data().join("account.nk")).unwrap();
+        KeyPair::from_seed(seed.trim()).unwrap()
     }
 
     /// Connects as a user with every right, signed with the account's key from the data directory.
     pub async fn nats(&self) -> Client {
         let mut answer = agent().get(format!("{}/api/v1/signaling", self.http)).call().unwrap();
         let signaling: Signaling = answer.body_mut().read_json().unwrap();
-        let seed = fs::read_to_string(self.data().join("account.nk")).unwrap();
-        let account = KeyPair::from_seed(seed.trim()).unwrap();
         let user = Arc::new(KeyPair::new_user());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let claims = jwt::Claims {
@@ -123,14 +98,14 @@ impl Control {
                 "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2,
             }),
         };
-        let jwt = jwt::encode(&account, &claims).unwrap();
+        let jwt = jwt::encode(&self.account(), &claims).unwrap();
         let sign = move |nonce: Vec<u8>| {
             let user = Arc::clone(&user);
             async move { user.sign(&nonce).map_err(AuthError::new) }
         };
         let mut options = ConnectOptions::with_jwt(jwt, sign).subscription_capacity(1 << 16);
-        if signaling.nats_tls.is_some() {
-            options = options.require_tls(true).add_root_certificates(self.data().join("ca.pem"));
+        if let Some(trust) = &signaling.nats_tls {
+            options = options.require_tls(true).tls_client_config(trust.client_config().unwrap());
         }
         options.connect(&signaling.nats_url).await.unwrap()
     }

@@ -1,16 +1,20 @@
 //! What the control plane costs: enrolments, heartbeats and pushes of changed maps, by the number of peers.
 //!
-//! `make bench-control`, or
-//! `cargo build --release --bin latticed && cargo run --release -p latticed --example control_bench -- [--database-url URL] 100 1000 10000`
+//! `make bench-control`, or for SQLite alone
+//! `cargo build --release --bin latticed && cargo run --release -p latticed --example control_bench -- 100 1000 10000`
 //!
-//! The peers are simulated: enrolled over HTTP, then spoken for by one NATS user with every right, so that the bench itself costs
+//! The peers are simulated: one NATS user with every right enrols and speaks for all of them, so that the bench itself costs
 //! little. Beside each figure stands a baseline of the same run: the same messages over the same NATS server with nobody who
 //! thinks about them.
 
 #![allow(unreachable_pub)] // nothing is outside an example
 #![allow(clippy::unwrap_used)] // a bench that cannot go on should say where
 
+#[allow(dead_code)] // as below
+#[path = "../../src/nats/bootstrap.rs"]
+mod bootstrap;
 mod control;
+mod enroll;
 #[allow(dead_code)] // one source with the binary, which uses more of it
 #[path = "../../src/nats/jwt.rs"]
 mod jwt;
@@ -25,17 +29,13 @@ use report::Table;
 
 /// Changes whose way to every peer is timed.
 const PUSHES: usize = 20;
-/// Heartbeats that are sent, a batch on its way at any time.
+/// Heartbeats that are sent, a batch on its way at any time; of one peer only so many, or latticed would slow it down.
 const HEARTBEATS: usize = 20_000;
+const HEARTBEATS_EACH: usize = 15;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let database = match args.iter().position(|arg| arg == "--database-url") {
-        Some(at) if at + 1 < args.len() => args.drain(at..at + 2).nth(1),
-        _ => None,
-    };
-    let sizes: Result<Vec<usize>, _> = args.iter().map(|arg| arg.parse()).collect();
+    let sizes: Result<Vec<usize>, _> = std::env::args().skip(1).map(|arg| arg.parse()).collect();
     let sizes = match sizes {
         Ok(sizes) if sizes.is_empty() => vec![100, 1000, 10_000],
         Ok(sizes) => sizes,
@@ -44,26 +44,35 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut table = Table::new(if database.is_some() { "Postgres" } else { "SQLite" });
-    for size in sizes {
-        let control = Control::start(database.as_deref());
-        table.row(measure(&control, size).await);
+    let postgres = std::env::var("LATTICE_BENCH_POSTGRES").ok();
+    for (store, url) in [("SQLite", None), ("Postgres", postgres.as_deref())] {
+        if store == "Postgres" && url.is_none() {
+            eprintln!("control_bench: no Postgres: LATTICE_BENCH_POSTGRES is not set");
+            continue;
+        }
+        let mut table = Table::new(store);
+        for size in &sizes {
+            let control = Control::start(url);
+            table.row(measure(&control, *size).await);
+        }
+        table.print();
     }
-    table.print();
     ExitCode::SUCCESS
 }
 
 async fn measure(control: &Control, size: usize) -> report::Row {
     let memory_before = control.memory();
-    let (ids, enrolled) = control.enroll(size);
+    let client = control.nats().await;
+    let (ids, enrolled) = enroll::enroll(control, &client, size).await;
     let memory = control.memory().saturating_sub(memory_before) / size as u64;
-    let peers = Peers::connect(control, ids).await;
+    let peers = Peers::connect(client, ids).await;
     peers.all_online().await;
 
+    let count = HEARTBEATS.min(size * HEARTBEATS_EACH);
     let cpu = control.cpu();
-    let heartbeats = peers.heartbeats(HEARTBEATS).await;
-    let cpu_per_heartbeat = (control.cpu() - cpu) / HEARTBEATS as f64;
-    let echo = peers.echoes(HEARTBEATS).await;
+    let heartbeats = peers.heartbeats(count).await;
+    let cpu_per_heartbeat = (control.cpu() - cpu) / count as f64;
+    let echo = peers.echoes(count).await;
 
     let mut pushes = Vec::new();
     for round in 0..PUSHES {

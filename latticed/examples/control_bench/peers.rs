@@ -14,8 +14,6 @@ use lattice_wire::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::control::Control;
-
 /// Requests on their way at once.
 const WINDOW: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,9 +26,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Connects and subscribes for every peer.
-    pub async fn connect(control: &Control, ids: Vec<PeerId>) -> Self {
-        let client = control.nats().await;
+    /// Subscribes for every peer.
+    pub async fn connect(client: Client, ids: Vec<PeerId>) -> Self {
         let (sender, pushed) = mpsc::unbounded_channel();
         for id in &ids {
             let mut pushes = client.subscribe(subject::config(id)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 
-const SHORTEST: i64 = 60;
+const SHORTEST: i64 = 10;
 const LONGEST: i64 = 366 * 86_400;
 
 /// The text of a Unix time.
@@ -10,10 +10,10 @@ pub(super) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
 
-/// The seconds that `text`, the value of `field`, stands for: from one minute to 366 days.
+/// The seconds that `text`, the value of `field`, stands for: from ten seconds to 366 days.
 pub(super) fn seconds(field: &str, text: &str) -> Result<i64, ApiError> {
     parse(text).filter(|seconds| (SHORTEST..=LONGEST).contains(seconds)).ok_or_else(|| {
-        ApiError::invalid(format!("{field} must be a time from 60s to 366d, such as 90s, 15m, 1h or 7d"))
+        ApiError::invalid(format!("{field} must be a time from 10s to 366d, such as 90s, 15m, 1h or 7d"))
     })
 }
 
@@ -43,7 +43,7 @@ mod tests {
         for (text, expected) in [("90s", 90), ("1m", 60), ("15m", 900), ("1h", 3600), ("366d", LONGEST)] {
             assert_eq!(seconds("ttl", text).ok(), Some(expected), "{text}");
         }
-        for bad in ["", "h", "1", "59s", "-1h", "+1h", "1.5h", "1w", "367d", "99999999999999999d", "1 h", "ä"]
+        for bad in ["", "h", "1", "9s", "-1h", "+1h", "1.5h", "1w", "367d", "99999999999999999d", "1 h", "ä"]
         {
             assert!(seconds("ttl", bad).is_err(), "{bad}");
         }

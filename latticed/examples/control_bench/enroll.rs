@@ -1,0 +1,66 @@
+//! Enrolment as peers do it, but for the connection that each would make.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use async_nats::Client;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::{StreamExt as _, stream};
+use lattice_wire::{
+    PeerId, WgPrivateKey,
+    message::{EnrollGrant, EnrollRequest, PeerKind, Reply},
+    subject,
+};
+use nkeys::KeyPair;
+
+use crate::{bootstrap::Nonces, control::Control};
+
+/// As many as latticed works on at once.
+const WINDOW: usize = 32;
+
+/// Enrols `count` peers; how many a second.
+pub async fn enroll(control: &Control, client: &Client, count: usize) -> (Vec<PeerId>, f64) {
+    let token = control.token(count);
+    let nonces = Nonces::of(&control.account()).unwrap();
+    // Signed before the clock starts: that is the clients' work.
+    let requests: Vec<(String, Vec<u8>)> =
+        (0..count).map(|n| (inbox(&nonces, n), serde_json::to_vec(&request(&token, n)).unwrap())).collect();
+    let began = Instant::now();
+    let ids = stream::iter(requests)
+        .map(|(inbox, payload)| async move {
+            let mut replies = client.subscribe(inbox.clone()).await.unwrap();
+            client.publish_with_reply(subject::ENROLL, inbox, payload.into()).await.unwrap();
+            match serde_json::from_slice(&replies.next().await.unwrap().payload).unwrap() {
+                Reply::<EnrollGrant>::Ok(grant) => grant.peer,
+                Reply::Error(refusal) => panic!("enrolment refused: {refusal}"),
+            }
+        })
+        .buffer_unordered(WINDOW)
+        .collect()
+        .await;
+    (ids, count as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Of a bootstrap user of its own.
+fn inbox(nonces: &Nonces, n: usize) -> String {
+    let mut random = [0; 6];
+    random[2..].copy_from_slice(&u32::try_from(n).unwrap().to_be_bytes());
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 300;
+    format!("{}.1", subject::bootstrap_inbox(&nonces.make(random, end.cast_signed())))
+}
+
+fn request(token: &str, n: usize) -> EnrollRequest {
+    let mut secret = [1; 32];
+    secret[..8].copy_from_slice(&(n as u64 + 1).to_be_bytes());
+    let key = KeyPair::new_user();
+    let mut request = EnrollRequest {
+        name: format!("agent-{n}").parse().unwrap(),
+        kind: PeerKind::Sandbox,
+        token: token.to_owned(),
+        wireguard_public_key: WgPrivateKey::from_random(secret).public(),
+        nats_public_key: key.public_key(),
+        endpoints: vec![],
+        proof: String::new(),
+    };
+    request.proof = STANDARD.encode(key.sign(&request.signed_bytes()).unwrap());
+    request
+}
