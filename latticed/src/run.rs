@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::{
     admin_token,
-    app::{App, now},
+    app::{App, Replays, now},
     args::{Args, Command, TlsMode},
     data_dir::DataDir,
     failure::Failure,
@@ -68,6 +68,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         revoker,
         maps: Maps::default(),
         presence: Presence::default(),
+        replays: Replays::default(),
         metrics: Metrics::default(),
     });
 

@@ -162,7 +162,9 @@ async fn refuse(api: &Api, caller: &Caller, workspace: &WorkspaceId, refused: &E
     let detail = refused.to_string();
     match refused {
         EnrollRefused::Token(TokenRefused::Used) => {
-            api.event("token.replayed", Some(workspace), caller, detail.clone()).await;
+            if let Caller::Enrollment(token) = caller {
+                api.app.replayed(token.0.id(), Some(workspace), detail.clone()).await;
+            }
             ApiError::new(StatusCode::CONFLICT, "token_used", detail)
         }
         EnrollRefused::Token(_) => ApiError::unauthorized(detail),
