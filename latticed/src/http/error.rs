@@ -98,12 +98,12 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         error!(%error, "request failed");
         match error {
-            StoreError::Away(_) => Self::unavailable(
-                "the database does not answer: try again; the log of latticed says why",
-            ),
-            StoreError::Full(_) => Self::unavailable(
-                "the database takes nothing more: make room on its disk",
-            ),
+            StoreError::Away(_) => {
+                Self::unavailable("the database does not answer: try again; the log of latticed says why")
+            }
+            StoreError::Full(_) => {
+                Self::unavailable("the database takes nothing more: make room on its disk")
+            }
             _ => Self::internal(),
         }
     }
