@@ -55,7 +55,7 @@ async fn a_revocation_outlives_restarts_of_nats_and_of_latticed() {
     let before = server.nats_pid().unwrap();
     kill(before, Signal::SIGKILL).unwrap();
     wait_until("another nats-server", || server.nats_pid().is_some_and(|pid| pid != before));
-    wait_until("healthy again", || server.request("GET", "/healthz", None, None).0 == 200);
+    wait_until("healthy again", || server.request("GET", "/readyz", None, None).0 == 200);
     assert!(is_out(&server, &removed).await, "the configuration that nats-server started with has it");
     assert!(stays.netmap().await.is_ok());
 
