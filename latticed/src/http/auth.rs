@@ -59,7 +59,7 @@ async fn admit(post: &Post, remote: Remote, request: Request) -> Result<Request,
     let caller = match bearer(request.headers()) {
         None => Caller::Stranger,
         // An open route needs no token, so a wrong one does not close it.
-        Some(_) if post.access == Access::Open => Caller::Stranger,
+        Some(_) if matches!(post.access, Access::Open | Access::Probe) => Caller::Stranger,
         Some(text) if post.access == Access::OneTime => one_time(text)?,
         Some(text) => known(api, remote, text).await?,
     };
