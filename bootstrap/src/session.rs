@@ -170,7 +170,7 @@ fn refused(refusal: Refusal) -> Failure {
         Code::NameTaken | Code::KeyTaken => Kind::Taken,
         Code::NameRefused => Kind::Usage,
         Code::PeerUnknown => Kind::Credentials,
-        Code::RateLimited | Code::PoolExhausted => Kind::Server,
+        Code::RateLimited | Code::PoolExhausted | Code::Unavailable => Kind::Server,
         Code::ProofInvalid | Code::Malformed | Code::Internal | Code::Unknown => Kind::Internal,
     };
     Failure::new(kind, refusal.message)

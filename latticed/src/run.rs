@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::{
     admin_token,
-    app::{App, now},
+    app::{App, Replays, now},
     args::{Args, Command, TlsMode},
     backup,
     data_dir::DataDir,
@@ -70,6 +70,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         revoker,
         maps: Maps::default(),
         presence: Presence::default(),
+        replays: Replays::default(),
         metrics: Metrics::default(),
     });
 

@@ -5,8 +5,6 @@
 //! it writes. Writes of one latticed share one connection and queue for it here, in order, instead of retrying; reads have
 //! connections of their own.
 
-#![allow(dead_code)] // the doors do not use all of it yet
-
 pub mod admin_tokens;
 pub mod backup;
 mod columns;
@@ -48,6 +46,9 @@ pub enum StoreError {
     /// It is away, or too busy. The next request tries again.
     #[error("the database does not answer: {0}; it is asked again with the next request")]
     Away(sqlx::Error),
+    /// There is no room for what was to be written. What is there can still be read.
+    #[error("the database takes no more: {0}; make room on its disk")]
+    Full(sqlx::Error),
     /// It is no database, damaged, not to be written or not to be reached.
     #[error("cannot open the database {database}: {source}; {remedy}")]
     Open {
@@ -157,14 +158,18 @@ impl Store {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
-        // Postgres, of class 57: it is being stopped or started. 55P03: somebody else writes for too long.
-        let away = match &error {
-            Io(_) | PoolClosed | PoolTimedOut | WorkerCrashed => true,
-            error => error
-                .as_database_error()
-                .and_then(|error| error.code())
-                .is_some_and(|code| code.starts_with("57") || code == "55P03"),
-        };
-        if away { Self::Away(error) } else { Self::Sql(error) }
+        if matches!(error, Io(_) | PoolClosed | PoolTimedOut | WorkerCrashed) {
+            return Self::Away(error);
+        }
+        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        // Postgres says it in five characters, SQLite in a number.
+        match code.as_str() {
+            "53100" | "13" => Self::Full(error),
+            // Somebody else writes for too long; too many connections.
+            "55P03" | "53300" | "5" => Self::Away(error),
+            // Of class 57: it is being stopped or started.
+            code if code.len() == 5 && code.starts_with("57") => Self::Away(error),
+            _ => Self::Sql(error),
+        }
     }
 }

@@ -189,6 +189,8 @@ pub enum RefusalCode {
     Malformed,
     /// Too many requests.
     RateLimited,
+    /// latticed cannot do it for now: the same request may be granted later.
+    Unavailable,
     /// latticed failed; its log says how.
     Internal,
     /// A code that this version does not know.

@@ -8,6 +8,7 @@ mod administration;
 mod agent_enroll;
 mod api;
 mod backup;
+mod bad_input;
 #[path = "../../src/store/contract/cluster.rs"]
 #[allow(dead_code)] // what the tests of the store do to it is not done here
 mod cluster;

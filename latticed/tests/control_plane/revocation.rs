@@ -87,6 +87,23 @@ async fn a_removal_by_another_latticed_meanwhile_is_not_undone() {
     assert!(is_out(&server, &mine).await && is_out(&server, &others).await);
 }
 
+#[tokio::test]
+async fn a_disk_that_takes_no_file_keeps_nobody_connected() {
+    let (dir, server) = start();
+    let mut removed = Peer::enroll(&server, "removed", &server.token("w", 1)).await;
+    // In the place where the configuration is written.
+    let obstacle = dir.path().join(".nats-server.conf.new");
+    fs::create_dir(&obstacle).unwrap();
+    let config = || fs::read_to_string(dir.path().join("nats-server.conf")).unwrap();
+    let before = config();
+    remove(&server, &removed);
+    removed.link.lost().await;
+    assert!(is_out(&server, &removed).await);
+    assert_eq!(config(), before);
+    fs::remove_dir(&obstacle).unwrap();
+    wait_until("it is written after all", || config() != before);
+}
+
 fn claims(jwt: &str) -> Value {
     let payload = jwt.split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64URL_NOPAD.decode(payload.as_bytes()).unwrap()).unwrap()

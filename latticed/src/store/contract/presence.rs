@@ -1,10 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{
-        presence::Heard,
-        reserve::{NewReservation, NewStatic},
-    },
+    super::{presence::Heard, reserve::NewStatic},
+    reservations::{own, reservation},
     *,
 };
 
@@ -45,18 +43,12 @@ async fn goes_offline_after_the_cutoff_and_not_before(place: Place) {
 async fn a_peer_without_nats_is_not_taken_for_gone_because_it_is_silent(place: Place) {
     let store = place.store(POOL).await;
     workspace(&store, 1).await;
-    let peer = NewReservation {
-        id: peer_id(1),
-        workspace: workspace_id(1),
-        name: "static".parse().unwrap(),
-        kind: PeerKind::Sandbox,
-        preset: None,
-        labels: BTreeMap::new(),
-        agent_type: None,
-        ttl: None,
+    let new = NewStatic {
+        peer: reservation(1, "static"),
+        wireguard_public_key: WgPublicKey([1; 32]),
+        endpoints: Endpoints::default(),
     };
-    let new = NewStatic { peer, wireguard_public_key: WgPublicKey([1; 32]), endpoints: Endpoints::default() };
-    store.admit_static(&new, None, NOW).await.unwrap().unwrap();
+    store.admit_static(&new, None, own(), NOW).await.unwrap().unwrap();
     assert!(store.expire_presence(&BTreeMap::new(), 9_000, 9_090).await.unwrap().is_empty());
     assert!(store.peer(&peer_id(1)).await.unwrap().unwrap().online);
 }
