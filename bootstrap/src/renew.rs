@@ -18,6 +18,8 @@ use crate::{
 
 /// A renewal is due after so many seconds at the latest.
 const AT_LEAST_EVERY: i64 = 24 * 3600;
+/// And at most: by a clock that is ahead, what was renewed just now may be over already.
+const AT_MOST_EVERY: i64 = 10;
 /// One that failed is tried again after so many seconds at the latest.
 const RETRY: i64 = 60;
 
@@ -63,8 +65,15 @@ impl Renewal {
             Ok(not_after) => {
                 self.jwt.replace(&credentials.nats_jwt);
                 self.ends = [end_of(&credentials.nats_jwt), not_after];
-                self.due = due(self.ends, self.jitter, now_unix());
-                tracing::debug!(?not_after, "renewed");
+                let now = now_unix();
+                self.due = due(self.ends, self.jitter, now).max(now + AT_MOST_EVERY);
+                match left(self.ends, now).filter(|left| *left <= 0) {
+                    None => tracing::debug!(?not_after, "renewed"),
+                    Some(left) => tracing::warn!(
+                        "what was renewed ended {} s ago by the clock of this host: is it ahead?",
+                        -left
+                    ),
+                }
             }
             Err(error) => {
                 let now = now_unix();
@@ -175,6 +184,20 @@ mod tests {
         assert!((200..=305).contains(&wait), "{wait}: half of the membership, not of the JWT");
         renewal.membership(Some(now + 60), now);
         assert!(renewal.wait(now).as_secs() <= 31);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_ahead_does_not_make_it_hurry() {
+        let fake = Fake::start().await;
+        let now = now_unix();
+        let granted = fake::jwt(&json!({"exp": now - DAY}));
+        let grant = RenewGrant { nats_jwt: granted, not_after: None };
+        let mut credentials = fake.stored(&fake::jwt(&json!({"exp": now + 10})));
+        let subject = subject::peer(&credentials.peer, PeerVerb::Renew);
+        fake.answer(&subject, move |_| Ok(grant.clone())).await;
+        let mut renewal = Renewal::new(fake.join(), Jwt::new(&credentials.nats_jwt), &credentials, None);
+        renewal.run(&fake.client, &mut credentials).await;
+        assert!(renewal.wait(now).as_secs() >= AT_MOST_EVERY.unsigned_abs());
     }
 
     #[tokio::test]

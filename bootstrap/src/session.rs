@@ -47,6 +47,7 @@ impl Jwt {
 /// Where NATS is, and how it proves that it is ours.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
+    /// One server, or several of a cluster separated by commas.
     pub(crate) url: &'a str,
     pub(crate) tls: Option<&'a TlsTrust>,
 }
@@ -110,7 +111,8 @@ pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Res
         None => options,
     };
     // Boxed: it is big, and so would every future that holds it be.
-    Box::pin(options.connect(nats_url)).await.map_err(|error| match error.kind() {
+    let servers: Vec<&str> = nats_url.split(',').collect();
+    Box::pin(options.connect(servers)).await.map_err(|error| match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => Failure::new(
             Kind::Credentials,
             format!("NATS at {nats_url} refuses these credentials: the peer was removed or the server is another one; delete the credentials file and enrol with a new token"),
@@ -168,7 +170,7 @@ fn refused(refusal: Refusal) -> Failure {
         Code::NameTaken | Code::KeyTaken => Kind::Taken,
         Code::NameRefused => Kind::Usage,
         Code::PeerUnknown => Kind::Credentials,
-        Code::RateLimited | Code::PoolExhausted => Kind::Server,
+        Code::RateLimited | Code::PoolExhausted | Code::Unavailable => Kind::Server,
         Code::ProofInvalid | Code::Malformed | Code::Internal | Code::Unknown => Kind::Internal,
     };
     Failure::new(kind, refusal.message)
@@ -178,6 +180,15 @@ fn refused(refusal: Refusal) -> Failure {
 mod tests {
     use super::*;
     use crate::fake::{Fake, jwt};
+
+    #[tokio::test]
+    async fn of_several_servers_one_suffices() {
+        let fake = Fake::start().await;
+        let key = nkeys::KeyPair::new_user().seed().unwrap();
+        let user = User { jwt: Jwt::new(&jwt(&serde_json::json!({}))), seed: &key, inbox: "_INBOX_x" };
+        let url = format!("nats://127.0.0.1:1,{},nats://127.0.0.1:2", fake.url);
+        assert!(connect(Place { url: &url, tls: None }, user, "test").await.is_ok());
+    }
 
     #[tokio::test]
     async fn a_server_without_tls_is_not_spoken_to_when_tls_was_pinned() {

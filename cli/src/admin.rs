@@ -202,6 +202,8 @@ impl Refused {
         let kind = match self.status {
             401 | 403 => Kind::Privilege,
             409 => Kind::Taken,
+            // Too slow, too often: it may be granted later.
+            408 | 429 => Kind::Server,
             400..=499 => Kind::Usage,
             _ => Kind::Server,
         };

@@ -84,7 +84,12 @@ pub(crate) fn login(args: &Login) -> Result<ExitCode, Failure> {
 
 pub(crate) fn logout(admin: &Admin) -> Result<ExitCode, Failure> {
     let stored = Stored::read()?;
-    let client = Client::new(admin)?;
+    // What is removed here is what must be revoked, whichever token other commands would use.
+    let client = Client::with(
+        &stored.server_url,
+        admin.server_ca.as_deref().or(stored.server_ca.as_deref()),
+        &stored.token,
+    )?;
     match client.ask::<Who>(Method::GET, "/api/v1/whoami", Vec::new())? {
         Ok(who) => client.delete(&format!("/api/v1/admin-tokens/{}", segment(&who.id)?))?,
         // It opens nothing any more.

@@ -64,9 +64,19 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Prints to stdout; a closed pipe is no error.
+/// Prints to stdout; a closed pipe is no error. It may be a server's words: they must not speak to a terminal, while a program gets
+/// them as they are.
 pub(crate) fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+    let mut stdout = io::stdout().lock();
+    let _ = if stdout.is_terminal() {
+        writeln!(stdout, "{}", for_terminal(text))
+    } else {
+        writeln!(stdout, "{text}")
+    };
+}
+
+fn for_terminal(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 /// Prints rows under their headings, each column as wide as its widest cell.
@@ -129,6 +139,11 @@ impl Progress for Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_does_not_speak_to_the_terminal() {
+        assert_eq!(for_terminal("lt-a\u{1b}]0;x\u{7}\r\u{9b}2J\n\tb"), "lt-a]0;x2J\n\tb");
+    }
 
     #[test]
     fn an_error_of_the_command_line_is_one_line() {

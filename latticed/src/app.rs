@@ -1,15 +1,33 @@
 //! What the HTTP API and the NATS service share.
 
+use std::time::Instant;
+
 use async_nats::{Client, connection::State};
 use lattice_wire::{PeerId, WorkspaceId};
 
 use crate::{
+    limit::RateLimiter,
     maps::Maps,
     metrics::Metrics,
     nats::{Issuer, NatsError, Revoked, Revoker},
     presence::Presence,
     store::{Store, StoreError, events::NewEvent},
 };
+
+/// Replays of one token that are written down, in a row and per second. Whoever holds a spent one can repeat it at will.
+const REPLAYS_BURST: u32 = 8;
+const REPLAYS_PER_SECOND: f64 = 1.0 / 600.0;
+const REPLAYED_TOKENS: usize = 10_000;
+
+/// How often each token was replayed, so that one that leaked does not push all else out of the events.
+#[derive(Debug)]
+pub struct Replays(RateLimiter<String>);
+
+impl Default for Replays {
+    fn default() -> Self {
+        Self(RateLimiter::new(REPLAYS_BURST, REPLAYS_PER_SECOND, REPLAYED_TOKENS))
+    }
+}
 
 /// The parts, once each.
 #[derive(Debug)]
@@ -26,6 +44,8 @@ pub struct App {
     pub maps: Maps,
     /// Who was heard from.
     pub presence: Presence,
+    /// Which tokens were replayed lately.
+    pub replays: Replays,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -58,14 +78,32 @@ impl App {
         }
     }
 
+    /// Writes down that somebody came with the token `id`, which has done its work; not each time, if that is often.
+    pub async fn replayed(&self, id: &str, workspace: Option<&WorkspaceId>, detail: String) {
+        if self.replays.0.take(&id.to_owned(), Instant::now()).is_ok() {
+            self.event("token.replayed", workspace, format!("lt-{id}"), detail).await;
+        }
+    }
+
     /// Tells NATS whom to refuse.
     ///
     /// # Errors
     /// When the database fails, or NATS does not take it.
     pub async fn revoke(&self) -> Result<(), RevokeError> {
-        let now = now();
-        let removed = self.store.revoked_users(now).await?;
-        Ok(self.revoker.set(&self.issuer, Revoked::new(removed), now).await?)
+        let mut revoked = self.revoked().await?;
+        loop {
+            self.revoker.set(&self.issuer, revoked.clone(), now()).await?;
+            // Since it was read another latticed may have removed somebody and told NATS, which this older list has now undone.
+            let newest = self.revoked().await?;
+            if newest == revoked {
+                return Ok(());
+            }
+            revoked = newest;
+        }
+    }
+
+    async fn revoked(&self) -> Result<Revoked, StoreError> {
+        Ok(Revoked::new(self.store.revoked_users(now()).await?))
     }
 }
 

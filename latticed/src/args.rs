@@ -36,13 +36,13 @@ pub struct Args {
     #[arg(long, env = "LATTICE_NATS_SERVER", value_name = "PATH", conflicts_with = "nats_url")]
     pub nats_server: Option<PathBuf>,
 
-    /// Use this NATS server or cluster instead of supervising one. Its configuration must include
-    /// <data-dir>/nats-trust.conf.
-    #[arg(long, env = "LATTICE_NATS_URL", value_name = "URL")]
+    /// Use this NATS server or cluster instead of supervising one; several servers are separated by commas. Their configuration must
+    /// include <data-dir>/nats-trust.conf.
+    #[arg(long, env = "LATTICE_NATS_URL", value_name = "URL,…")]
     pub nats_url: Option<NatsUrl>,
 
     /// The NATS URL that peers are told, when it cannot be derived from the host name under which they reached the HTTP API.
-    #[arg(long, env = "LATTICE_ADVERTISE_NATS_URL", value_name = "URL")]
+    #[arg(long, env = "LATTICE_ADVERTISE_NATS_URL", value_name = "URL,…")]
     pub advertise_nats_url: Option<NatsUrl>,
 
     /// The authority that certifies the server at --nats-url, in PEM; peers are told to trust it alone.
@@ -102,7 +102,7 @@ pub struct Args {
         global = true,
         env = "LATTICE_LOG",
         value_name = "FILTER",
-        default_value = "info,async_nats=warn"
+        default_value = "info,async_nats=warn,sqlx=warn"
     )]
     pub log: String,
 }
@@ -117,11 +117,21 @@ pub enum TlsMode {
 }
 
 /// What latticed does instead of serving.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Write a new one-time admin token, for `lattice login`, to the data directory and print the path of its file.
     /// latticed may be running.
     AdminToken,
+    /// Copy the keys and, unless it is in Postgres, the database to a new directory, which can be used as a data directory.
+    /// latticed may be running.
+    Backup {
+        /// It must not exist yet.
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Make the keys in the data directory and --pool those of the database. Every latticed of it must be stopped. With other
+    /// keys, every peer must enrol again.
+    Adopt,
 }
 
 const EXIT_CODES: &str = "\
@@ -133,7 +143,8 @@ Exit codes:
   4  an address cannot be listened on
   5  the data directory cannot be used
   6  the data directory is locked by another latticed
-  7  NATS does not come up or does not let latticed in";
+  7  NATS does not come up or does not let latticed in
+  8  the database belongs to a latticed with other keys or another --pool";
 
 #[cfg(test)]
 mod tests {

@@ -34,6 +34,14 @@ pub enum Failure {
         /// How it failed.
         source: io::Error,
     },
+    /// A backup cannot be made.
+    #[error("cannot write the backup {}: {source}; give a directory that does not exist yet, in one that does", path.display())]
+    Backup {
+        /// Where.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,8 +70,10 @@ impl Failure {
             Self::Nats(NatsError::NotFound | NatsError::Spawn { .. }) => 3,
             Self::Listen { .. } | Self::Nats(NatsError::Listen { .. }) => 4,
             Self::DataDir(DataDirError::Locked(_)) => 6,
+            Self::Store(StoreError::OtherOwner(_) | StoreError::OtherPool { .. }) => 8,
             Self::DataDir(_)
             | Self::DatabaseUrl { .. }
+            | Self::Backup { .. }
             | Self::Store(_)
             | Self::Nats(NatsError::DataDir(_))
             | Self::Tls(TlsError::DataDir(_)) => 5,

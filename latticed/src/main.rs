@@ -12,6 +12,7 @@
 mod admin_token;
 mod app;
 mod args;
+mod backup;
 mod data_dir;
 mod failure;
 mod http;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Args) -> Result<(), Failure> {
+fn start(mut args: Args) -> Result<(), Failure> {
     // SQLite and nats-server make files of their own in the data directory.
     umask(Mode::from_bits_truncate(0o077));
     let filter = EnvFilter::builder()
@@ -68,7 +69,7 @@ fn start(args: Args) -> Result<(), Failure> {
         .build()
         .map_err(|source| Failure::System { action: "start the runtime", source })?
         .block_on(async {
-            match args.command {
+            match args.command.take() {
                 Some(command) => run::command(args, command).await,
                 None => run::run(args).await,
             }

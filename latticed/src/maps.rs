@@ -21,6 +21,7 @@ use tracing::{debug, error};
 
 use crate::{
     app::{App, now},
+    limit::RateLimiter,
     store::{StoreError, netmap::News},
 };
 use compose::{Composer, Policies};
@@ -28,14 +29,41 @@ use compose::{Composer, Policies};
 /// A burst of changes within this time becomes one push.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
+/// Answers with a map, or with what is new, that one peer gets in a row and per second: each is read and composed anew, from all of
+/// the workspace. A peer needs one at its start and one for each push that it missed.
+const ANSWERS_BURST: u32 = 20;
+const ANSWERS_PER_SECOND: f64 = 0.5;
+const ANSWERED: usize = 20_000;
 /// Peers between two of which requests are answered.
 const BATCH: usize = 32;
 
 /// The workspaces whose maps have changed since they were last pushed, and how new those pushes were.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Maps {
     state: Mutex<State>,
     wake: Notify,
+    answers: RateLimiter<PeerId>,
+}
+
+impl Default for Maps {
+    fn default() -> Self {
+        let answers = RateLimiter::new(ANSWERS_BURST, ANSWERS_PER_SECOND, ANSWERED);
+        Self { state: Mutex::default(), wake: Notify::new(), answers }
+    }
+}
+
+/// Why a peer that asks gets no map.
+#[derive(Debug, thiserror::Error)]
+pub enum NoMap {
+    /// There is no such peer.
+    #[error("no such peer")]
+    Unknown,
+    /// It asks too often for what it says it does not have.
+    #[error("too many network maps were asked for: wait {} s", .0.as_secs() + 1)]
+    TooOften(Duration),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 #[derive(Debug, Default)]
@@ -135,15 +163,18 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
     Ok(())
 }
 
-/// What a peer that asks is answered. `None` when there is no such peer.
+/// What a peer that asks is answered.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<Option<MapUpdate>, StoreError> {
+/// When the database fails, there is no such peer, or it asks too often.
+pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUpdate, NoMap> {
     let now = now();
-    let Some(own) = app.store.standing(id, now).await? else { return Ok(None) };
+    let own = app.store.standing(id, now).await?.ok_or(NoMap::Unknown)?;
+    if request.have == Some(own.generation) {
+        return Ok(MapUpdate::Current);
+    }
+    app.maps.answers.take(id, Instant::now()).map_err(NoMap::TooOften)?;
     match request.have {
-        Some(have) if have == own.generation => return Ok(Some(MapUpdate::Current)),
         Some(have) if have < own.generation => {
             let news = app.store.news(&own.workspace, Some(have), now).await?;
             if !news.is_most() {
@@ -151,7 +182,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<Optio
                     true => Some(policy_of(app, &own.workspace, id, now).await?),
                     false => None,
                 };
-                return Ok(Some(MapUpdate::Delta(delta(&news, own.not_after, policy))));
+                return Ok(MapUpdate::Delta(delta(&news, own.not_after, policy)));
             }
         }
         // Without a map, or with one from a future that a restored database does not know.
@@ -160,10 +191,9 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<Optio
     let snapshot = app.store.snapshot(&own.workspace, now).await?;
     let policies = Policies::of(&snapshot);
     let mut composer = Composer::new(&snapshot, &policies);
-    Ok(snapshot.netmap(id).map(|mut map| {
-        map.policy = Some(composer.policy(id));
-        MapUpdate::Full(map)
-    }))
+    let mut map = snapshot.netmap(id).ok_or(NoMap::Unknown)?;
+    map.policy = Some(composer.policy(id));
+    Ok(MapUpdate::Full(map))
 }
 
 async fn policy_of(

@@ -15,8 +15,8 @@ use crate::{
 
 /// At least this often.
 const EVERY: Duration = Duration::from_secs(60);
-/// Security events that are kept.
-const EVENTS: u32 = 100_000;
+/// Security events that are kept of each workspace.
+const EVENTS: u32 = 20_000;
 
 /// Reconciles each minute, for ever.
 pub async fn run(app: &App) {

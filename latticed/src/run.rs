@@ -13,8 +13,9 @@ use tracing::{info, warn};
 
 use crate::{
     admin_token,
-    app::{App, now},
+    app::{App, Replays, now},
     args::{Args, Command, TlsMode},
+    backup,
     data_dir::DataDir,
     failure::Failure,
     http::{self, Api, NatsLocation},
@@ -24,13 +25,13 @@ use crate::{
     nats::{self, Files, Issuer, NatsServer, NatsUrl, Revoked, Revoker, Setup, Trust},
     presence::{self, Presence},
     reconcile, revocation, service,
-    store::{Database, Store},
+    store::{Database, Store, owner::Owner},
     tls::{self, Authority, Certificates, Https, Source},
 };
 
 /// Where tools and tests find a running latticed: `{"http","nats_url","pid"}`.
 pub const RECORD: &str = "latticed.json";
-const DATABASE: &str = "lattice.db";
+pub const DATABASE: &str = "lattice.db";
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -51,6 +52,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|source| Failure::System { action: "read the address of a socket", source })?;
     let database = database(&args, &dir)?;
     let store = Store::open(&database, args.pool, args.address_quarantine.into()).await?;
+    store.claim(&owner(&issuer, &authority)).await?;
     if let Some(path) = admin_token::first(&dir, &store, now()).await? {
         eprintln!("latticed: one-time admin token written to {}", path.display());
     }
@@ -68,6 +70,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         revoker,
         maps: Maps::default(),
         presence: Presence::default(),
+        replays: Replays::default(),
         metrics: Metrics::default(),
     });
 
@@ -115,13 +118,35 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 /// # Errors
 /// When it cannot be carried out.
 pub async fn command(args: Args, command: Command) -> Result<(), Failure> {
-    let Command::AdminToken = command;
-    let dir = DataDir::beside(&args.data_dir)?;
+    // Nobody may be running whom it takes the database from.
+    let dir = match command {
+        Command::Adopt => DataDir::open(&args.data_dir)?,
+        _ => DataDir::beside(&args.data_dir)?,
+    };
     let store = Store::open(&database(&args, &dir)?, args.pool, args.address_quarantine.into()).await?;
-    let path = admin_token::make(&dir, &store, now()).await?;
+    match command {
+        Command::AdminToken => {
+            let path = admin_token::make(&dir, &store, now()).await?;
+            println!("{}", path.display());
+        }
+        Command::Backup { to } => {
+            if !backup::make(&dir, &store, &to).await? {
+                eprintln!("latticed: these are the keys only: copy the database with pg_dump");
+            }
+            println!("{}", to.display());
+        }
+        Command::Adopt => {
+            let issuer = Issuer::new(Keys::load(&dir)?).map_err(nats::NatsError::from)?;
+            store.adopt(&owner(&issuer, &Authority::load(&dir, now())?)).await?;
+        }
+    }
     store.close().await;
-    println!("{}", path.display());
     Ok(())
+}
+
+fn owner(issuer: &Issuer, authority: &Authority) -> Owner {
+    let [operator, system_account, account] = issuer.keys();
+    Owner { operator, system_account, account, authority: authority.fingerprint().to_owned() }
 }
 
 fn database(args: &Args, dir: &DataDir) -> Result<Database, Failure> {

@@ -61,15 +61,19 @@ pub async fn start(app: Arc<App>) -> Result<JoinSet<()>, NatsError> {
 async fn answer_all<F, Fut>(requests: Subscriber, app: Arc<App>, handle: F)
 where
     F: Fn(Arc<App>, Message) -> Fut,
-    Fut: Future<Output = ()>,
+    Fut: Future<Output = ()> + Send + 'static,
 {
     requests
         .for_each_concurrent(CONCURRENCY, |message| {
             let subject = message.subject.clone();
-            let answered = timeout(DEADLINE, handle(Arc::clone(&app), message));
+            // A task of its own, so that it goes on to its end: were it dropped after a commit, nobody would be told of the change.
+            // What it waits for, the store, gives up by itself.
+            let answered = timeout(DEADLINE, tokio::spawn(handle(Arc::clone(&app), message)));
             async move {
-                if answered.await.is_err() {
-                    error!(%subject, "request could not be answered in time");
+                match answered.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(failed)) => error!(%subject, %failed, "request not answered"),
+                    Err(_) => error!(%subject, "request could not be answered in time"),
                 }
             }
         })
@@ -111,5 +115,10 @@ fn refusal(code: RefusalCode, message: impl Into<String>) -> Refusal {
 /// What a requester is told of a failure of ours; the log gets the rest.
 fn internal(error: &StoreError) -> Refusal {
     error!(%error, "request failed");
-    refusal(RefusalCode::Internal, "latticed failed; its log says how")
+    match error {
+        StoreError::Away(_) | StoreError::Full(_) => {
+            refusal(RefusalCode::Unavailable, "latticed's database takes nothing for now: try again later")
+        }
+        _ => refusal(RefusalCode::Internal, "latticed failed; its log says how"),
+    }
 }

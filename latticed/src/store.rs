@@ -5,9 +5,8 @@
 //! it writes. Writes of one latticed share one connection and queue for it here, in order, instead of retrying; reads have
 //! connections of their own.
 
-#![allow(dead_code)] // the doors do not use all of it yet
-
 pub mod admin_tokens;
+pub mod backup;
 mod columns;
 mod database;
 pub mod enroll;
@@ -15,6 +14,7 @@ pub mod events;
 pub mod expiry;
 mod leases;
 pub mod netmap;
+pub mod owner;
 mod page;
 pub mod peers;
 pub mod policies;
@@ -46,6 +46,9 @@ pub enum StoreError {
     /// It is away, or too busy. The next request tries again.
     #[error("the database does not answer: {0}; it is asked again with the next request")]
     Away(sqlx::Error),
+    /// There is no room for what was to be written. What is there can still be read.
+    #[error("the database takes no more: {0}; make room on its disk")]
+    Full(sqlx::Error),
     /// It is no database, damaged, not to be written or not to be reached.
     #[error("cannot open the database {database}: {source}; {remedy}")]
     Open {
@@ -68,6 +71,29 @@ pub enum StoreError {
         pool: Pool,
         /// An address that is in use.
         address: std::net::Ipv4Addr,
+    },
+    /// Its peers trust other keys than ours.
+    #[error(
+        "the database belongs to a latticed with another {0}: copy operator.nk, system-account.nk, account.nk, ca.key and ca.pem from its data directory into this one; if those are lost, stop every latticed of this database and run `latticed adopt` once"
+    )]
+    OtherOwner(String),
+    /// Other latticed lease from another pool.
+    #[error(
+        "every latticed of this database leases from {pool}, and this one from {given}: give --pool {pool}; to change it, stop every latticed of this database and run `latticed adopt --pool {given}` once"
+    )]
+    OtherPool {
+        /// The database's.
+        pool: String,
+        /// The configured one.
+        given: Pool,
+    },
+    /// A backup cannot be written.
+    #[error("cannot copy the database to {}: {source}; is there room?", path.display())]
+    Copy {
+        /// Where to.
+        path: std::path::PathBuf,
+        /// How it failed.
+        source: sqlx::Error,
     },
 }
 
@@ -132,14 +158,18 @@ impl Store {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
-        // Postgres, of class 57: it is being stopped or started. 55P03: somebody else writes for too long.
-        let away = match &error {
-            Io(_) | PoolClosed | PoolTimedOut | WorkerCrashed => true,
-            error => error
-                .as_database_error()
-                .and_then(|error| error.code())
-                .is_some_and(|code| code.starts_with("57") || code == "55P03"),
-        };
-        if away { Self::Away(error) } else { Self::Sql(error) }
+        if matches!(error, Io(_) | PoolClosed | PoolTimedOut | WorkerCrashed) {
+            return Self::Away(error);
+        }
+        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        // Postgres says it in five characters, SQLite in a number.
+        match code.as_str() {
+            "53100" | "13" => Self::Full(error),
+            // Somebody else writes for too long; too many connections.
+            "55P03" | "53300" | "5" => Self::Away(error),
+            // Of class 57: it is being stopped or started.
+            code if code.len() == 5 && code.starts_with("57") => Self::Away(error),
+            _ => Self::Sql(error),
+        }
     }
 }

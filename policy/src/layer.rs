@@ -16,6 +16,9 @@ use crate::{Action, Direction, Labels, Policy, Preset, RuleSpec, Selector, label
 pub use compiler::Compiler;
 pub(crate) use compiler::echo;
 
+/// The most rules of one direction that a layer may have. One that would have more is closed instead.
+pub const MAX_RULES: usize = 20_000;
+
 /// A peer of the workspace, as selectors see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

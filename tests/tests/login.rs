@@ -43,7 +43,12 @@ fn a_login_is_private_and_is_sent_to_its_own_server_only() {
     refused(&["whoami"], CREDENTIALS, "others can read it");
     fs::set_permissions(&kept, Permissions::from_mode(0o600)).unwrap();
 
-    assert_eq!(lattice(&["logout"]).0, 0);
+    // It ends its own token, also when another one is at hand.
+    let other = host.dir.join("bob");
+    fs::write(&other, lab.admin(&["admin-token", "create", "bob", "--role", "viewer"])).unwrap();
+    let bob = ["--admin-token-file", other.to_str().unwrap()];
+    assert_eq!(lattice(&["logout", bob[0], bob[1]]).0, 0);
+    assert_eq!(lattice(&["whoami", bob[0], bob[1]]).0, 0);
     assert!(!kept.exists());
     refused(&login, PRIVILEGE, "one-time");
 }

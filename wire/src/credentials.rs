@@ -26,7 +26,7 @@ pub struct Credentials {
     pub address: Ipv4Net,
     /// The server it enrolled with.
     pub server_url: String,
-    /// Where NATS was at that time.
+    /// Where NATS was at that time; several servers are separated by commas.
     pub nats_url: String,
     /// How NATS proves who it is, pinned when the peer enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]

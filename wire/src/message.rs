@@ -22,7 +22,7 @@ pub const REFRESH_SECS: u64 = 15;
 /// `GET /api/v1/signaling`: where NATS is, and a credential for one enrolment.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Signaling {
-    /// `nats://host:port`, as the caller can reach it.
+    /// `nats://host:port`, as the caller can reach it; several servers of a cluster are separated by commas.
     pub nats_url: String,
     /// A short-lived user that may publish [`crate::subject::ENROLL`] and read its own inbox, nothing else.
     pub bootstrap: BootstrapUser,
@@ -189,6 +189,8 @@ pub enum RefusalCode {
     Malformed,
     /// Too many requests.
     RateLimited,
+    /// latticed cannot do it for now: the same request may be granted later.
+    Unavailable,
     /// latticed failed; its log says how.
     Internal,
     /// A code that this version does not know.

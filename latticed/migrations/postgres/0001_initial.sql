@@ -117,6 +117,17 @@ CREATE TABLE events (
     detail    TEXT NOT NULL
 );
 
+-- One row: what every latticed of this database must have in common. The keys are public halves, the authority is the SHA-256 of its
+-- certificate.
+CREATE TABLE cluster (
+    one            BIGINT PRIMARY KEY CHECK (one = 1),
+    operator       TEXT NOT NULL,
+    system_account TEXT NOT NULL,
+    account        TEXT NOT NULL,
+    authority      TEXT NOT NULL,
+    pool           TEXT NOT NULL
+);
+
 CREATE VIEW members AS
     SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id
     WHERE peers.removed_at IS NULL AND peers.wireguard_public_key IS NOT NULL;

@@ -35,7 +35,7 @@ pub(super) struct Create {
     role: Role,
     /// Name or id of the only workspace that it is for; without it, that of the caller's own token.
     workspace: Option<String>,
-    /// How long it is valid: `90s`, `15m`, `1h`, `7d`; without it, until it is revoked.
+    /// How long it is valid: `90s`, `15m`, `1h`, `7d`; without it, as long as the caller's own, or until it is revoked.
     ttl: Option<String>,
 }
 
@@ -82,9 +82,16 @@ pub(super) async fn create(
     // A workspace's administrator names none, or its own: others do not exist for it.
     let workspace = workspaces::filter(&api, &caller, request.workspace.as_deref()).await?;
     let now = now();
-    let expires_at = match &request.ttl {
-        Some(ttl) => Some(now + seconds("ttl", ttl)?),
-        None => None,
+    let asked = request.ttl.as_deref().map(|ttl| seconds("ttl", ttl)).transpose()?.map(|ttl| now + ttl);
+    // Else who got hold of a token for an hour would stay for ever.
+    let expires_at = match (asked, own.expires_at) {
+        (Some(asked), Some(end)) if asked > end => {
+            return Err(ApiError::forbidden(format!(
+                "your own token ends at {}, and makes none that lives longer",
+                rfc3339(end)
+            )));
+        }
+        (asked, end) => asked.or(end),
     };
     let token = AdminToken::from_random(random(), random());
     let new = NewAdminToken {

@@ -26,8 +26,8 @@ use crate::{
     store::{
         enroll::EnrollRefused,
         peers::Endpoints,
-        reserve::{NewReservation, NewStatic},
-        tokens::{NewToken, TokenRefused, TokenRow},
+        reserve::{NewReservation, NewStatic, OwnToken},
+        tokens::{TokenRefused, TokenRow},
     },
 };
 
@@ -43,7 +43,8 @@ pub(super) struct Enroll {
     agent_type: Option<String>,
     /// Name or id of a workspace.
     workspace_id: String,
-    /// How long the peer lives unless it is renewed: `90s`, `15m`, `1h`, `7d`.
+    /// How long the peer lives unless it is renewed: `90s`, `15m`, `1h`, `7d`. Without it, it has no end; a place whose agent has not come
+    /// is kept for so long, or a day.
     ttl: Option<String>,
     #[schemars(with = "Option<PresetName>")]
     policy_preset: Option<Preset>,
@@ -65,7 +66,7 @@ pub(super) struct Enrolled {
     enrollment_token: String,
     /// For wg-quick, without the private key; null without a `publicKey`.
     wireguard_config: Option<String>,
-    /// Null: it has no end.
+    /// When it ends unless it is renewed; of a place without a `ttl`, until when its agent may take it. Null: it has no end.
     expires_at: Option<String>,
 }
 
@@ -100,37 +101,26 @@ async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled,
         ttl,
     };
     let (place_name, reserved) = (place.name.clone(), request.public_key.is_none());
+    let own = Token::from_random(random(), random());
+    let belongs =
+        OwnToken { token: own.clone(), expires_at: now + OWN_TOKEN_SECS, created_by: caller.actor() };
     let admitted = match request.public_key {
         Some(wireguard_public_key) => {
             let new = NewStatic { peer: place, wireguard_public_key, endpoints: Endpoints::default() };
-            api.app.store.admit_static(&new, token, now).await?
+            api.app.store.admit_static(&new, token, belongs, now).await?
         }
-        None => api.app.store.reserve(&place, token, now).await?,
+        None => api.app.store.reserve(&place, token, belongs, now).await?,
     };
     let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(refused) => return Err(refuse(api, caller, &workspace, &refused).await),
     };
     api.app.maps.changed(workspace.clone());
-    let own = Token::from_random(random(), random());
-    let new = NewToken {
-        workspace: workspace.clone(),
-        // What is admitted already has no use for one.
-        max_uses: i64::from(reserved),
-        expires_at: now + OWN_TOKEN_SECS,
-        preset: None,
-        labels: BTreeMap::new(),
-        name_prefix: None,
-        peer_ttl: None,
-        peer: Some(id.clone()),
-        created_by: caller.actor(),
-    };
-    api.app.store.create_token(&own, new, now).await?;
+    api.event("peer.enrolled", Some(&workspace), caller, format!("{id} ({place_name})")).await;
     let map = match reserved {
         true => None,
         false => api.app.store.snapshot(&workspace, now).await?.netmap(&id),
     };
-    api.event("peer.enrolled", Some(&workspace), caller, format!("{id} ({place_name})")).await;
     Ok(Enrolled {
         peer_id: id,
         overlay_ip: format!("{}/32", admitted.address),
@@ -173,7 +163,9 @@ async fn refuse(api: &Api, caller: &Caller, workspace: &WorkspaceId, refused: &E
     let detail = refused.to_string();
     match refused {
         EnrollRefused::Token(TokenRefused::Used) => {
-            api.event("token.replayed", Some(workspace), caller, detail.clone()).await;
+            if let Caller::Enrollment(token) = caller {
+                api.app.replayed(token.0.id(), Some(workspace), detail.clone()).await;
+            }
             ApiError::new(StatusCode::CONFLICT, "token_used", detail)
         }
         EnrollRefused::Token(_) => ApiError::unauthorized(detail),

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use lattice_wire::{AdminToken, Token};
+use tracing::error;
 
 use super::{
     Api,
@@ -35,7 +36,15 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let response = match admit(&post, remote, request).await {
-        Ok(request) => next.run(request).await,
+        // A task of its own, so that it goes on to its end: a client that hangs up must not keep what it did from being written down
+        // and told to peers. It ends at the latest with the connection, which is where the body comes from.
+        Ok(request) => match tokio::spawn(next.run(request)).await {
+            Ok(response) => response,
+            Err(failed) => {
+                error!(%failed, path = post.path, "request failed");
+                ApiError::internal().into_response()
+            }
+        },
         Err(error) => error.into_response(),
     };
     post.api.app.metrics.request(post.method, post.path, response.status().as_u16());
@@ -50,7 +59,7 @@ async fn admit(post: &Post, remote: Remote, request: Request) -> Result<Request,
     let caller = match bearer(request.headers()) {
         None => Caller::Stranger,
         // An open route needs no token, so a wrong one does not close it.
-        Some(_) if post.access == Access::Open => Caller::Stranger,
+        Some(_) if matches!(post.access, Access::Open | Access::Probe) => Caller::Stranger,
         Some(text) if post.access == Access::OneTime => one_time(text)?,
         Some(text) => known(api, remote, text).await?,
     };
@@ -58,7 +67,8 @@ async fn admit(post: &Post, remote: Remote, request: Request) -> Result<Request,
     let params = RawPathParams::from_request_parts(&mut parts, &()).await;
     let params = params.map_err(|_| ApiError::invalid("the path is not UTF-8"))?;
     let peer = params.iter().find(|(name, _)| *name == "id").map(|(_, value)| value);
-    if let Err(refused) = post.access.decide(&caller, remote.0.to_canonical().is_loopback(), peer) {
+    let local = remote.0.to_canonical().is_loopback() && !is_forwarded(&parts.headers);
+    if let Err(refused) = post.access.decide(&caller, local, peer) {
         if matches!(caller, Caller::Stranger) {
             throttle::address(api, remote)?;
         }
@@ -106,6 +116,11 @@ fn refused(api: &Api, remote: Remote, id: &str) -> Result<ApiError, ApiError> {
         "this token is not known here, was used up, was revoked or has expired: log in again with `lattice login`, \
          after `latticed admin-token` where no login is left",
     ))
+}
+
+/// Whether a proxy says that it asks for somebody else.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    ["forwarded", "via", "x-forwarded-for", "x-real-ip"].into_iter().any(|name| headers.contains_key(name))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

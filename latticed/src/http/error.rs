@@ -10,6 +10,9 @@ use tracing::error;
 
 use crate::store::StoreError;
 
+/// When to ask again after what may be over soon.
+const UNAVAILABLE_SECS: u64 = 5;
+
 /// An error answer.
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -59,8 +62,12 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route has no such method")
     }
 
+    /// Worth trying again, a little later.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+        Self {
+            header: Some((header::RETRY_AFTER, UNAVAILABLE_SECS.into())),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+        }
     }
 
     pub(super) fn internal() -> Self {
@@ -90,7 +97,15 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         error!(%error, "request failed");
-        Self::internal()
+        match error {
+            StoreError::Away(_) => {
+                Self::unavailable("the database does not answer: try again; the log of latticed says why")
+            }
+            StoreError::Full(_) => {
+                Self::unavailable("the database takes nothing more: make room on its disk")
+            }
+            _ => Self::internal(),
+        }
     }
 }
 

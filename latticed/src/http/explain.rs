@@ -9,7 +9,7 @@ use lattice_policy::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Api, access::Caller, error::ApiError, extract::Body, policies, workspaces};
+use super::{Api, access::Caller, error::ApiError, extract::Body, policies, throttle, workspaces};
 use crate::{
     app::now,
     selected::{self, Unreadable},
@@ -83,6 +83,7 @@ pub(super) async fn post(
         .map(|text| parse_rule(text).map_err(|e| ApiError::invalid(e.to_string())))
         .collect::<Result<_, _>>()?;
     let workspace = workspaces::named(&api, &caller, &question.workspace).await?;
+    throttle::question(&api, &caller)?;
     let snapshot = api.app.store.snapshot(&workspace.id, now()).await?;
     let members: Vec<_> = snapshot.members().map(selected::member).collect::<Result<_, _>>()?;
     let policies: Vec<NamedPolicy> =

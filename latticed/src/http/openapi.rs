@@ -89,7 +89,7 @@ fn operation_id(route: &Route) -> String {
 
 fn who(access: Access) -> String {
     match access {
-        Access::Open => "For everybody.".into(),
+        Access::Open | Access::Probe => "For everybody.".into(),
         Access::LocalOrViewer => {
             "For callers on the same host, and for API tokens of the role viewer and above that are bound to no workspace.".into()
         }
@@ -109,7 +109,7 @@ fn who(access: Access) -> String {
 
 fn security(access: Access) -> Value {
     match access {
-        Access::Open => json!([]),
+        Access::Open | Access::Probe => json!([]),
         Access::LocalOrViewer => json!([{}, { "apiToken": [] }]),
         Access::OneTime => json!([{ "oneTimeToken": [] }]),
         Access::Role(_) | Access::Global(_) => json!([{ "apiToken": [] }]),

@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
-use lattice_policy::NamedPolicy;
+use lattice_policy::{Compiler, NamedPolicy};
 use lattice_wire::WorkspaceId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,13 @@ use super::{
 use crate::{
     app::now,
     keys::random,
+    selected,
     store::policies::{NewPolicy, PolicyRow},
 };
+
+/// Of one workspace. Compiling them takes time for each rule and peer, and all workspaces share it.
+const MAX_POLICIES: usize = 256;
+const MAX_RULES: usize = 1024;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +109,7 @@ pub(super) async fn create(
     let ttl = request.ttl.as_deref().map(|ttl| seconds("ttl", ttl)).transpose()?;
     let name = request.policy.name.clone();
     let spec = serde_json::to_string(&request.policy).map_err(|_| ApiError::internal())?;
+    room(&api, &workspace, request.policy, now).await?;
     let id = format!("pol-{}", data_encoding::BASE32_NOPAD.encode(&random::<10>()).to_ascii_lowercase());
     let new = NewPolicy {
         id,
@@ -120,6 +126,35 @@ pub(super) async fn create(
     api.app.maps.changed(workspace.clone());
     api.event("policy.created", Some(&workspace), &caller, name).await;
     Ok((StatusCode::CREATED, Json(row.into())))
+}
+
+/// Refuses a policy that would be one too many, or would deny everything to a peer because it would have too many rules.
+async fn room(api: &Api, workspace: &WorkspaceId, new: NamedPolicy, now: i64) -> Result<(), ApiError> {
+    let snapshot = api.app.store.snapshot(workspace, now).await?;
+    let mut policies: Vec<NamedPolicy> =
+        snapshot.policies().iter().map(selected::policy).collect::<Result<_, _>>()?;
+    if policies.iter().any(|policy| policy.name == new.name) {
+        // Its name is taken, and that is what is said of it.
+        return Ok(());
+    }
+    policies.push(new);
+    let rules: usize = policies.iter().map(|policy| policy.rules.len()).sum();
+    if policies.len() > MAX_POLICIES || rules > MAX_RULES {
+        return Err(ApiError::conflict(format!(
+            "a workspace has at most {MAX_POLICIES} policies of {MAX_RULES} rules together: remove some first"
+        )));
+    }
+    let members: Vec<_> = snapshot.members().map(selected::member).collect::<Result<_, _>>()?;
+    let compiler = Compiler::new(snapshot.pool(), &members, &policies);
+    match members.iter().find(|member| compiler.is_too_much(member)) {
+        None => Ok(()),
+        Some(member) => Err(ApiError::conflict(format!(
+            "the policies that select the peer {} would have more than {} rules, one for each peer that a rule names, and deny it \
+             everything: name networks instead",
+            member.name,
+            lattice_policy::layer::MAX_RULES
+        ))),
+    }
 }
 
 pub(super) async fn list(

@@ -38,10 +38,10 @@ pub(super) struct Route {
 
 /// Every route.
 pub(super) fn table() -> Vec<Route> {
-    use Access::{Global, LocalOrViewer, OneTime, Open, Role, RoleOrEnrollment, RoleOrPeer};
+    use Access::{Global, LocalOrViewer, OneTime, Open, Probe, Role, RoleOrEnrollment, RoleOrPeer};
     vec![
-        get("/healthz", Open, "Whether latticed lives", health::live).answers::<health::Health>(),
-        get("/readyz", Open, "Whether a peer could enrol now: the database and NATS answer", health::ready)
+        get("/healthz", Probe, "Whether latticed lives", health::live).answers::<health::Health>(),
+        get("/readyz", Probe, "Whether a peer could enrol now: the database and NATS answer", health::ready)
             .answers::<health::Health>(),
         get("/metrics", LocalOrViewer, "Metrics in the text format of Prometheus", metrics::get),
         get("/api/v1/openapi.json", Open, "This document", openapi::get),

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use lattice_policy::{Action, Compiler, Layer, Member, NamedPolicy};
-use lattice_wire::{Layer as MapLayer, MapPolicy, MapRule, PeerId};
+use lattice_wire::{Layer as MapLayer, MapPolicy, MapRule, PeerId, netmap::MAX_LAYER_RULES};
 use tracing::error;
 
 use crate::{
     selected,
     store::{netmap::Snapshot, peers::PeerRow},
 };
+
+const _: () =
+    assert!(lattice_policy::layer::MAX_RULES == MAX_LAYER_RULES, "what is compiled is what peers accept");
 
 /// A workspace's policies, read.
 pub struct Policies {

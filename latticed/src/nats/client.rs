@@ -65,7 +65,7 @@ pub(super) fn options(user: User, tls: Option<&TlsTrust>) -> Result<ConnectOptio
 }
 
 pub(super) async fn open(options: ConnectOptions, url: &NatsUrl, config: &Path) -> Result<Client, NatsError> {
-    options.connect(url.address()).await.map_err(|source| NatsError::Connect {
+    options.connect(url.addresses()).await.map_err(|source| NatsError::Connect {
         url: url.to_string(),
         config: config.to_owned(),
         source,

@@ -68,13 +68,16 @@ impl Revoked {
     /// So many are kept, the newest: each is some 70 bytes of one message to every server. An older one is still refused
     /// by latticed, as an unknown peer.
     pub const MAX: usize = 20_000;
+    /// A JWT is void when it was issued up to so many seconds after the removal: by another latticed, whose clock is ahead, or by
+    /// this one before its clock was set back. Who is admitted once more has a new key, or waits for that long.
+    const SKEW: i64 = 60;
 
     /// Of public user keys and the Unix seconds of their peers' removal.
     pub fn new(mut users: Vec<(String, i64)>) -> Self {
         users.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
         users.truncate(Self::MAX);
         // Oldest first: of two with one key, the newer stays.
-        Self(users.into_iter().rev().collect())
+        Self(users.into_iter().rev().map(|(key, at)| (key, at.saturating_add(Self::SKEW))).collect())
     }
 
     /// How many they are.
@@ -93,6 +96,12 @@ impl Issuer {
     pub fn new(keys: Keys) -> Result<Self, JwtError> {
         let nonces = Nonces::of(&keys.account)?;
         Ok(Self { keys, nonces })
+    }
+
+    /// The public keys of operator, system account and account.
+    pub fn keys(&self) -> [String; 3] {
+        let Keys { operator, system, account } = &self.keys;
+        [operator, system, account].map(KeyPair::public_key)
     }
 
     /// Public key of the account that latticed and every peer live in.
@@ -333,7 +342,7 @@ mod tests {
         let issuer = issuer();
         let jwt = issuer.account_jwt(&many, 7).unwrap();
         assert!(jwt.len() < lattice_wire::message::MAX_MESSAGE, "{} bytes: NATS would refuse it", jwt.len());
-        assert_eq!(nats_claims(&jwt)["revocations"]["U5"], 5);
+        assert_eq!(nats_claims(&jwt)["revocations"]["U5"], 5 + Revoked::SKEW);
         assert_eq!(jwt, issuer.account_jwt(&many, 7).unwrap());
     }
 

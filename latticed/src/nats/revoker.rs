@@ -28,8 +28,16 @@ pub struct Revoker {
     subject: String,
     files: Files,
     /// What the servers were last told. Held while they are told, so that they hear it in order.
-    told: Mutex<(Revoked, Trust)>,
+    told: Mutex<Told>,
     due: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Told {
+    revoked: Revoked,
+    trust: Trust,
+    /// Whether it is in the files, too.
+    written: bool,
 }
 
 impl Revoker {
@@ -59,7 +67,7 @@ impl Revoker {
         });
         let client = client::open(options, url, &files.config()).await?;
         let subject = issuer::claims_update(&issuer.account());
-        Ok(Self { client, subject, files, told: Mutex::new((revoked, trust)), due })
+        Ok(Self { client, subject, files, told: Mutex::new(Told { revoked, trust, written: true }), due })
     }
 
     /// That somebody was removed: makes [`Revoker::due`] ready.
@@ -76,17 +84,24 @@ impl Revoker {
     /// missed it.
     ///
     /// # Errors
-    /// When the configuration cannot be written, or no server took it.
+    /// When no server took it, or, although they did, the configuration cannot be written.
     pub async fn set(&self, issuer: &Issuer, revoked: Revoked, now: i64) -> Result<(), NatsError> {
         let mut told = self.told.lock().await;
-        if told.0 != revoked {
+        if told.revoked != revoked {
             let trust = issuer.trust(&revoked, now)?;
-            self.files.write(&trust)?;
             info!(users = revoked.len(), "NATS is told of the revoked users");
-            *told = (revoked, trust);
+            *told = Told { revoked, trust, written: false };
         }
+        // A full disk must not keep the servers that run from being told.
+        let written = if told.written { Ok(()) } else { self.files.write(&told.trust) };
+        told.written = written.is_ok();
+        self.tell(issuer, &told).await?;
+        written
+    }
+
+    async fn tell(&self, issuer: &Issuer, told: &Told) -> Result<(), NatsError> {
         let account = issuer.account();
-        let jwt = told.1.accounts.iter().find(|(key, _)| *key == account).map(|(_, jwt)| jwt.clone());
+        let jwt = told.trust.accounts.iter().find(|(key, _)| *key == account).map(|(_, jwt)| jwt.clone());
         let request = self.client.request(self.subject.clone(), jwt.unwrap_or_default().into());
         let reply = timeout(REPLY_TIMEOUT, request)
             .await
@@ -97,7 +112,7 @@ impl Revoker {
             let answer: String = String::from_utf8_lossy(&reply.payload).chars().take(300).collect();
             return Err(NatsError::Revoke(answer.escape_debug().to_string()));
         }
-        debug!(users = told.0.len(), "NATS knows the revoked users");
+        debug!(users = told.revoked.len(), "NATS knows the revoked users");
         Ok(())
     }
 }

@@ -132,8 +132,7 @@ async fn token(app: &App, text: &str, now: i64) -> Result<Token, Refusal> {
 async fn replayed(app: &App, token: &Token, request: &EnrollRequest) -> Result<(), Refusal> {
     let row = app.store.token(token.id()).await.map_err(|e| internal(&e))?;
     let detail = format!("for {}, over NATS", request.name);
-    app.event("token.replayed", row.map(|row| row.workspace).as_ref(), format!("lt-{}", token.id()), detail)
-        .await;
+    app.replayed(token.id(), row.map(|row| row.workspace).as_ref(), detail).await;
     Ok(())
 }
 

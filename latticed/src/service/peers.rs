@@ -14,7 +14,7 @@ use super::{internal, parse, refusal, reply};
 use crate::{
     app::{App, now},
     limit::RateLimiter,
-    maps,
+    maps::{self, NoMap},
     nats::jwt_expiry,
     store::{peers::Endpoints, presence::Heard},
 };
@@ -46,7 +46,11 @@ pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Me
 
 async fn map(app: &App, peer: &PeerId, payload: &[u8]) -> Result<MapUpdate, Refusal> {
     let request = if payload.is_empty() { MapRequest::default() } else { parse(payload)? };
-    maps::answer(app, peer, request).await.map_err(|e| internal(&e))?.ok_or_else(unknown)
+    maps::answer(app, peer, request).await.map_err(|error| match error {
+        NoMap::Unknown => unknown(),
+        NoMap::TooOften(_) => refusal(RefusalCode::RateLimited, error.to_string()),
+        NoMap::Store(error) => internal(&error),
+    })
 }
 
 /// More time, if the membership is limited, and a JWT that is valid as long.

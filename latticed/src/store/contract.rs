@@ -8,6 +8,7 @@ mod lifetimes;
 mod lists;
 mod maps;
 mod outage;
+mod owner;
 mod policies;
 mod presence;
 mod reservations;

@@ -78,7 +78,7 @@ pub enum EnrollRefused {
     KeyTaken,
     /// No address is left.
     #[error(
-        "no address is free in {pool} ({quarantined} rest because their peers were removed): remove peers that are gone, wait, or start latticed with a bigger --pool"
+        "no address is free in {pool} ({quarantined} rest because their peers were removed): remove peers that are gone, wait, or give latticed a bigger --pool by `latticed adopt`"
     )]
     PoolExhausted {
         /// The configured pool.
@@ -104,6 +104,10 @@ impl Store {
         token: Option<&Token>,
         now: i64,
     ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
+        // Anybody may ask without a token: who is no peer gets no write lock.
+        if token.is_none() && same(&mut *self.read.acquire().await?, peer, None, now).await?.is_none() {
+            return Ok(Err(EnrollRefused::NoPeer));
+        }
         let mut transaction = self.begin().await?;
         let Some(token) = token else {
             let admitted = again(&mut transaction, peer, None, now).await?;
@@ -155,15 +159,31 @@ pub(super) async fn take(
     Ok(tokens::consume(connection, &token.id, now).await?.map_err(EnrollRefused::from))
 }
 
-/// The living peer that `peer` already is, in `workspace` if that is given. It has proved that it holds the NATS key, and no two
-/// living peers have one key.
+/// Admits once more the living peer that `peer` already is.
 async fn again(
     connection: &mut AnyConnection,
     peer: &NewPeer<'_>,
     workspace: Option<&WorkspaceId>,
     now: i64,
 ) -> Result<Option<Admitted>, sqlx::Error> {
-    let same = sqlx::query(
+    let Some(admitted) = same(connection, peer, workspace, now).await? else { return Ok(None) };
+    sqlx::query("UPDATE peers SET jwt_expires_at = $2 WHERE id = $1 AND jwt_expires_at < $2")
+        .bind(admitted.peer.as_str())
+        .bind(peer.jwt_expires_at)
+        .execute(connection)
+        .await?;
+    Ok(Some(Admitted { again: true, ..admitted }))
+}
+
+/// The living peer that `peer` already is, in `workspace` if that is given. It has proved that it holds the NATS key, and no two
+/// living peers have one key.
+async fn same(
+    connection: &mut AnyConnection,
+    peer: &NewPeer<'_>,
+    workspace: Option<&WorkspaceId>,
+    now: i64,
+) -> Result<Option<Admitted>, sqlx::Error> {
+    let row = sqlx::query(
         "SELECT id, workspace, address, expires_at FROM members \
          WHERE ($1 IS NULL OR workspace = $1) AND name = $2 AND wireguard_public_key = $3 AND nats_public_key = $4 \
            AND (expires_at IS NULL OR expires_at > $5)",
@@ -173,16 +193,9 @@ async fn again(
     .bind(peer.wireguard_public_key.to_string())
     .bind(peer.nats_public_key)
     .bind(now)
-    .fetch_optional(&mut *connection)
+    .fetch_optional(connection)
     .await?;
-    let Some(row) = same else { return Ok(None) };
-    let admitted = Admitted { again: true, ..admitted(&row)? };
-    sqlx::query("UPDATE peers SET jwt_expires_at = $2 WHERE id = $1 AND jwt_expires_at < $2")
-        .bind(admitted.peer.as_str())
-        .bind(peer.jwt_expires_at)
-        .execute(connection)
-        .await?;
-    Ok(Some(admitted))
+    row.as_ref().map(admitted).transpose()
 }
 
 /// Lets `peer` become the one that was reserved for its token. That keeps what was said of it when it was reserved.

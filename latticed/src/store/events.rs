@@ -60,16 +60,27 @@ impl Store {
             .await?)
     }
 
-    /// Forgets all but the newest `keep` events.
+    /// Forgets all but the newest `keep` events of each workspace, and of what happened in none: who causes many events in one
+    /// workspace makes no other forget.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn prune_events(&self, keep: u32) -> Result<(), StoreError> {
-        let delete = "DELETE FROM events \
-                      WHERE seq <= (SELECT seq FROM events ORDER BY seq DESC LIMIT 1 OFFSET $1)";
-        let mut transaction = self.begin().await?;
-        sqlx::query(delete).bind(i64::from(keep)).execute(&mut *transaction).await?;
-        Ok(transaction.commit().await?)
+        let crowded = "SELECT workspace FROM events GROUP BY workspace HAVING count(*) > $1";
+        let crowded = sqlx::query(crowded).bind(i64::from(keep)).fetch_all(&self.read).await?;
+        for row in crowded {
+            let workspace: Option<String> = row.try_get("workspace")?;
+            let delete = "DELETE FROM events WHERE coalesce(workspace, '') = $1 AND seq <= \
+                          (SELECT seq FROM events WHERE coalesce(workspace, '') = $1 ORDER BY seq DESC LIMIT 1 OFFSET $2)";
+            let mut transaction = self.begin().await?;
+            sqlx::query(delete)
+                .bind(workspace.unwrap_or_default())
+                .bind(i64::from(keep))
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ pub struct Page {
 
 impl Page {
     /// The whole list.
+    #[cfg(test)]
     pub fn all() -> Self {
         Self { after: None, limit: u32::MAX }
     }

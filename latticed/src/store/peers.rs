@@ -25,6 +25,7 @@ pub struct PeerRow {
     /// Its WireGuard key. `None` while it is reserved.
     pub wireguard_public_key: Option<WgPublicKey>,
     /// Its NATS user key. `None` while it is reserved, and when it does not use NATS.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests of the store look at it"))]
     pub nats_public_key: Option<String>,
     /// Where it may be reached.
     pub endpoints: Endpoints,
@@ -41,12 +42,14 @@ pub struct PeerRow {
     /// What kind of agent runs in it.
     pub agent_type: Option<String>,
     /// Seconds that a renewal gives it. `None`: it needs none.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests of the store look at it"))]
     pub ttl: Option<i64>,
     /// Unix seconds from which on it is no member any more.
     pub expires_at: Option<i64>,
     /// The token that admitted it.
     pub token: Option<String>,
     /// No JWT of it is valid after this. Unix seconds.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests of the store look at it"))]
     pub jwt_expires_at: Option<i64>,
     /// Its overlay address.
     pub address: Address,

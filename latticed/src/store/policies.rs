@@ -74,15 +74,6 @@ impl Store {
         Ok(row)
     }
 
-    /// The policies of a workspace that are in force, by name.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn policies(&self, workspace: &WorkspaceId, now: i64) -> Result<Vec<PolicyRow>, StoreError> {
-        let mut connection = self.read.acquire().await?;
-        Ok(in_force(&mut connection, workspace, now).await?)
-    }
-
     /// The policies of a workspace, or of all, that are in force, by id.
     ///
     /// # Errors

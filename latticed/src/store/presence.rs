@@ -81,7 +81,8 @@ impl Store {
         Ok(Some(workspace))
     }
 
-    /// Writes down when peers were heard from, then marks those offline that were not heard from since `cutoff`. When the
+    /// Writes down when peers were heard from, then marks those offline that were not heard from since `cutoff`: not those without a
+    /// NATS key, who never say anything and may be there all the same. When the
     /// clock was set back, whoever was heard from in what is the future now counts as heard from now. Returns the workspaces whose maps are newer now.
     ///
     /// # Errors
@@ -101,7 +102,8 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         let expired = sqlx::query(
-            "UPDATE peers SET changed = NULL, online = 0 WHERE online = 1 AND last_seen < $1 RETURNING workspace",
+            "UPDATE peers SET changed = NULL, online = 0 \
+             WHERE online = 1 AND last_seen < $1 AND nats_public_key IS NOT NULL RETURNING workspace",
         )
         .bind(cutoff)
         .fetch_all(&mut *transaction)

@@ -9,9 +9,12 @@ use super::{
     columns::{self, Endpoints, Kind, Labels, text},
     enroll::{self, Admitted, EnrollRefused, NewPeer},
     leases,
-    tokens::{self, TokenRefused, TokenRow},
+    tokens::{self, NewToken, TokenRefused, TokenRow},
     workspaces::{self, Change},
 };
+
+/// A reservation without a time of its own is kept so long, in seconds.
+const RESERVED_SECS: i64 = 86_400;
 
 /// A peer to be reserved.
 #[derive(Debug, Clone)]
@@ -30,7 +33,8 @@ pub struct NewReservation {
     pub labels: Labels,
     /// What kind of agent will run in it.
     pub agent_type: Option<String>,
-    /// Seconds that it lives: as a reservation from now on, and again from its admission on.
+    /// Seconds that it lives: as a reservation from now on, and again from its admission on. A reservation without it is kept for a day,
+    /// and who is admitted by it lives without an end.
     pub ttl: Option<i64>,
 }
 
@@ -63,9 +67,20 @@ pub(super) struct Entry<'a> {
     jwt_expires_at: Option<i64>,
 }
 
+/// The token that belongs to such a peer: a bearer for what concerns that peer, and what admits a reserved one, once.
+#[derive(Debug, Clone)]
+pub struct OwnToken {
+    /// A fresh one.
+    pub token: Token,
+    /// Unix seconds.
+    pub expires_at: i64,
+    /// Who made it.
+    pub created_by: String,
+}
+
 impl Store {
     /// Reserves a name and an address for a peer that comes later, with a use of `token` as [`Store::admit_static`] does. It is in
-    /// no map until then.
+    /// no map until it comes with `own`.
     ///
     /// # Errors
     /// When the database fails. A refusal is in the inner result and leaves everything as it was.
@@ -73,21 +88,10 @@ impl Store {
         &self,
         new: &NewReservation,
         token: Option<&Token>,
+        own: OwnToken,
         now: i64,
     ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
-        let mut transaction = self.begin().await?;
-        let mut peer = new.clone();
-        let by = match permit(&mut transaction, &mut peer, token, now).await? {
-            Ok(by) => by,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let nowhere = Endpoints::default();
-        let entry = Entry { token: by.as_deref(), ..Entry::reserving(&peer, &nowhere, now) };
-        let inserted = self.insert(&mut transaction, &entry, now).await?;
-        if inserted.is_ok() {
-            transaction.commit().await?;
-        }
-        Ok(inserted)
+        self.admit(new.clone(), None, token, own, now).await
     }
 
     /// Admits a peer that never speaks to NATS, with a use of `token` when the caller has no other right. What the token says of
@@ -99,34 +103,47 @@ impl Store {
         &self,
         new: &NewStatic,
         token: Option<&Token>,
+        own: OwnToken,
+        now: i64,
+    ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
+        self.admit(new.peer.clone(), Some((new.wireguard_public_key, &new.endpoints)), token, own, now).await
+    }
+
+    /// The peer and its token are there together, or neither is.
+    async fn admit(
+        &self,
+        mut peer: NewReservation,
+        device: Option<(WgPublicKey, &Endpoints)>,
+        token: Option<&Token>,
+        own: OwnToken,
         now: i64,
     ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
         let mut transaction = self.begin().await?;
-        let mut peer = new.peer.clone();
-        let mut by = None;
-        if let Some(token) = token {
-            let row = match tokens::known(&mut transaction, token).await? {
-                Ok(row) if row.workspace == peer.workspace => row,
-                Ok(_) => return Ok(Err(TokenRefused::Unknown.into())),
-                Err(refused) => return Ok(Err(refused.into())),
-            };
-            // Such a token is for the agent of that peer, who brings a NATS key.
-            if row.peer.is_some() {
-                return Ok(Err(EnrollRefused::NotReserved));
-            }
-            if let Err(refused) = enroll::take(&mut transaction, &row, &peer.name, now).await? {
-                return Ok(Err(refused));
-            }
-            limit(&mut peer, &row);
-            by = Some(row.id);
-        }
+        let by = match permit(&mut transaction, &mut peer, token, now).await? {
+            Ok(by) => by,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let nowhere = Endpoints::default();
         let entry = Entry {
-            wireguard_public_key: Some(new.wireguard_public_key),
+            wireguard_public_key: device.map(|(key, _)| key),
             token: by.as_deref(),
-            ..Entry::reserving(&peer, &new.endpoints, now)
+            ..Entry::reserving(&peer, device.map_or(&nowhere, |(_, endpoints)| endpoints), now)
         };
         let admitted = self.insert(&mut transaction, &entry, now).await?;
         if admitted.is_ok() {
+            let new = NewToken {
+                workspace: peer.workspace.clone(),
+                // Who is admitted already has no use for one.
+                max_uses: i64::from(device.is_none()),
+                expires_at: own.expires_at,
+                preset: None,
+                labels: Labels::new(),
+                name_prefix: None,
+                peer_ttl: None,
+                peer: Some(peer.id.clone()),
+                created_by: own.created_by,
+            };
+            tokens::insert(&mut transaction, &own.token, new, now).await?;
             transaction.commit().await?;
         }
         Ok(admitted)
@@ -153,7 +170,7 @@ impl Store {
             peer: entry.id.clone(),
             workspace: entry.workspace.clone(),
             address,
-            not_after: entry.expires_at,
+            not_after: entry.end(now),
             again: false,
         }))
     }
@@ -213,6 +230,11 @@ fn limit(peer: &mut NewReservation, token: &TokenRow) {
 }
 
 impl<'a> Entry<'a> {
+    /// A reservation has an end in any case.
+    fn end(&self, now: i64) -> Option<i64> {
+        self.expires_at.or(self.wireguard_public_key.is_none().then_some(now + RESERVED_SECS))
+    }
+
     pub(super) fn enrolling(peer: &'a NewPeer<'_>, token: &'a TokenRow, now: i64) -> Self {
         Self {
             id: peer.id,
@@ -297,7 +319,7 @@ async fn write(connection: &mut AnyConnection, entry: &Entry<'_>, now: i64) -> R
     .bind(columns::labels(entry.labels)?)
     .bind(entry.agent_type)
     .bind(entry.ttl)
-    .bind(entry.expires_at)
+    .bind(entry.end(now))
     .bind(entry.token)
     .bind(entry.jwt_expires_at)
     .execute(connection)

@@ -87,25 +87,7 @@ impl Store {
     /// When the database fails.
     pub async fn create_token(&self, token: &Token, new: NewToken, now: i64) -> Result<TokenRow, StoreError> {
         let mut transaction = self.begin().await?;
-        let row = sqlx::query_as(
-            "INSERT INTO tokens (id, workspace, secret_hash, max_uses, created_at, expires_at, preset, labels, \
-                                 name_prefix, peer_ttl, peer, created_by) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *",
-        )
-        .bind(token.id())
-        .bind(new.workspace.as_str())
-        .bind(token.secret_hash().as_slice())
-        .bind(new.max_uses)
-        .bind(now)
-        .bind(new.expires_at)
-        .bind(new.preset)
-        .bind(columns::labels(&new.labels)?)
-        .bind(new.name_prefix)
-        .bind(new.peer_ttl)
-        .bind(new.peer.as_ref().map(PeerId::as_str))
-        .bind(new.created_by)
-        .fetch_one(&mut *transaction)
-        .await?;
+        let row = insert(&mut transaction, token, new, now).await?;
         transaction.commit().await?;
         Ok(row)
     }
@@ -186,6 +168,34 @@ impl TokenRow {
     pub(super) fn admits_name(&self, name: &PeerName) -> bool {
         self.name_prefix.as_ref().is_none_or(|prefix| name.as_str().starts_with(prefix))
     }
+}
+
+/// Remembers a new token.
+pub(super) async fn insert(
+    connection: &mut AnyConnection,
+    token: &Token,
+    new: NewToken,
+    now: i64,
+) -> Result<TokenRow, sqlx::Error> {
+    sqlx::query_as(
+        "INSERT INTO tokens (id, workspace, secret_hash, max_uses, created_at, expires_at, preset, labels, \
+                             name_prefix, peer_ttl, peer, created_by) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *",
+    )
+    .bind(token.id())
+    .bind(new.workspace.as_str())
+    .bind(token.secret_hash().as_slice())
+    .bind(new.max_uses)
+    .bind(now)
+    .bind(new.expires_at)
+    .bind(new.preset)
+    .bind(columns::labels(&new.labels)?)
+    .bind(new.name_prefix)
+    .bind(new.peer_ttl)
+    .bind(new.peer.as_ref().map(PeerId::as_str))
+    .bind(new.created_by)
+    .fetch_one(connection)
+    .await
 }
 
 /// The row of `token`, whatever its state, when its secret is right.

@@ -7,6 +7,8 @@
 mod administration;
 mod agent_enroll;
 mod api;
+mod backup;
+mod bad_input;
 #[path = "../../src/store/contract/cluster.rs"]
 #[allow(dead_code)] // what the tests of the store do to it is not done here
 mod cluster;
@@ -14,11 +16,13 @@ mod enrolment;
 mod hostile;
 mod membership;
 mod nats_cluster;
+mod owner;
 mod peer;
 mod postgres;
 mod revocation;
 mod roles;
 mod server;
+mod several;
 mod start;
 mod survival;
 mod tls;

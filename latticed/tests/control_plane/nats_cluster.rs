@@ -18,15 +18,17 @@ use crate::{
 };
 
 /// A server of the cluster, in a directory of its own.
-struct Node {
+pub struct Node {
     dir: PathBuf,
     process: Option<Killed>,
-    client: String,
-    route: String,
+    /// Where peers reach it.
+    pub client: String,
+    /// Where the others of the cluster reach it.
+    pub route: String,
 }
 
 /// An authority and a certificate for 127.0.0.1, as files in `dir`.
-fn certify(dir: &Path) {
+pub fn certify(dir: &Path) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let key = KeyPair::generate().unwrap();
@@ -39,7 +41,7 @@ fn certify(dir: &Path) {
 }
 
 impl Node {
-    fn start(base: &Path, name: &str, route: Option<&str>) -> Self {
+    pub fn start(base: &Path, name: &str, route: Option<&str>) -> Self {
         let dir = base.join(name);
         fs::create_dir(&dir).unwrap();
         let files = r#"cert_file: "../server.crt", key_file: "../server.key""#;
@@ -68,9 +70,21 @@ impl Node {
         node
     }
 
-    /// Starts it once more, as it was left.
-    fn run(&mut self) {
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
         drop(self.process.take());
+    }
+
+    /// Starts it once more, as it was left and where it was.
+    pub fn run(&mut self) {
+        self.kill();
+        let (conf, port) =
+            (self.dir.join("nats.conf"), |url: &str| url.rsplit(':').next().unwrap().to_owned());
+        let mut text = fs::read_to_string(&conf).unwrap();
+        for url in [&self.client, &self.route].into_iter().filter(|url| !url.is_empty()) {
+            text = text.replacen("port: -1", &format!("port: {}", port(url)), 1);
+        }
+        fs::write(&conf, text).unwrap();
         for file in fs::read_dir(&self.dir).unwrap().map(|file| file.unwrap().path()) {
             if file.extension().is_some_and(|extension| extension == "ports") {
                 fs::remove_file(file).unwrap();

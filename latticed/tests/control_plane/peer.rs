@@ -60,7 +60,7 @@ pub async fn connect(
     if let Some(trust) = &at.nats_tls {
         options = options.require_tls(true).tls_client_config(trust.client_config().unwrap());
     }
-    let client = options.connect(&at.nats_url).await?;
+    let client = options.connect(at.nats_url.split(',').collect::<Vec<_>>()).await?;
     Ok(Link { client, events })
 }
 
@@ -193,7 +193,7 @@ impl Peer {
 
 /// A map that pushes keep new.
 pub struct Pushes {
-    subscriber: Subscriber,
+    pub subscriber: Subscriber,
     pub map: NetMap,
 }
 

@@ -7,6 +7,7 @@ use lattice_wire::{PeerId, message::RefusalCode, subject};
 use nix::sys::signal::{Signal, kill};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::{
     hostile::refuses,
@@ -57,12 +58,50 @@ async fn a_revocation_outlives_restarts_of_nats_and_of_latticed() {
     wait_until("another nats-server", || server.nats_pid().is_some_and(|pid| pid != before));
     wait_until("healthy again", || server.request("GET", "/readyz", None, None).0 == 200);
     assert!(is_out(&server, &removed).await, "the configuration that nats-server started with has it");
-    assert!(stays.netmap().await.is_ok());
+    stays.answered().await;
 
     server.end(Signal::SIGTERM);
     let server = Server::start(dir.path(), &[]);
     assert!(is_out(&server, &removed).await);
     assert!(Peer::resume(&server, stays.grant.clone(), stays.key.clone()).await.netmap().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_removal_by_another_latticed_meanwhile_is_not_undone() {
+    let (dir, server) = start();
+    let token = server.token("w", 2);
+    let mine = Peer::enroll(&server, "mine", &token).await;
+    let mut others = Peer::enroll(&server, "others", &token).await;
+    // NATS does not answer, so latticed is held between what it has read and what it knows to be in force.
+    let config = || fs::read_to_string(dir.path().join("nats-server.conf")).unwrap();
+    let (before, nats) = (config(), server.nats_pid().unwrap());
+    kill(nats, Signal::SIGSTOP).unwrap();
+    remove(&server, &mine);
+    wait_until("NATS is told", || config() != before);
+    // As another latticed does it.
+    let database = sqlx::SqliteConnection::connect(dir.path().join("lattice.db").to_str().unwrap());
+    let update = "UPDATE peers SET removed_at = unixepoch(), changed = 0 WHERE name = 'others'";
+    sqlx::query(update).execute(&mut database.await.unwrap()).await.unwrap();
+    kill(nats, Signal::SIGCONT).unwrap();
+    others.link.lost().await;
+    assert!(is_out(&server, &mine).await && is_out(&server, &others).await);
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_file_keeps_nobody_connected() {
+    let (dir, server) = start();
+    let mut removed = Peer::enroll(&server, "removed", &server.token("w", 1)).await;
+    // In the place where the configuration is written.
+    let obstacle = dir.path().join(".nats-server.conf.new");
+    fs::create_dir(&obstacle).unwrap();
+    let config = || fs::read_to_string(dir.path().join("nats-server.conf")).unwrap();
+    let before = config();
+    remove(&server, &removed);
+    removed.link.lost().await;
+    assert!(is_out(&server, &removed).await);
+    assert_eq!(config(), before);
+    fs::remove_dir(&obstacle).unwrap();
+    wait_until("it is written after all", || config() != before);
 }
 
 fn claims(jwt: &str) -> Value {

@@ -8,15 +8,19 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Layer, LayerRule, Member, MemberKind,
+    Layer, LayerRule, MAX_RULES, Member, MemberKind,
     addresses::{aggregated, everywhere},
 };
 use crate::{
-    Action, Direction, NamedPolicy, PortRange, Preset, Proto, RuleSpec, Selector, grammar, named::NamedTarget,
+    Action, Direction, NamedPolicy, PolicyRule, PortRange, Preset, Proto, RuleSpec, Selector, grammar,
+    named::NamedTarget,
 };
 
 /// How many different layers are kept for the next receiver. Most peers of a workspace share a few.
 const KEPT: usize = 64;
+
+/// The rules that a layer has beside those of the policies: see [`open`] and [`echo`].
+const OWN_RULES: usize = 2;
 
 /// The policies that select a receiver, and whether the layer is that of the isolated preset.
 type Key = (Vec<usize>, bool);
@@ -50,11 +54,14 @@ impl<'a> Compiler<'a> {
         Self { policies, peers, echo, sandboxed, coordinator, kept: HashMap::new() }
     }
 
+    /// Whether the policies that select `receiver` say more than a layer may hold: then it may do nothing.
+    pub fn is_too_much(&self, receiver: &Member) -> bool {
+        self.is_beyond(&self.selecting(receiver))
+    }
+
     /// The layers of `receiver`.
     pub fn layers(&mut self, receiver: &Member) -> Vec<Arc<Layer>> {
-        let selecting =
-            self.policies.iter().enumerate().filter(|(_, policy)| receiver.fits(&policy.selector));
-        let selecting: Vec<usize> = selecting.map(|(index, _)| index).collect();
+        let selecting = self.selecting(receiver);
         let preset = receiver.preset.map(|preset| match preset {
             Preset::Sandboxed => self.sandboxed.clone(),
             Preset::Coordinator => self.coordinator.clone(),
@@ -64,11 +71,30 @@ impl<'a> Compiler<'a> {
         std::iter::once(policies).chain(preset).collect()
     }
 
+    fn selecting(&self, receiver: &Member) -> Vec<usize> {
+        let all = self.policies.iter().enumerate();
+        all.filter(|(_, policy)| receiver.fits(&policy.selector)).map(|(index, _)| index).collect()
+    }
+
+    /// Counted before anything is made: it could be more than the memory holds.
+    fn is_beyond(&self, selecting: &[usize]) -> bool {
+        [Direction::Egress, Direction::Ingress].into_iter().any(|direction| {
+            let policies = selecting.iter().filter_map(|&index| self.policies.get(index));
+            let rules = policies.flat_map(|policy| &policy.rules).filter(|rule| rule.direction == direction);
+            let count: usize = rules.map(|rule| self.nets(rule).len()).sum();
+            count + OWN_RULES > MAX_RULES
+        })
+    }
+
     fn kept(&mut self, key: Key) -> Arc<Layer> {
         if let Some(layer) = self.kept.get(&key) {
             return layer.clone();
         }
-        let layer = Arc::new(if key.1 { self.isolated(&key.0) } else { self.named(&key.0) });
+        let layer = Arc::new(match key.1 {
+            _ if self.is_beyond(&key.0) => Layer::closed(format!("policies of more than {MAX_RULES} rules")),
+            true => self.isolated(&key.0),
+            false => self.named(&key.0),
+        });
         if self.kept.len() >= KEPT {
             self.kept.clear();
         }
@@ -111,15 +137,18 @@ impl<'a> Compiler<'a> {
     }
 
     /// The plain rules of a rule.
-    fn expanded(&self, policy: &NamedPolicy, rule: &crate::PolicyRule) -> Vec<LayerRule> {
-        let nets = match &rule.rule.target {
-            NamedTarget::Net(net) => std::slice::from_ref(net),
-            NamedTarget::Peers(selector) => self.peers.get(selector).map_or(&[][..], Vec::as_slice),
-        };
+    fn expanded(&self, policy: &NamedPolicy, rule: &PolicyRule) -> Vec<LayerRule> {
         let spec = |net: &IpNet| RuleSpec::new(rule.rule.proto, *net, rule.rule.ports.clone());
         let plain =
             |net| LayerRule { action: rule.action, spec: spec(net), policy: Some(policy.name.clone()) };
-        nets.iter().map(plain).collect()
+        self.nets(rule).iter().map(plain).collect()
+    }
+
+    fn nets<'b>(&'b self, rule: &'b PolicyRule) -> &'b [IpNet] {
+        match &rule.rule.target {
+            NamedTarget::Net(net) => std::slice::from_ref(net),
+            NamedTarget::Peers(selector) => self.peers.get(selector).map_or(&[][..], Vec::as_slice),
+        }
     }
 }
 

@@ -98,7 +98,24 @@ async fn a_longer_jwt_is_remembered_when_it_is_given_again(place: Place) {
     assert_eq!(until().await, Some(NOW + 2_000), "the older JWT still lives");
 }
 
+async fn a_stranger_without_a_token_waits_for_no_writer(place: Place) {
+    let store = place.store(POOL).await;
+    let stranger = NewPeer {
+        id: &peer_id(9),
+        name: &"a".parse().unwrap(),
+        kind: PeerKind::Sandbox,
+        wireguard_public_key: WgPublicKey([9; 32]),
+        nats_public_key: "U9",
+        endpoints: &Endpoints::default(),
+        jwt_expires_at: NOW,
+    };
+    let writing = store.begin().await.unwrap();
+    assert_eq!(store.enroll(&stranger, None, NOW).await.unwrap(), Err(EnrollRefused::NoPeer));
+    drop(writing);
+}
+
 contract! {
+    a_stranger_without_a_token_waits_for_no_writer,
     a_one_time_token_admits_one_of_many,
     a_name_is_unique_in_its_workspace_only,
     a_key_of_another_peer_cannot_be_enrolled,

@@ -47,8 +47,8 @@ async fn a_full_disk_refuses_costs_the_token_nothing_and_passes() {
         endpoints: &Endpoints(vec![SocketAddr::from(([192, 0, 2, 1], 1)); 1000]),
         jwt_expires_at: NOW,
     };
-    let error = store.enroll(&peer, Some(&token), NOW).await.unwrap_err().to_string();
-    assert!(error.contains("full"), "{error}");
+    let error = store.enroll(&peer, Some(&token), NOW).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full(_)) && error.to_string().contains("make room"), "{error:?}");
     assert!(store.ping().await && store.peers(None, &Page::all()).await.unwrap().is_empty());
 
     sqlx::query("PRAGMA max_page_count = 1000000").execute(&store.write).await.unwrap();

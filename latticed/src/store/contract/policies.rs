@@ -36,7 +36,7 @@ async fn policies_make_maps_newer(place: Place) {
     store.put_policy(policy("1", "a", Some(NOW + 10)), NOW).await.unwrap().unwrap();
     assert!(grew().await);
     let names = async |now| {
-        let rows = store.policies(&of, now).await.unwrap();
+        let rows = store.list_policies(Some(&of), &Page::all(), now).await.unwrap();
         assert_eq!(store.snapshot(&of, now).await.unwrap().policies(), rows);
         rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
     };
@@ -52,7 +52,7 @@ async fn policies_make_maps_newer(place: Place) {
 
     assert!(store.remove_policy(&of, "b").await.unwrap() && grew().await);
     assert!(!store.remove_policy(&of, "b").await.unwrap() && !grew().await);
-    assert_eq!(store.policies(&workspace_id(2), NOW).await.unwrap().len(), 1);
+    assert_eq!(store.list_policies(Some(&workspace_id(2)), &Page::all(), NOW).await.unwrap().len(), 1);
 }
 
 async fn a_policy_that_is_over_keeps_no_name(place: Place) {

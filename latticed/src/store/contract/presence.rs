@@ -1,6 +1,10 @@
 use std::collections::BTreeSet;
 
-use super::{super::presence::Heard, *};
+use super::{
+    super::{presence::Heard, reserve::NewStatic},
+    reservations::{own, reservation},
+    *,
+};
 
 async fn only_news_makes_maps_newer(place: Place) {
     let store = place.store(POOL).await;
@@ -36,6 +40,19 @@ async fn goes_offline_after_the_cutoff_and_not_before(place: Place) {
     assert!(store.expire_presence(&none, 1_051, now).await.unwrap().is_empty(), "said once");
 }
 
+async fn a_peer_without_nats_is_not_taken_for_gone_because_it_is_silent(place: Place) {
+    let store = place.store(POOL).await;
+    workspace(&store, 1).await;
+    let new = NewStatic {
+        peer: reservation(1, "static"),
+        wireguard_public_key: WgPublicKey([1; 32]),
+        endpoints: Endpoints::default(),
+    };
+    store.admit_static(&new, None, own(), NOW).await.unwrap().unwrap();
+    assert!(store.expire_presence(&BTreeMap::new(), 9_000, 9_090).await.unwrap().is_empty());
+    assert!(store.peer(&peer_id(1)).await.unwrap().unwrap().online);
+}
+
 async fn a_clock_that_was_set_back_keeps_nobody_online(place: Place) {
     let store = place.store(POOL).await;
     enroll(&store, 1, "a", &token(&store, 1, 1).await).await.unwrap();
@@ -68,6 +85,7 @@ async fn many_heartbeats_each_reach_their_peer(place: Place) {
 contract! {
     only_news_makes_maps_newer,
     goes_offline_after_the_cutoff_and_not_before,
+    a_peer_without_nats_is_not_taken_for_gone_because_it_is_silent,
     a_clock_that_was_set_back_keeps_nobody_online,
     many_heartbeats_each_reach_their_peer,
 }

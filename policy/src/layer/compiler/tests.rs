@@ -135,3 +135,28 @@ fn peers_of_the_same_policies_share_their_layer() {
     assert!(Arc::ptr_eq(&a, &b));
     assert!(!Arc::ptr_eq(&a, &db));
 }
+
+#[test]
+fn policies_of_more_rules_than_a_layer_holds_deny_without_being_expanded() {
+    // Every second address, so that nothing aggregates.
+    let members: Vec<Member> = (0..400u16)
+        .map(|n| Member {
+            address: std::net::Ipv4Addr::from(0x0A2A_0002 + u32::from(n) * 2),
+            ..member(&format!("m{n}"), MemberKind::Node, 0, "")
+        })
+        .collect();
+    let rules = |count: usize| -> Vec<String> {
+        (1..=count).map(|port| format!("egress allow tcp:{{kind=node}}:{port}")).collect()
+    };
+    for (count, too_much) in [(49, false), (50, true)] {
+        let rules = rules(count);
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let policies = [policy("wide", "name=m1", &rules)];
+        let mut compiler = Compiler::new("10.42.0.0/16".parse().unwrap(), &members, &policies);
+        assert_eq!(compiler.is_too_much(&members[1]), too_much);
+        assert!(!compiler.is_too_much(&members[2]), "it selects one peer only");
+        let layer = &compiler.layers(&members[1])[0];
+        assert_eq!(layer.egress.len(), if too_much { 0 } else { 400 * count });
+        assert_eq!(layer.ingress.is_empty(), too_much);
+    }
+}
