@@ -113,9 +113,10 @@ impl Client {
                 None => base.clone(),
             };
             let page: Page<T> = self.get(&asked)?;
+            let is_empty = page.items.is_empty();
             each(page.items)?;
-            // A server that says the same twice would keep us for ever.
-            if page.next.is_none() || page.next == after {
+            // A server that says the same twice, or that more follows on nothing, would keep us for ever.
+            if is_empty || page.next.is_none() || page.next == after {
                 return Ok(());
             }
             after = page.next;

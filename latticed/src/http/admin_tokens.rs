@@ -126,6 +126,7 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let own = row_of(&caller)?;
+    let mut workspace = own.workspace.clone();
     let unknown = || ApiError::not_found("no such API token: list them with GET /api/v1/admin-tokens");
     if own.id != id {
         if own.role < Role::Admin {
@@ -138,11 +139,12 @@ pub(super) async fn revoke(
         if own.workspace.is_some() && row.workspace != own.workspace {
             return Err(unknown());
         }
+        workspace = row.workspace;
     }
     if !api.app.store.revoke_admin_token(&id, now()).await? {
         return Err(unknown());
     }
-    api.event("admin_token.revoked", own.workspace.as_ref(), &caller, format!("la-{id}")).await;
+    api.event("admin_token.revoked", workspace.as_ref(), &caller, format!("la-{id}")).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -214,6 +214,14 @@ fn a_token_makes_none_that_outlives_it() {
     let (status, made) = make(by, json!({}));
     assert_eq!((status, &made["expiresAt"]), (201, &short["expiresAt"]));
     assert_eq!(make(by, json!({"ttl": "1m"})).0, 201);
+
+    // Whoever administers a workspace reads that a token of it was revoked, and by whom.
+    server.token("w", 1);
+    let bound = make(by, json!({"workspace": "w"})).1;
+    let path = format!("/api/v1/admin-tokens/{}", bound["id"].as_str().unwrap());
+    assert_eq!(server.admin("DELETE", &path, None).0, 204);
+    let events = server.admin("GET", "/api/v1/events?workspace=w", None).1;
+    assert_eq!(events["items"][0]["kind"], "admin_token.revoked");
 }
 
 #[test]
