@@ -51,7 +51,7 @@ fn up_with(lab: &Lab, host: &Host, name: &str, token_options: &[&str]) -> (Proce
     let mut create = vec!["token", "create", "--workspace", "demo"];
     create.extend(token_options);
     let token = host.dir.join("token");
-    std::fs::write(&token, lab.admin(&create)).unwrap();
+    std::fs::write(&token, lab.admin(&create)).expect("the token's file");
     let mut lattice = lab.lattice(host);
     lattice.args(["up", "--name", name, "--token-file"]).arg(&token);
     let mut process = Process::spawn(lattice, name, lab.dir.path());
@@ -125,7 +125,8 @@ fn a_removed_peer_is_cut_off_at_the_other_end() {
     let (mut node, ip) = up_with(&lab, &tool, "tool", &[]);
     let _service = lab.serve_http(&tool, 8080);
     let target = format!("{ip}:8080");
-    let mut agent = Prober::start(&lab, &runner, "a", &[&format!("{ip}/32:8080")], &[target.clone()]);
+    let mut agent =
+        Prober::start(&lab, &runner, "a", &[&format!("{ip}/32:8080")], std::slice::from_ref(&target));
     agent.await_results("the tool is reached", &[(&target, "ok")]);
     let peers = lab.admin(&["peer", "list", "--workspace", "demo", "--output", "json"]);
     let peers: serde_json::Value = serde_json::from_str(&peers).unwrap();
@@ -144,7 +145,8 @@ fn a_membership_ends_at_its_peers_without_the_control_plane() {
     let (_node, ip) = up_with(&lab, &tool, "tool", &["--peer-ttl", "12s"]);
     let _service = lab.serve_http(&tool, 8080);
     let target = format!("{ip}:8080");
-    let mut agent = Prober::start(&lab, &runner, "a", &[&format!("{ip}/32:8080")], &[target.clone()]);
+    let mut agent =
+        Prober::start(&lab, &runner, "a", &[&format!("{ip}/32:8080")], std::slice::from_ref(&target));
     agent.await_results("the tool is reached", &[(&target, "ok")]);
     // Renewed as long as the control plane is there.
     std::thread::sleep(Duration::from_secs(14));

@@ -39,7 +39,8 @@ const OWN_TOKEN_SECS: i64 = 366 * 86_400;
 pub(super) struct Enroll {
     /// 1 to 63 of a-z, 0-9 and '-', unique in the workspace.
     agent_name: String,
-    /// Becomes the label `agent-type`.
+    /// What kind of agent it is. Becomes the label `agent-type` when an API token enrols it: policies trust labels, so who holds
+    /// an enrollment token does not choose its own.
     agent_type: Option<String>,
     /// Name or id of a workspace.
     workspace_id: String,
@@ -96,7 +97,7 @@ async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled,
         name,
         kind: PeerKind::Sandbox,
         preset: capped_preset(request.policy_preset, cap)?,
-        labels: labels(request.agent_type.as_deref())?,
+        labels: labels(request.agent_type.as_deref(), token.is_none())?,
         agent_type: request.agent_type,
         ttl,
     };
@@ -151,12 +152,12 @@ fn capped_ttl(asked: Option<i64>, cap: Option<&TokenRow>) -> Result<Option<i64>,
     }
 }
 
-fn labels(agent_type: Option<&str>) -> Result<BTreeMap<String, String>, ApiError> {
+fn labels(agent_type: Option<&str>, trusted: bool) -> Result<BTreeMap<String, String>, ApiError> {
     let mut labels = Labels::default();
     if let Some(agent_type) = agent_type {
         labels.insert("agent-type", agent_type).map_err(|e| ApiError::invalid(format!("agentType: {e}")))?;
     }
-    Ok(labels.into())
+    Ok(if trusted { labels.into() } else { BTreeMap::new() })
 }
 
 async fn refuse(api: &Api, caller: &Caller, workspace: &WorkspaceId, refused: &EnrollRefused) -> ApiError {

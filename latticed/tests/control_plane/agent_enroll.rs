@@ -48,8 +48,9 @@ async fn an_agent_with_a_key_is_a_member_at_once() {
     let path = format!("/api/v1/peers/{}", made["peerId"].as_str().unwrap());
     let (status, peer) = server.request("GET", &path, Some(own), None);
     assert_eq!(
-        (status, &peer["preset"], &peer["labels"]["agent-type"]),
-        (200, &json!("sandboxed"), &json!("coder"))
+        (status, &peer["preset"], &peer["agentType"], &peer["labels"]),
+        (200, &json!("sandboxed"), &json!("coder"), &json!({})),
+        "who holds an enrollment token does not choose its labels"
     );
     assert_eq!(refused(&server, "agent-001", own).await, RefusalCode::TokenUsed);
     let (status, renewed) = server.request("POST", &format!("{path}/renew"), Some(own), None);
