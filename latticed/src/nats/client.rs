@@ -54,7 +54,7 @@ pub(super) fn options(user: User, tls: Option<&TlsTrust>) -> Result<ConnectOptio
     })
     .name(user.name)
     .no_echo()
-    .connection_timeout(Duration::from_secs(5))
+    .connection_timeout(Duration::from_secs(15))
     .reconnect_delay_callback(|attempt| {
         RECONNECT_MAX.min(Duration::from_millis(50).saturating_mul(attempt.try_into().unwrap_or(u32::MAX)))
     });

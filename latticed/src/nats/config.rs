@@ -54,10 +54,11 @@ pub(super) fn server(
         ("host".into(), listen.ip().to_string().into()),
         ("port".into(), port.into()),
         ("ports_file_dir".into(), json!(ports_dir)),
-        ("tls".into(), json!({"cert_file": tls.0, "key_file": tls.1, "timeout": 5})),
+        // Seconds for each handshake: a small machine that starts many agents at once is slow.
+        ("tls".into(), json!({"cert_file": tls.0, "key_file": tls.1, "timeout": 15})),
         ("max_payload".into(), MAX_MESSAGE.into()),
         // A stranger gets this long, in seconds, to prove who it is.
-        ("authorization".into(), json!({"timeout": 5})),
+        ("authorization".into(), json!({"timeout": 15})),
         ("max_control_line".into(), 4096.into()),
         ("write_deadline".into(), "10s".into()),
     ]);
