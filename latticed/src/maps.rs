@@ -22,7 +22,10 @@ use tracing::{debug, error};
 use crate::{
     app::{App, now},
     limit::RateLimiter,
-    store::{StoreError, netmap::News},
+    store::{
+        StoreError,
+        netmap::{News, Snapshot},
+    },
 };
 use compose::{Composer, Policies};
 
@@ -125,12 +128,12 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
     if before == Some(news.generation) {
         return Ok(());
     }
-    let policies = match news.rules {
-        true => Some(app.store.snapshot(workspace, now).await?)
-            .map(|snapshot| (Policies::of(&snapshot), snapshot)),
-        false => None,
-    };
-    let mut composer = policies.as_ref().map(|(policies, snapshot)| Composer::new(snapshot, policies));
+    let snapshot = if news.rules { Some(app.store.snapshot(workspace, now).await?) } else { None };
+    let policies = snapshot.as_ref().map(Policies::of);
+    let mut composer = snapshot
+        .as_ref()
+        .zip(policies.as_ref())
+        .map(|(snapshot, policies)| Composer::new(snapshot, policies));
     let mut pushed = 0;
     // Most receivers are told the same, word for word.
     let mut common: Option<Bytes> = None;
@@ -179,7 +182,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUp
             let news = app.store.news(&own.workspace, Some(have), now).await?;
             if !news.is_most() {
                 let policy = match news.rules {
-                    true => Some(policy_of(app, &own.workspace, id, now).await?),
+                    true => Some(policy_of(&app.store.snapshot(&own.workspace, now).await?, id)),
                     false => None,
                 };
                 return Ok(MapUpdate::Delta(delta(&news, own.not_after, policy)));
@@ -189,22 +192,14 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUp
         _ => {}
     }
     let snapshot = app.store.snapshot(&own.workspace, now).await?;
-    let policies = Policies::of(&snapshot);
-    let mut composer = Composer::new(&snapshot, &policies);
     let mut map = snapshot.netmap(id).ok_or(NoMap::Unknown)?;
-    map.policy = Some(composer.policy(id));
+    map.policy = Some(policy_of(&snapshot, id));
     Ok(MapUpdate::Full(map))
 }
 
-async fn policy_of(
-    app: &App,
-    workspace: &WorkspaceId,
-    id: &PeerId,
-    now: i64,
-) -> Result<MapPolicy, StoreError> {
-    let snapshot = app.store.snapshot(workspace, now).await?;
-    let policies = Policies::of(&snapshot);
-    Ok(Composer::new(&snapshot, &policies).policy(id))
+fn policy_of(snapshot: &Snapshot, id: &PeerId) -> MapPolicy {
+    let policies = Policies::of(snapshot);
+    Composer::new(snapshot, &policies).policy(id)
 }
 
 /// What one receiver is told. It may be among those that have changed, and knows itself.

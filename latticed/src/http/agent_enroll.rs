@@ -16,7 +16,7 @@ use super::{
     access::Caller,
     error::ApiError,
     extract::Body,
-    time::{rfc3339, seconds},
+    time::{LONGEST, rfc3339, seconds},
     tokens::PresetName,
     workspaces,
 };
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Of the token that belongs to the peer. It opens nothing once the peer is gone, which is what ends it.
-const OWN_TOKEN_SECS: i64 = 366 * 86_400;
+const OWN_TOKEN_SECS: i64 = LONGEST;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

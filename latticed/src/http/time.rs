@@ -3,7 +3,8 @@
 use super::error::ApiError;
 
 const SHORTEST: i64 = 10;
-const LONGEST: i64 = 366 * 86_400;
+/// Longest time that anything is made for.
+pub(super) const LONGEST: i64 = 366 * 86_400;
 
 /// The text of a Unix time.
 pub(super) fn rfc3339(seconds: i64) -> String {

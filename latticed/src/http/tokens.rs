@@ -17,7 +17,7 @@ use super::{
     access::Caller,
     error::ApiError,
     extract::{Body, Filter, Listed, Params},
-    time::{rfc3339, seconds},
+    time::{LONGEST, rfc3339, seconds},
     workspaces,
 };
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
 };
 
 const MAX_USES: i64 = 100_000;
-const MAX_TTL: i64 = 366 * 86_400;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -105,8 +104,8 @@ pub(super) async fn create(
     if !(1..=MAX_USES).contains(&request.uses) {
         return Err(ApiError::invalid(format!("uses must lie between 1 and {MAX_USES}")));
     }
-    if !(1..=MAX_TTL).contains(&request.ttl_seconds) {
-        return Err(ApiError::invalid(format!("ttlSeconds must lie between 1 and {MAX_TTL}")));
+    if !(1..=LONGEST).contains(&request.ttl_seconds) {
+        return Err(ApiError::invalid(format!("ttlSeconds must lie between 1 and {LONGEST}")));
     }
     if let Some(prefix) = &request.name_prefix {
         let fits = !prefix.is_empty() && format!("{prefix}a").parse::<PeerName>().is_ok();

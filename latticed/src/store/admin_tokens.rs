@@ -103,12 +103,7 @@ impl Store {
     ) -> Result<Vec<AdminRow>, StoreError> {
         let select = "SELECT * FROM admin_tokens WHERE ($1 IS NULL OR workspace = $1) AND ($2 IS NULL OR id > $2) \
                       ORDER BY id LIMIT $3";
-        Ok(sqlx::query_as(select)
-            .bind(workspace.map(WorkspaceId::as_str))
-            .bind(page.after.as_deref())
-            .bind(page.rows())
-            .fetch_all(&self.read)
-            .await?)
+        self.page(select, workspace, page).await
     }
 
     /// An admin token by its public part.

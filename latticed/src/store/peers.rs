@@ -102,12 +102,7 @@ impl Store {
         let select = "SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id \
                       WHERE peers.removed_at IS NULL AND ($1 IS NULL OR peers.workspace = $1) \
                         AND ($2 IS NULL OR peers.id > $2) ORDER BY peers.id LIMIT $3";
-        Ok(sqlx::query_as(select)
-            .bind(workspace.map(WorkspaceId::as_str))
-            .bind(page.after.as_deref())
-            .bind(page.rows())
-            .fetch_all(&self.read)
-            .await?)
+        self.page(select, workspace, page).await
     }
 
     /// Gives a peer other labels. `None` when there is no such peer.
