@@ -6,36 +6,9 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use lattice_policy::{Action, Direction, Reason, RuleId};
+use lattice_policy::{Action, Direction, Flow, Reason, RuleId};
 
 use crate::abi::{self, Event};
-
-/// One verdict: a newly allowed flow, or a packet of a denied one (the same flow is told at most once a second).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flow {
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub at_ns: u64,
-    /// Which way the packet went, seen from the agent.
-    pub direction: Direction,
-    /// What happened to it.
-    pub action: Action,
-    /// Why.
-    pub reason: Reason,
-    /// Which rule decided; 0 when none did.
-    pub rule: RuleId,
-    /// The generation given to [`Enforcer::apply`](crate::Enforcer::apply); 0 when no policy was live.
-    pub generation: u32,
-    /// IP protocol number; 0 when the packet is not IP.
-    pub proto: u8,
-    /// Source of the packet; port 0 where the protocol has none. `0.0.0.0:0` when the packet is not IP.
-    pub src: SocketAddr,
-    /// Destination of the packet, likewise.
-    pub dst: SocketAddr,
-    /// Length of the packet from its IP header on. A segmentation-offloaded packet counts as a whole.
-    pub bytes: u32,
-    /// Index of the link in the agent's network namespace.
-    pub link: u32,
-}
 
 /// The reading end of the ring.
 ///
@@ -52,7 +25,7 @@ impl Events {
     pub fn drain(&mut self, f: &mut dyn FnMut(Flow)) -> usize {
         for taken in 0..Self::BATCH {
             let Some(item) = self.0.next() else { return taken };
-            if let Some(flow) = Event::read(&item).and_then(Flow::from_event) {
+            if let Some(flow) = Event::read(&item).and_then(flow) {
                 f(flow);
             }
         }
@@ -72,40 +45,39 @@ impl std::fmt::Debug for Events {
     }
 }
 
-impl Flow {
-    fn from_event(event: Event) -> Option<Self> {
-        let key = event.flow;
-        let direction = match event.direction {
-            0 => Direction::Egress,
-            1 => Direction::Ingress,
-            _ => return None,
-        };
-        let reason = reason(event.reason)?;
-        // The key of an ICMP flow has an identifier where others have a port.
-        let has_ports = matches!(key.proto, abi::TCP | abi::UDP);
-        let end = |address: abi::Address, port_be| {
-            let port = if has_ports { u16::from_be_bytes(port_be) } else { 0 };
-            SocketAddr::new(address.ip(key.family), port)
-        };
-        let (local, remote) = (end(key.local, key.local_port_be), end(key.remote, key.remote_port_be));
-        let (src, dst) = match direction {
-            Direction::Egress => (local, remote),
-            Direction::Ingress => (remote, local),
-        };
-        Some(Self {
-            at_ns: event.at_ns,
-            direction,
-            action: action(reason),
-            reason,
-            rule: RuleId(event.rule),
-            generation: event.generation,
-            proto: key.proto,
-            src,
-            dst,
-            bytes: event.bytes,
-            link: event.link,
-        })
-    }
+/// None when the event is none that this loader knows.
+fn flow(event: Event) -> Option<Flow> {
+    let key = event.flow;
+    let direction = match event.direction {
+        0 => Direction::Egress,
+        1 => Direction::Ingress,
+        _ => return None,
+    };
+    let reason = reason(event.reason)?;
+    // The key of an ICMP flow has an identifier where others have a port.
+    let has_ports = matches!(key.proto, abi::TCP | abi::UDP);
+    let end = |address: abi::Address, port_be| {
+        let port = if has_ports { u16::from_be_bytes(port_be) } else { 0 };
+        SocketAddr::new(address.ip(key.family), port)
+    };
+    let (local, remote) = (end(key.local, key.local_port_be), end(key.remote, key.remote_port_be));
+    let (src, dst) = match direction {
+        Direction::Egress => (local, remote),
+        Direction::Ingress => (remote, local),
+    };
+    Some(Flow {
+        at_ns: event.at_ns,
+        direction,
+        action: action(reason),
+        reason,
+        rule: RuleId(event.rule),
+        generation: event.generation,
+        proto: key.proto,
+        src,
+        dst,
+        bytes: event.bytes,
+        link: event.link,
+    })
 }
 
 /// Every reason, in the order of its number in the ABI.
@@ -157,9 +129,9 @@ mod tests {
     fn garbage_is_no_flow() {
         assert!(Event::read(&[0; 71]).is_none());
         let zeros = Event::read(&[0; 72]).unwrap();
-        assert_eq!(Flow::from_event(zeros), None, "reason 0");
-        assert_eq!(Flow::from_event(Event { reason: 1, direction: 2, ..zeros }), None);
-        let flow = Flow::from_event(Event { reason: 6, direction: 1, ..zeros }).unwrap();
+        assert_eq!(flow(zeros), None, "reason 0");
+        assert_eq!(flow(Event { reason: 1, direction: 2, ..zeros }), None);
+        let flow = flow(Event { reason: 6, direction: 1, ..zeros }).unwrap();
         assert_eq!((flow.action, flow.reason), (Action::Deny, Reason::Protocol));
     }
 }

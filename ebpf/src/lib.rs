@@ -23,6 +23,7 @@ mod probe;
 
 pub use enforcer::{Enforcer, Options};
 pub use error::EbpfError;
-pub use event::{Events, Flow};
+pub use event::Events;
+pub use lattice_policy::Flow;
 pub use link::{AttachMode, Attached};
 pub use probe::{Support, probe};

@@ -116,4 +116,8 @@ pub enum Reason {
     NoPolicy = 10,
     /// ARP or neighbour discovery on an Ethernet link.
     LinkControl = 11,
+    /// The resolver was asked for a name that no rule permits.
+    Name = 12,
+    /// A permitted name was answered with an address that a name may not open (private, loopback, metadata, a peer's).
+    Answer = 13,
 }
