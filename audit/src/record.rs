@@ -46,6 +46,8 @@ pub struct Flow {
     pub generation: u32,
     /// Length of the packet or packets that the verdict is about.
     pub bytes: u64,
+    /// The DNS name that was asked for, when the verdict is about one.
+    pub name: Option<String>,
 }
 
 /// A verdict, as it stands in the file.
@@ -89,6 +91,9 @@ pub struct FlowRecord {
     pub seq: u64,
     /// Length of the packet or packets.
     pub bytes: u64,
+    /// The DNS name that was asked for, when the verdict is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// SHA-256 of the line above, in hex; zeros for the first line of a file.
     pub prev: String,
 }
@@ -147,6 +152,7 @@ impl FlowRecord {
             epoch: link.epoch,
             seq: link.seq,
             bytes: flow.bytes,
+            name: flow.name.clone(),
             prev: link.prev,
         }
     }

@@ -28,6 +28,7 @@ fn flow(action: Action) -> Flow {
         rule_text: Some("10.42.0.10/32:8080".into()),
         generation: 1,
         bytes: 60,
+        name: None,
     }
 }
 

@@ -46,6 +46,7 @@ fn flow() -> Flow {
         rule_text: None,
         generation: 1,
         bytes: 60,
+        name: None,
     }
 }
 

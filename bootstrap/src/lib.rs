@@ -12,13 +12,16 @@
 //! `lattice doctor --fix`; the pinned policy stays in force until then.
 
 mod bell;
+pub mod control;
 pub mod credentials;
+mod enforce;
 pub mod failure;
 #[cfg(test)]
 mod fake;
 mod generations;
 mod identity;
 pub mod layers;
+mod links;
 mod live;
 pub mod node;
 mod pending;
@@ -34,12 +37,13 @@ pub mod state;
 pub mod steps;
 mod sync;
 
+pub use enforce::{EnforcerChoice, enforcement};
 pub use failure::{Failure, Kind};
 pub use identity::Join;
 pub use lattice_ebpf::AttachMode;
 pub use node::{Node, NodeConfig};
 pub use ready::Ready;
-pub use sandbox::{Sandbox, SandboxConfig, enforcement};
+pub use sandbox::{Sandbox, SandboxConfig};
 pub use server::ServerUrl;
 pub use state::{Listed, Role, StateDir, Status};
 pub use steps::{Progress, Steps, Stop};

@@ -1,13 +1,17 @@
 //! The policy of a running sandbox: what the network map and the sandbox's flags allow together, changed in place when
 //! a newer map says so.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use lattice_ebpf::Enforcer;
 use lattice_policy::{Policy, RuleSpec, effective, narrow::only_widens};
 use lattice_wire::NetMap;
 
-use crate::{Failure, Kind, failure::chain, generations::Generations, layers};
+use crate::{
+    Failure, Kind,
+    enforce::{self, Shared},
+    generations::Generations,
+    layers,
+};
 
 /// Puts a policy in force, as a whole or not at all.
 type Load = Box<dyn FnMut(&Policy) -> Result<(), Failure> + Send>;
@@ -15,6 +19,8 @@ type Load = Box<dyn FnMut(&Policy) -> Result<(), Failure> + Send>;
 /// What is in force, and how to change it.
 pub(crate) struct Live {
     flags: Vec<RuleSpec>,
+    /// Names of the map's layers, as far as they are in force.
+    layers: Vec<String>,
     current: Arc<Policy>,
     generations: Generations,
     load: Load,
@@ -50,13 +56,9 @@ pub(crate) fn wanted(generation: u32, flags: &[RuleSpec], map: &NetMap, now: i64
         .map_err(|error| Failure::new(Kind::Usage, error))
 }
 
-/// How a policy gets into the kernel.
-pub(crate) fn loader(enforcer: Arc<Mutex<Enforcer>>) -> Load {
-    Box::new(move |policy| {
-        let table = policy.compile();
-        let mut enforcer = enforcer.lock().unwrap_or_else(PoisonError::into_inner);
-        enforcer.apply(&table, policy.generation).map_err(|error| Failure::new(Kind::Kernel, chain(&error)))
-    })
+/// How a policy gets into an enforcer.
+pub(crate) fn loader(enforcer: Shared) -> Load {
+    Box::new(move |policy| enforce::lock(&enforcer).apply(policy, &[]))
 }
 
 impl Live {
@@ -67,7 +69,26 @@ impl Live {
         generations: Generations,
         load: Load,
     ) -> Self {
-        Self { flags, current, generations, load }
+        Self { flags, layers: Vec::new(), current, generations, load }
+    }
+
+    /// What is in force.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.current
+    }
+
+    /// The layers behind it, for people.
+    pub(crate) fn layers(&self) -> &[String] {
+        &self.layers
+    }
+
+    /// Notes that `map` was applied.
+    pub(crate) fn settled(&mut self, map: &NetMap, now: i64) {
+        self.layers = if is_over(map, now) {
+            vec!["membership is over".into()]
+        } else {
+            layers::read(map.policy.as_ref()).into_iter().map(|layer| layer.name).collect()
+        };
     }
 
     /// What must change for `map` at the time `now`; `None` when nothing must.

@@ -1,53 +1,103 @@
-//! Writes the enforcer's verdicts to the audit file, on a thread of its own outside the agent's namespace.
+//! Writes verdicts to the audit file, on a thread of its own outside the agent's namespace: the enforcer's, and those of
+//! others in this process.
+
+mod budget;
 
 use std::{
     os::fd::AsFd as _,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use lattice_audit::{AuditError, AuditFile, Class, Timestamp};
-use lattice_ebpf::{Enforcer, Events, Flow};
+use lattice_audit::{AuditError, AuditFile, Timestamp};
+use lattice_policy::{Action, Flow};
 use nix::{
     poll::PollTimeout,
     time::{ClockId, clock_gettime},
 };
 
-use crate::{Failure, Kind, bell::Bell, failure::chain, generations::Generations};
+use crate::{
+    Failure, Kind,
+    bell::Bell,
+    enforce::{self, Shared, Verdicts},
+    failure::chain,
+    generations::Generations,
+};
+use budget::Budget;
 
-/// How often the thread asks for what the ring could not take, in milliseconds. Verdicts wake it at once.
+/// How often the thread asks for what the ring could not take and what others told, in milliseconds. The enforcer's
+/// verdicts wake it at once.
 const POLL_MS: u16 = 200;
+
+/// How many told verdicts may wait.
+const TOLD: usize = 1024;
 
 /// The running recorder. [`Recorder::finish`] writes what the ring still holds and ends it; so does dropping it.
 pub(crate) struct Recorder {
     stop: Bell,
+    teller: Teller,
     thread: Option<JoinHandle<Result<(), String>>>,
 }
 
+/// Puts verdicts on record that no enforcer reached. Never waits: what does not fit is counted.
+#[derive(Clone)]
+pub(crate) struct Teller {
+    sender: SyncSender<lattice_audit::Flow>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Teller {
+    pub(crate) fn tell(&self, flow: lattice_audit::Flow) {
+        if self.sender.try_send(flow).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Recorder {
-    /// Starts it. The events of `enforcer` must not be taken.
+    /// Starts it.
     pub(crate) fn start(
-        enforcer: Arc<Mutex<Enforcer>>,
+        enforcer: Shared,
+        verdicts: Box<dyn Verdicts>,
         generations: Generations,
-        path: &Path,
-        agent: &str,
+        file: AuditFile,
     ) -> Result<Self, Failure> {
-        let file = AuditFile::open(path, agent, Class::Kernel).map_err(|error| {
-            Failure::new(Kind::Input, format!("{}; choose another --audit-file", chain(&error)))
-        })?;
-        let fail = |error: lattice_ebpf::EbpfError| Failure::new(Kind::Kernel, chain(&error));
-        let events = lock(&enforcer).events().map_err(fail)?;
-        let writer =
-            Writer { events, enforcer, generations, file, failing: false, untold: 0, asked: Instant::now() };
+        let (sender, told) = sync_channel(TOLD);
+        let teller = Teller { sender, lost: Arc::default() };
+        let now = Instant::now();
+        let writer = Writer {
+            verdicts,
+            enforcer,
+            told,
+            untold: teller.lost.clone(),
+            generations,
+            out: Out {
+                file,
+                failing: false,
+                denied: Budget::denied(now),
+                allowed: Budget::allowed(now),
+                withheld: 0,
+            },
+            accounted: 0,
+            asked: now,
+        };
         let stop = Bell::new().map_err(|error| Failure::new(Kind::Internal, error))?;
         let stopped = stop.clone();
         let thread = thread::Builder::new()
             .name("recorder".into())
             .spawn(move || writer.run(&stopped))
             .map_err(|error| Failure::new(Kind::Internal, error))?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, teller, thread: Some(thread) })
+    }
+
+    /// For verdicts of others.
+    pub(crate) fn teller(&self) -> Teller {
+        self.teller.clone()
     }
 
     /// Ends it.
@@ -74,21 +124,33 @@ impl Drop for Recorder {
 }
 
 struct Writer {
-    events: Events,
-    enforcer: Arc<Mutex<Enforcer>>,
+    verdicts: Box<dyn Verdicts>,
+    enforcer: Shared,
+    told: Receiver<lattice_audit::Flow>,
+    /// Of those told, how many did not fit.
+    untold: Arc<AtomicU64>,
     generations: Generations,
+    out: Out,
+    /// How many verdicts that could not be told are accounted for.
+    accounted: u64,
+    asked: Instant,
+}
+
+/// The file, and who may fill it.
+struct Out {
     file: AuditFile,
     failing: bool,
-    /// How many verdicts that the ring could not take are accounted for.
-    untold: u64,
-    asked: Instant,
+    denied: Budget,
+    allowed: Budget,
+    /// Verdicts beyond the budgets that no gap accounts for yet.
+    withheld: u64,
 }
 
 impl Writer {
     fn run(mut self, stop: &Bell) -> Result<(), String> {
         let mut last = false;
         loop {
-            let more = self.drain() == Events::BATCH;
+            let more = self.drain();
             if last && !more {
                 break;
             }
@@ -98,15 +160,15 @@ impl Writer {
             if more {
                 continue;
             }
-            last = stop.wait(self.events.as_fd(), PollTimeout::from(POLL_MS)).unwrap_or_else(|error| {
+            last = stop.wait(self.verdicts.as_fd(), PollTimeout::from(POLL_MS)).unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot wait for verdicts");
                 thread::sleep(Duration::from_millis(POLL_MS.into()));
                 false
             });
         }
         self.account();
-        self.file.sync().map_err(|error| chain(&error))?;
-        match self.file.lost() {
+        self.out.file.sync().map_err(|error| chain(&error))?;
+        match self.out.file.lost() {
             0 => Ok(()),
             lost => {
                 Err(format!("{lost} flow records could not be written: is the disk of --audit-file full?"))
@@ -114,41 +176,65 @@ impl Writer {
         }
     }
 
-    fn drain(&mut self) -> usize {
-        let Self { events, generations, file, failing, .. } = self;
-        let boot = boot_time();
-        events.drain(&mut |flow| told(failing, file.append(&record(&flow, generations, boot))))
+    fn drain(&mut self) -> bool {
+        let Self { verdicts, told, generations, out, .. } = self;
+        let (boot, now) = (boot_time(), Instant::now());
+        for flow in told.try_iter().take(TOLD) {
+            out.write(&flow, now);
+        }
+        verdicts.drain(&mut |flow| out.write(&record(&flow, generations, boot), now))
     }
 
-    /// Writes down how many verdicts were enforced but not told, since last time.
+    /// Writes down how many verdicts were reached but are not on record, since last time.
     fn account(&mut self) {
         self.asked = Instant::now();
-        let total = match lock(&self.enforcer).lost() {
-            Ok(total) => total,
-            Err(error) => return tracing::error!(error = %chain(&error), "cannot count lost verdicts"),
+        let told = self.untold.load(Ordering::Relaxed);
+        let total = match enforce::lock(&self.enforcer).lost() {
+            Ok(total) => total.saturating_add(told),
+            Err(error) => return tracing::error!(%error, "cannot count lost verdicts"),
         };
-        let lost = total.saturating_sub(self.untold);
-        self.untold = total;
+        let lost = total.saturating_sub(self.accounted);
+        self.accounted = total;
         if lost > 0 {
-            told(&mut self.failing, self.file.gap(lost, "verdicts came faster than they could be recorded"));
+            self.out.gap(lost, "verdicts came faster than they could be recorded");
+        }
+        let withheld = std::mem::take(&mut self.out.withheld);
+        if withheld > 0 {
+            self.out.gap(withheld, "the agent caused more verdicts than it may put on record");
         }
     }
 }
 
-/// One message per outage; the file itself counts what was lost as a gap record.
-fn told(failing: &mut bool, result: Result<u64, AuditError>) {
-    match result {
-        Ok(_) => *failing = false,
-        Err(error) if !*failing => {
-            *failing = true;
-            tracing::error!(error = %chain(&error), "cannot write flow records; they are counted as a gap");
+impl Out {
+    fn write(&mut self, flow: &lattice_audit::Flow, now: Instant) {
+        let budget = match flow.action {
+            Action::Allow => &mut self.allowed,
+            Action::Deny => &mut self.denied,
+        };
+        if budget.take(now) {
+            let written = self.file.append(flow);
+            self.told(written);
+        } else {
+            self.withheld += 1;
         }
-        Err(_) => {}
     }
-}
 
-fn lock(enforcer: &Mutex<Enforcer>) -> std::sync::MutexGuard<'_, Enforcer> {
-    enforcer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn gap(&mut self, lost: u64, why: &str) {
+        let written = self.file.gap(lost, why);
+        self.told(written);
+    }
+
+    /// One message per outage; the file itself counts what was lost as a gap record.
+    fn told(&mut self, result: Result<u64, AuditError>) {
+        match result {
+            Ok(_) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::error!(error = %chain(&error), "cannot write flow records; they are counted as a gap");
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// The moment at which the clock of the kernel's events was zero.
@@ -170,5 +256,6 @@ fn record(flow: &Flow, generations: &Generations, boot: Timestamp) -> lattice_au
         rule_text: generations.rule_text(flow.generation, flow.rule),
         generation: flow.generation,
         bytes: flow.bytes.into(),
+        name: None,
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, bpffs};
+use lattice_ebpf::AttachMode;
 use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
 use lattice_policy::{RuleSpec, Target};
 use lattice_wire::NetMap;
@@ -15,17 +15,22 @@ use tokio::runtime::Handle;
 
 use crate::{
     Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
+    control::{self, Control},
+    enforce::{Ebpf, EnforcerChoice},
     failure::chain,
-    generations::Generations,
     identity::{self, Identity, Join, now_unix},
+    links::Watch,
     live::{self, Live},
-    recorder::Recorder,
     renew::Renewal,
     resolver::{Names, Resolver},
     state::Role,
     steps::{drops, nothing},
     sync::{Standing, Sync, Tunnel},
 };
+
+mod policy;
+
+use policy::Policed;
 
 /// The agent's WireGuard link.
 const LINK: &str = "wg0";
@@ -39,7 +44,9 @@ pub struct SandboxConfig {
     pub egress: Vec<RuleSpec>,
     /// Which WireGuard.
     pub backend: BackendChoice,
-    /// How the policy is attached.
+    /// What enforces the policy.
+    pub enforcer: EnforcerChoice,
+    /// How eBPF is attached.
     pub attach: AttachMode,
     /// Where flow records go.
     pub audit_file: PathBuf,
@@ -89,36 +96,9 @@ impl Sandbox {
             ));
         }
         let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
-        let (enforcement, live) = steps.run("policy", || {
-            let dir = state.bpf();
-            let mounted = BpfDir::mount(dir.clone())?;
-            let options = lattice_ebpf::Options { pin_dir: dir, own: own.to_vec(), attach: config.attach };
-            let fail = |error: lattice_ebpf::EbpfError| Failure::new(Kind::Kernel, chain(&error));
-            let mut enforcer = Enforcer::load(&options).map_err(fail)?;
-            enforcer.apply(&policy.compile(), policy.generation).map_err(fail)?;
-            let attached = inside
-                .run(|| enforcer.attach(LINK))
-                .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
-                .map_err(fail)?;
-            let enforcer = Arc::new(Mutex::new(enforcer));
-            let agent = config.join.name.as_str();
-            let generations = Generations::default();
-            generations.add(policy.clone());
-            let recorder = Recorder::start(enforcer.clone(), generations.clone(), &config.audit_file, agent)?;
-            let attached = match attached {
-                Attached::Tcx => "tcx",
-                Attached::Clsact => "clsact",
-            };
-            let enforcement = format!("ebpf/{attached} (kernel)");
-            let detail = format!("{enforcement}, {} rules, default deny", policy.rules().len());
-            let load = live::loader(enforcer.clone());
-            let live = Arc::new(Mutex::new(Live::new(config.egress, policy, generations, load)));
-            let undo = move || {
-                let recorded = recorder.finish();
-                drop(enforcer);
-                mounted.unmount().and(recorded)
-            };
-            Ok(((enforcement, live), Box::new(undo) as _, detail))
+        let policed = steps.run("policy", || {
+            let started = Ebpf::start(state.bpf(), own.to_vec(), config.attach, inside.clone(), LINK)?;
+            policy::begin(started, config.egress, policy, &config.audit_file, &config.join.name)
         })?;
 
         steps.run("links", || {
@@ -139,6 +119,12 @@ impl Sandbox {
             Ok(((), drops(device.clone()), detail))
         })?;
 
+        steps.run("watch", || {
+            let watch = Watch::start(inside.clone(), policed.enforcer.clone(), &[LINK])
+                .map_err(|error| kernel("cannot watch the agent's links", &error))?;
+            Ok(((), drops(watch), "links that appear are policed".into()))
+        })?;
+
         steps.run("resolver", || {
             let resolver = Resolver::start(&inside, base.names.clone())
                 .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;
@@ -151,12 +137,20 @@ impl Sandbox {
             pid: std::process::id(),
             address: map.address.addr().to_string(),
             backend: device.backend().to_string(),
-            enforcement,
+            enforcement: policed.words.clone(),
             listen_port: device.listen_port(),
             audit_file: Some(config.audit_file),
             netns: Some(inside.path()),
         };
-        peers_step(&mut steps, base, device, Some(live), runtime)?;
+        peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
+        steps.run("control", || {
+            let Policed { enforcer, live, words, .. } = policed;
+            let control = Control::start(state.path(), move || control::report(&words, &live, &enforcer))
+                .map_err(|error| {
+                    Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
+                })?;
+            Ok(((), drops(control), "answers lattice sandbox rules".into()))
+        })?;
         state.publish(&status)?;
         let ready = Ready::new(inside.path());
         Ok(Self { steps: steps.finish(), ready, status })
@@ -292,19 +286,6 @@ pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
     Failure::new(kind, format!("{what}: {reason}{remedy}"))
 }
 
-/// What this host can enforce a policy with, in words; for `lattice doctor`.
-///
-/// # Errors
-/// What is missing, and the remedy.
-pub fn enforcement() -> Result<String, Failure> {
-    match lattice_ebpf::probe() {
-        Ok(support) if support.tcx => Ok("tcx".into()),
-        Ok(_) => Ok("clsact (a kernel from 6.6 on has tcx)".into()),
-        Err(error @ EbpfError::NotPermitted { .. }) => Err(Failure::new(Kind::Privilege, chain(&error))),
-        Err(error) => Err(Failure::new(Kind::Kernel, chain(&error))),
-    }
-}
-
 /// The rules that name destinations outside the overlay, as they were written.
 fn unreachable<'a>(egress: &'a [RuleSpec], map: &NetMap) -> Vec<&'a str> {
     let outside = |rule: &&RuleSpec| {
@@ -338,27 +319,5 @@ fn every_link_is_policed(inside: &Netns) -> Result<String, Failure> {
             Err(Failure::new(Kind::Internal, text))
         }
         None => Ok(LINK.into()),
-    }
-}
-
-/// A mounted bpf file system, unmounted on every way out.
-struct BpfDir(Option<PathBuf>);
-
-impl BpfDir {
-    fn mount(dir: PathBuf) -> Result<Self, Failure> {
-        bpffs::mount(&dir).map_err(|error| kernel("cannot mount the policy's bpf file system", &error))?;
-        Ok(Self(Some(dir)))
-    }
-
-    fn unmount(mut self) -> Result<(), String> {
-        self.0.take().map_or(Ok(()), |dir| bpffs::unmount(&dir).map_err(|error| chain(&error)))
-    }
-}
-
-impl Drop for BpfDir {
-    fn drop(&mut self) {
-        if let Some(dir) = self.0.take() {
-            let _ = bpffs::unmount(&dir);
-        }
     }
 }

@@ -45,6 +45,9 @@ pub(crate) fn settle(
     if let (Some(live), Some(wider)) = (&mut live, change) {
         live.put(wider).map_err(|stuck| stuck.failure)?;
     }
+    if let (Some(live), Ok(())) = (&mut live, &result) {
+        live.settled(map, now);
+    }
     result
 }
 

@@ -5,6 +5,7 @@
 //! ```text
 //! /run/lattice/sandboxes/<name>/lock        flock, held for life
 //!                              /state.json  for `lattice status`
+//!                              /control.sock  answers `lattice sandbox rules`
 //!                              /bpf/        this sandbox's own bpf file system: its pinned policy
 //!                              /agent/      phase two's: bundle and runsc state
 //! ```
@@ -25,7 +26,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Kind};
+use crate::{Failure, Kind, control::SOCKET};
 
 /// The state directory unless configured otherwise.
 pub const DEFAULT_ROOT: &str = "/run/lattice";
@@ -46,6 +47,10 @@ impl Role {
             Self::Sandbox => "sandboxes",
             Self::Node => "nodes",
         }
+    }
+
+    pub(crate) fn dir(self, root: &Path, name: &PeerName) -> PathBuf {
+        root.join(self.folder()).join(name.as_str())
     }
 }
 
@@ -75,7 +80,7 @@ pub struct Status {
 }
 
 /// What may lie in a peer's directory beside its lock.
-const CONTENT: [&str; 3] = ["state.json", "bpf", "agent"];
+const CONTENT: [&str; 4] = ["state.json", SOCKET, "bpf", "agent"];
 /// Somebody who looks at a lock, or a removal that is about to end, holds it for some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
@@ -96,7 +101,7 @@ impl StateDir {
     /// # Errors
     /// [`Kind::Taken`] when it runs already; [`Kind::Privilege`] when the directory cannot be made.
     pub fn claim(root: &Path, role: Role, name: &PeerName) -> Result<Self, Failure> {
-        let path = root.join(role.folder()).join(name.as_str());
+        let path = role.dir(root, name);
         let fail = |error: io::Error| {
             let kind = if error.kind() == io::ErrorKind::PermissionDenied {
                 Kind::Privilege
@@ -143,6 +148,10 @@ impl StateDir {
         self.leftover
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The directory for this sandbox's bpf file system.
     pub fn bpf(&self) -> PathBuf {
         self.path.join("bpf")
@@ -160,7 +169,9 @@ impl StateDir {
     pub fn clear(&self) -> Result<(), Failure> {
         lattice_ebpf::bpffs::unmount(&self.bpf())
             .map_err(|error| Failure::new(Kind::Kernel, crate::failure::chain(&error)))?;
-        let _ = fs::remove_file(self.path.join("state.json"));
+        for file in ["state.json", SOCKET] {
+            let _ = fs::remove_file(self.path.join(file));
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ mod control_plane;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use lattice_bootstrap::{credentials, state};
+use lattice_bootstrap::{EnforcerChoice, credentials, state};
 use lattice_overlay::BackendChoice;
 
 pub(crate) use control_plane::{
@@ -98,6 +98,14 @@ pub(crate) enum SandboxCommand {
     /// at the next of them. Lattice's own failures have exit codes from 64 to 78, with one line on stderr that names
     /// cause and remedy.
     Start(Box<Start>),
+    /// The policy that a running sandbox enforces, and what each rule decided about
+    Rules {
+        /// Name of the sandbox
+        name: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
 }
 
 /// Where a sandbox runs.
@@ -202,7 +210,10 @@ pub(crate) struct Start {
     /// runsc platform: systrap, ptrace, kvm [default: systrap where it runs, else ptrace]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
-    /// How the policy program is attached
+    /// What enforces the policy: auto, ebpf
+    #[arg(long, default_value = "auto", value_name = "ENFORCER")]
+    pub(crate) enforcer: EnforcerChoice,
+    /// How the eBPF program is attached
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub(crate) attach: Attach,
     /// Address of the SOCKS5 proxy (pod mode)

@@ -79,9 +79,10 @@ fn tail(path: &Path, lines: usize, denied: bool, format: Format) -> Result<ExitC
             word(&flow.direction),
             flow.proto.clone(),
             flow.src_ip.to_string(),
-            match flow.dst_port {
-                0 => flow.dst_ip.to_string(),
-                port => std::net::SocketAddr::new(flow.dst_ip, port).to_string(),
+            match (&flow.name, flow.dst_port) {
+                (Some(name), _) => name.clone(),
+                (None, 0) => flow.dst_ip.to_string(),
+                (None, port) => std::net::SocketAddr::new(flow.dst_ip, port).to_string(),
             },
             flow.rule.clone().unwrap_or_else(|| word(&flow.reason)),
         ],

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lattice_bootstrap::{Failure, Kind, Listed, failure::chain, state};
+use lattice_bootstrap::{EnforcerChoice, Failure, Kind, Listed, failure::chain, state};
 use serde::Serialize;
 use serde_json::json;
 
@@ -69,7 +69,11 @@ fn host() -> Vec<Check> {
                 .map(|runsc| format!("{} {} ({})", runsc.path.display(), runsc.version, runsc.platform))
                 .map_err(|error| chain(&error)),
         ),
-        Check::new("eBPF", true, lattice_bootstrap::enforcement().map_err(|failure| failure.message)),
+        Check::new(
+            "eBPF",
+            true,
+            lattice_bootstrap::enforcement(EnforcerChoice::Auto).map_err(|failure| failure.message),
+        ),
         Check::new(
             "WireGuard in the kernel",
             false,

@@ -15,6 +15,7 @@ mod output;
 mod peer;
 mod policy;
 mod privilege;
+mod rules;
 mod runtime;
 mod sandbox;
 mod signals;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     keep_keys_out_of_core_dumps();
     let result = match args.command {
         Command::Sandbox(SandboxCommand::Start(start)) => sandbox::start(&args.global, *start),
+        Command::Sandbox(SandboxCommand::Rules { name, output }) => rules::run(&args.global, &name, output),
         Command::Up(up) => up::run(&args.global, up),
         Command::Login(args) => login::login(&args),
         Command::Logout(admin) => login::logout(&admin),

@@ -34,7 +34,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     privilege::require(privilege::SANDBOX)?;
     let runsc = Runsc::find(args.runsc.as_deref(), platform(&args)?).map_err(|error| of_runsc(&error))?;
     lattice_shim::validate(&spec).map_err(|error| of_runsc(&error))?;
-    lattice_bootstrap::enforcement()?;
+    lattice_bootstrap::enforcement(args.enforcer)?;
     can_tunnel(args.join.wireguard)?;
 
     let mut phases = Phases::start();
@@ -45,6 +45,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     let config = SandboxConfig {
         egress,
         backend: args.join.wireguard,
+        enforcer: args.enforcer,
         attach: match args.attach {
             Attach::Auto => AttachMode::Auto,
             Attach::Tcx => AttachMode::Tcx,

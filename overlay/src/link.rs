@@ -139,8 +139,11 @@ pub fn set_up(netns: &Netns, name: &str) -> Result<(), LinkError> {
     change(netns, name, &format!("set {name} up"), |index| LinkUnspec::new_with_index(index).up().build())
 }
 
-/// Sets a link down.
-pub(crate) fn set_down(netns: &Netns, name: &str) -> Result<(), LinkError> {
+/// Sets a link down (`ip link set NAME down`).
+///
+/// # Errors
+/// When there is no such link.
+pub fn set_down(netns: &Netns, name: &str) -> Result<(), LinkError> {
     change(netns, name, &format!("set {name} down"), |index| LinkUnspec::new_with_index(index).down().build())
 }
 

@@ -17,6 +17,7 @@ fn flow() -> Flow {
         rule_text: Some("10.42.0.10/32:8080".into()),
         generation: 3,
         bytes: 60,
+        name: None,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{io::ErrorKind, net::UdpSocket, path::Path, time::Duration};
 
-use lattice_ebpf::{AttachMode, Enforcer, Options, bpffs};
+use lattice_audit::{AuditFile, Class};
+use lattice_ebpf::AttachMode;
 use lattice_overlay::{BackendChoice, DeviceConfig, Netns, link};
 use lattice_policy::parse_rule;
 use lattice_wire::WgPrivateKey;
@@ -12,7 +13,12 @@ use nix::{
 };
 
 use super::{tests::map, *};
-use crate::recorder::Recorder;
+use crate::{
+    enforce::{Ebpf, Started},
+    links::Watch,
+    recorder::Recorder,
+    steps::Undo,
+};
 
 /// A policed link without a peer: what passes the policy is lost, what does not is refused.
 struct Lab {
@@ -20,6 +26,8 @@ struct Lab {
     live: Live,
     recorder: Recorder,
     inside: Arc<Netns>,
+    undo: Undo,
+    enforcer: enforce::Shared,
     _device: Box<dyn lattice_overlay::Device>,
 }
 
@@ -30,7 +38,6 @@ impl Lab {
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         let pins = dir.join("pins");
-        bpffs::mount(&pins).unwrap();
 
         let inside = Arc::new(Netns::create().unwrap());
         let config = DeviceConfig {
@@ -44,24 +51,22 @@ impl Lab {
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
 
         let own = vec![map.address.addr().into()];
-        let options = Options { pin_dir: pins, own, attach: AttachMode::Auto };
-        let mut enforcer = Enforcer::load(&options).unwrap();
+        let started = Ebpf::start(pins, own, AttachMode::Auto, inside.clone(), "wg0").unwrap();
+        let Started { enforcer, verdicts, undo, .. } = started;
         let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
         let policy = Arc::new(wanted(1, &flags, map, 0).unwrap());
-        enforcer.apply(&policy.compile(), 1).unwrap();
-        inside.run(|| enforcer.attach("wg0")).unwrap().unwrap();
+        enforce::lock(&enforcer).apply(&policy, &[]).unwrap();
         let address = ipnet::IpNet::V4(map.address);
         link::add_address(&inside, "wg0", address).unwrap();
         link::set_up(&inside, "wg0").unwrap();
         link::add_route(&inside, ipnet::IpNet::V4(map.pool), "wg0", Some(address.addr())).unwrap();
 
-        let enforcer = Arc::new(Mutex::new(enforcer));
         let generations = Generations::default();
         generations.add(policy.clone());
-        let audit = dir.join("audit.jsonl");
-        let recorder = Recorder::start(enforcer.clone(), generations.clone(), &audit, "lab").unwrap();
-        let live = Live::new(flags, policy, generations, loader(enforcer));
-        Self { live, recorder, inside, _device: device }
+        let file = AuditFile::open(&dir.join("audit.jsonl"), "lab", Class::Kernel).unwrap();
+        let recorder = Recorder::start(enforcer.clone(), verdicts, generations.clone(), file).unwrap();
+        let live = Live::new(flags, policy, generations, loader(enforcer.clone()));
+        Self { live, recorder, inside, undo, enforcer, _device: device }
     }
 
     fn change(&mut self, map: &NetMap, now: i64) {
@@ -120,5 +125,48 @@ fn reach_goes_and_comes_back_with_the_map() {
             "4 deny 10.42.0.5 null",
         ]
     );
-    bpffs::unmount(&dir.path().join("pins")).unwrap();
+    drop((lab.live, lab.enforcer));
+    (lab.undo)().unwrap();
+}
+
+#[test]
+fn a_link_that_appears_later_is_policed() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::new(dir.path(), &["10.42.0.0/16:8080"], &map(None));
+    let watch = Watch::start(lab.inside.clone(), lab.enforcer.clone(), &["wg0"]).unwrap();
+    let outside = Netns::create().unwrap();
+    link::add_veth(&lab.inside, "late0", &outside, "far0").unwrap();
+    let pins = dir.path().join("pins");
+    let policed = || {
+        let folders =
+            std::fs::read_dir(&pins).unwrap().flatten().flat_map(|abi| std::fs::read_dir(abi.path()));
+        folders
+            .flatten()
+            .flatten()
+            .filter(|pin| pin.file_name().to_string_lossy().starts_with("link-"))
+            .count()
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while policed() < 4 && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(policed(), 4, "both sides of wg0 and of the new link");
+
+    // The new link is the way to 10.42.7.0/24, and its own address is not one of the agent's.
+    let address = |ip: &str| ip.parse::<ipnet::IpNet>().unwrap();
+    link::add_address(&lab.inside, "late0", address("10.42.7.1/24")).unwrap();
+    link::set_up(&lab.inside, "late0").unwrap();
+    link::add_address(&outside, "far0", address("10.42.7.2/24")).unwrap();
+    link::set_up(&outside, "far0").unwrap();
+    let canary = outside.run(|| UdpSocket::bind("10.42.7.2:8080").unwrap()).unwrap();
+    canary.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let send = |netns: &Netns, from: &str| {
+        let socket = netns.run(|| UdpSocket::bind(from).unwrap()).unwrap();
+        let _ = socket.send_to(b"x", "10.42.7.2:8080");
+    };
+    send(&lab.inside, "10.42.7.1:0");
+    assert!(canary.recv(&mut [0; 8]).is_err(), "a source that is not the agent's own");
+    lab.recorder.finish().unwrap();
+    drop((watch, lab.live, lab.enforcer));
+    (lab.undo)().unwrap();
 }

@@ -1,3 +1,5 @@
+use std::sync::Mutex;
+
 use lattice_policy::{Action, parse_rule};
 use lattice_wire::{
     MapPolicy, PeerId, WorkspaceId,

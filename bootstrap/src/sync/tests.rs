@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use async_nats::client::RequestErrorKind;
 use lattice_policy::Policy;
 use lattice_wire::{WgPrivateKey, credentials::VERSION, message::PeerKind};
 
@@ -110,6 +111,18 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
     (tunnel, told)
 }
 
+/// Waits until the server knows of the subscription: what is pushed before reaches nobody. Garbage is not a map.
+async fn subscribed(server: &Client) {
+    let to = subject::config(&with_policy(&[]).peer);
+    loop {
+        let asked = server.request(to.clone(), "garbage".into());
+        match tokio::time::timeout(Duration::from_millis(100), asked).await {
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {}
+            _ => return,
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
     let nats = Nats::start();
@@ -124,6 +137,7 @@ async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
         let payload = serde_json::to_vec(&MapUpdate::Full(map)).unwrap();
         server.publish(to, payload.into()).await.unwrap();
     };
+    subscribed(&server).await;
     push(2, &["10.42.0.5"], None).await;
     told.expect(["1 rules, taken", "3 peers"]).await;
     push(3, &["10.42.0.0/24"], None).await;

@@ -1,0 +1,66 @@
+//! Phase one's step `policy`: from an enforcer at work to a policy in force whose verdicts are written down.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use lattice_audit::AuditFile;
+use lattice_policy::{Policy, RuleSpec};
+use lattice_wire::PeerName;
+
+use crate::{
+    Failure, Kind,
+    enforce::{self, Shared, Started},
+    failure::chain,
+    generations::Generations,
+    live::{self, Live},
+    recorder::{Recorder, Teller},
+    steps::Undo,
+};
+
+/// A policy in force.
+pub(super) struct Policed {
+    pub(super) enforcer: Shared,
+    pub(super) live: Arc<Mutex<Live>>,
+    pub(super) teller: Teller,
+    /// What enforces it, in words.
+    pub(super) words: String,
+}
+
+/// Puts the first policy in force and starts to record verdicts. The undo writes the last of them down, then takes the
+/// policy away.
+pub(super) fn begin(
+    started: Started,
+    flags: Vec<RuleSpec>,
+    policy: Arc<Policy>,
+    audit_file: &Path,
+    agent: &PeerName,
+) -> Result<(Policed, Undo, String), Failure> {
+    let Started { enforcer, verdicts, class, words, undo } = started;
+    let begin = || {
+        enforce::lock(&enforcer).apply(&policy, &[])?;
+        let generations = Generations::default();
+        generations.add(policy.clone());
+        let file = AuditFile::open(audit_file, agent.as_str(), class).map_err(|error| {
+            Failure::new(Kind::Input, format!("{}; choose another --audit-file", chain(&error)))
+        })?;
+        let recorder = Recorder::start(enforcer.clone(), verdicts, generations.clone(), file)?;
+        Ok((generations, recorder))
+    };
+    let (generations, recorder) = match begin() {
+        Ok(begun) => begun,
+        Err(failure) => {
+            let _ = undo();
+            return Err(failure);
+        }
+    };
+    let detail = format!("{words}, {} rules, default deny", policy.rules().len());
+    let live = Live::new(flags, policy, generations, live::loader(enforcer.clone()));
+    let policed = Policed { enforcer, live: Arc::new(Mutex::new(live)), teller: recorder.teller(), words };
+    let undo = move || {
+        let recorded = recorder.finish();
+        undo().and(recorded)
+    };
+    Ok((policed, Box::new(undo), detail))
+}
