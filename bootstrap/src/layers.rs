@@ -35,6 +35,13 @@ fn layer(sent: &netmap::Layer) -> Layer {
         return Layer::closed(name);
     }
     match (rules(&sent.egress), rules(&sent.ingress)) {
+        (Ok(_), Ok(ingress)) if ingress.iter().any(|rule| rule.spec.is_by_name()) => {
+            tracing::warn!(
+                layer = name,
+                "a layer of the policy has an ingress rule by name: it denies everything"
+            );
+            Layer::closed(name)
+        }
         (Ok(egress), Ok(ingress)) => Layer { name, egress, ingress },
         (Err(error), _) | (_, Err(error)) => {
             tracing::warn!(layer = name, %error, "a layer of the policy cannot be read: it denies everything");
@@ -88,6 +95,7 @@ mod tests {
         let closed = Layer::closed("policies");
         assert_eq!(read_one(sent(vec![rule("10.42.0.0/16"), rule("tcp:{role=tool}")], vec![])), closed);
         assert_eq!(read_one(sent(vec![rule("10.42.0.0/16")], vec![rule("")])), closed);
+        assert_eq!(read_one(sent(vec![rule("a.example.com")], vec![rule("a.example.com")])), closed);
         assert_eq!(read_one(sent(vec![rule("10.42.0.0/16"); MAX_LAYER_RULES + 1], vec![])), closed);
         let many = MapPolicy { layers: vec![sent(vec![rule("10.42.0.0/16")], vec![]); MAX_LAYERS + 1] };
         assert_eq!(read(Some(&many)), [Layer::closed("too many layers")]);

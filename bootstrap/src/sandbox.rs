@@ -288,9 +288,9 @@ pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
 
 /// The rules that name destinations outside the overlay, as they were written.
 fn unreachable<'a>(egress: &'a [RuleSpec], map: &NetMap) -> Vec<&'a str> {
-    let outside = |rule: &&RuleSpec| {
-        let Target::Net(net) = &rule.target;
-        !IpNet::V4(map.pool).contains(net)
+    let outside = |rule: &&RuleSpec| match &rule.target {
+        Target::Net(net) => !IpNet::V4(map.pool).contains(net),
+        Target::Name(_) => true,
     };
     egress.iter().filter(outside).map(|rule| rule.text.as_str()).collect()
 }

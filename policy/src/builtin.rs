@@ -49,6 +49,7 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             action: Action::Deny,
             proto: Proto::Any,
             net,
+            name: None,
             ports: Vec::new(),
         })
         .collect()

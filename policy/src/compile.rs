@@ -2,9 +2,9 @@
 //!
 //! Sorted by address and length, every prefix comes after all that cover it and before anything outside it. One
 //! sweep with a stack of the covering prefixes therefore gives each prefix what its parent already gathered, plus
-//! its own rules.
+//! its own rules. Rules by name are not among them: they have addresses only as long as the resolver has pinned some.
 
-mod decided;
+pub(crate) mod decided;
 
 use ipnet::IpNet;
 
@@ -18,7 +18,8 @@ pub(crate) fn compile(policy: &Policy) -> Table {
 
 fn flatten(policy: &Policy, direction: Direction) -> Vec<Entry> {
     let all = policy.rules().iter().chain(builtin::rules());
-    let mut rules: Vec<&Rule> = all.filter(|rule| rule.direction == direction).collect();
+    let mut rules: Vec<&Rule> =
+        all.filter(|rule| rule.direction == direction && rule.name.is_none()).collect();
     rules.sort_by_key(|rule| (rule.net, rule.id));
 
     let mut entries = Vec::new();
@@ -76,11 +77,14 @@ impl Frame {
 
 /// The rules with this action, one line for each of their port ranges.
 fn lines<'a>(rules: &'a [&Rule], action: Action) -> impl Iterator<Item = Match> + 'a {
-    rules.iter().filter(move |rule| rule.action == action).flat_map(|rule| {
-        let line = |ports| Match { proto: rule.proto, ports, action: rule.action, rule: rule.id };
-        let every = rule.ports.is_empty().then(|| line(None));
-        every.into_iter().chain(rule.ports.iter().map(move |range| line(Some(*range))))
-    })
+    rules.iter().filter(move |rule| rule.action == action).flat_map(|rule| lines_of(rule))
+}
+
+/// One line for each port range of a rule.
+pub(crate) fn lines_of(rule: &Rule) -> impl Iterator<Item = Match> {
+    let line = |ports| Match { proto: rule.proto, ports, action: rule.action, rule: rule.id };
+    let every = rule.ports.is_empty().then(|| line(None));
+    every.into_iter().chain(rule.ports.iter().map(move |range| line(Some(*range))))
 }
 
 /// Both lists by rule id. The sort is linear here: it finds the two runs.

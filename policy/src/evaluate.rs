@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Action, Direction, Policy, Proto, Reason, Rule, RuleId, builtin};
+use crate::{Action, Direction, Pin, Policy, Proto, Reason, Rule, RuleId, builtin, pin};
 
 /// The facts of a packet that rules look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ impl Verdict {
     }
 }
 
-/// Decides about `packet`. The order of precedence is that of the [crate]'s page.
+/// Decides about `packet` while no name is pinned. The order of precedence is that of the [crate]'s page.
 pub fn evaluate(policy: &Policy, packet: &Packet) -> Verdict {
     let packet = packet.canonical();
     let Some(proto) = packet.proto() else { return Verdict::PROTOCOL };
@@ -86,6 +86,14 @@ pub fn evaluate(policy: &Policy, packet: &Packet) -> Verdict {
     fitting(Action::Allow).next().map_or(Verdict::DEFAULT, |allow| Verdict::of(Action::Allow, allow.id))
 }
 
+/// Decides about `packet` with the pins that hold now: [`evaluate`], and where nothing fits, they.
+pub fn evaluate_pinned(policy: &Policy, packet: &Packet, pins: &[Pin]) -> Verdict {
+    match evaluate(policy, packet) {
+        Verdict::DEFAULT => pin::lookup(packet, pins),
+        verdict => verdict,
+    }
+}
+
 fn fits(rule: &Rule, packet: &Packet, proto: Proto) -> bool {
     let ports = match (rule.ports.as_slice(), proto, packet.port) {
         ([], _, _) => true,
@@ -93,6 +101,7 @@ fn fits(rule: &Rule, packet: &Packet, proto: Proto) -> bool {
         (ranges, _, Some(port)) => ranges.iter().any(|range| range.contains(port)),
     };
     ports
+        && rule.name.is_none()
         && rule.direction == packet.direction
         && (rule.proto == Proto::Any || rule.proto == proto)
         && rule.net.contains(&packet.remote)

@@ -1,15 +1,19 @@
-//! Why a packet passes or not: what each layer and the flags say about it.
+//! Why a packet, or a flow to a name, passes or not: what each layer and the flags say about it.
+
+mod name;
 
 use std::borrow::Borrow;
 
 use ipnet::Ipv4Net;
 
-use crate::{Action, Direction, Layer, LayerRule, Packet, Reason, RuleSpec, evaluate, layer};
+use crate::{Action, Direction, Layer, LayerRule, Packet, Reason, RuleId, RuleSpec, evaluate, layer};
+pub use name::{NamedFlow, explain_name};
 
 /// What one layer, or the flags, say about a packet. It passes when all opinions are [`Action::Allow`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opinion {
-    /// The layer's name; `flags` for the sandbox's own; `default` where no layer says anything about ingress.
+    /// The layer's name; `flags` for the sandbox's own; `default` where no layer says anything about ingress; `resolver` for
+    /// what all of them make of a name.
     pub layer: String,
     /// Allow or deny.
     pub action: Action,
@@ -29,13 +33,11 @@ pub fn explain<L: Borrow<Layer>>(
     packet: &Packet,
 ) -> Vec<Opinion> {
     let mut opinions: Vec<Opinion> = layers.iter().map(|layer| opinion(layer.borrow(), packet)).collect();
-    let rules = |specs: &[RuleSpec]| specs.iter().cloned().map(LayerRule::allow).collect();
     match packet.direction {
-        Direction::Egress => {
-            opinions.push(opinion(&Layer { egress: rules(flags), ..Layer::closed("flags") }, packet));
-        }
+        Direction::Egress => opinions.push(opinion(&of_flags(flags), packet)),
         Direction::Ingress if layers.is_empty() => {
-            let echo = Layer { ingress: rules(&[layer::echo(pool)]), ..Layer::closed("default") };
+            let ingress = vec![LayerRule::allow(layer::echo(pool))];
+            let echo = Layer { ingress, ..Layer::closed("default") };
             opinions.push(opinion(&echo, packet));
         }
         Direction::Ingress => {}
@@ -43,20 +45,29 @@ pub fn explain<L: Borrow<Layer>>(
     opinions
 }
 
+/// The flags as a layer.
+fn of_flags(flags: &[RuleSpec]) -> Layer {
+    let egress = flags.iter().cloned().map(LayerRule::allow).collect();
+    Layer { egress, ..Layer::closed("flags") }
+}
+
 fn opinion(layer: &Layer, packet: &Packet) -> Opinion {
     let policy = layer.policy(1);
     let verdict = evaluate(&policy, packet);
-    let rule = policy.rule(verdict.rule);
-    // The ids of a layer's rules count through egress, then ingress.
-    let index = usize::try_from(verdict.rule.0).ok().and_then(|id| id.checked_sub(1));
-    let own = index.and_then(|index| layer.egress.iter().chain(&layer.ingress).nth(index));
     Opinion {
         layer: layer.name.clone(),
         action: verdict.action,
         reason: verdict.reason,
-        rule: rule.map(|rule| rule.text.clone()),
-        policy: own.and_then(|rule| rule.policy.clone()),
+        rule: policy.rule(verdict.rule).map(|rule| rule.text.clone()),
+        policy: source(layer, verdict.rule).and_then(|rule| rule.policy.clone()),
     }
+}
+
+/// The rule of a layer that became the rule `id` of its [`Layer::policy`]: ids count through egress, then ingress.
+fn source(layer: &Layer, id: RuleId) -> Option<&LayerRule> {
+    let place = usize::try_from(id.0).ok()?.checked_sub(1)?;
+    let rules = layer.egress.iter().chain(&layer.ingress);
+    rules.flat_map(|rule| std::iter::repeat_n(rule, rule.spec.scopes().len())).nth(place)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! ```text
 //! rule   = [ proto ":" ] target [ ":" ports ]
 //! proto  = "tcp" | "udp" | "icmp"                        none: all three; with ports, TCP and UDP
-//! target = v4 [ "/" len ] | v6 [ "/" len ] | "[" v6 [ "/" len ] "]"
+//! target = v4 [ "/" len ] | v6 [ "/" len ] | "[" v6 [ "/" len ] "]" | [ "*." ] name
+//! name   = label 1*( "." label ) [ "." ]                 of a-z, 0-9, '-'; see [`crate::pattern`]
 //! ports  = range *( "," range )                          IPv6 needs the brackets when ports follow
 //! range  = port [ "-" port ]                             1 to 65535
 //! ```
@@ -17,9 +18,9 @@ mod target;
 
 use std::fmt;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{PortRange, Proto};
+use crate::{NamePattern, Pin, PortRange, Proto};
 use error::shown;
 pub use error::{Cause, RuleError};
 
@@ -28,6 +29,9 @@ pub const MAX_TEXT: usize = 1024;
 
 /// Most port ranges in one rule.
 pub const MAX_PORTS: usize = 64;
+
+/// Most port ranges in one rule by name: each is a line of the pin.
+pub const MAX_NAME_PORTS: usize = Pin::MAX_LINES;
 
 /// A rule as a person writes it; whether it allows or denies, and which way, is said elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,21 +51,65 @@ pub struct RuleSpec {
 pub enum Target {
     /// A network without host bits, or one address.
     Net(IpNet),
+    /// Whatever addresses these names have.
+    Name(NamePattern),
 }
+
+/// The addresses that a rule is about: all of `net`, or those of them that a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Scope {
+    pub(crate) name: Option<NamePattern>,
+    pub(crate) net: IpNet,
+}
+
+// === impl RuleSpec ===
 
 impl RuleSpec {
     /// A rule made from its parts, with the text that [`parse_rule`] reads the same from.
-    pub(crate) fn new(proto: Proto, net: IpNet, ports: Vec<PortRange>) -> Self {
-        let mut spec = Self { proto, target: Target::Net(net), ports, text: String::new() };
+    pub(crate) fn new(proto: Proto, target: impl Into<Target>, ports: Vec<PortRange>) -> Self {
+        let mut spec = Self { proto, target: target.into(), ports, text: String::new() };
         spec.text = spec.to_string();
         spec
     }
 
-    /// The network that it names.
-    pub fn net(&self) -> IpNet {
-        let Target::Net(net) = self.target;
-        net
+    /// Whether it names its target by DNS.
+    pub fn is_by_name(&self) -> bool {
+        matches!(self.target, Target::Name(_))
     }
+
+    /// One for a network; for a name one of each address family.
+    pub(crate) fn scopes(&self) -> Vec<Scope> {
+        match &self.target {
+            Target::Net(net) => vec![Scope { name: None, net: net.trunc() }],
+            Target::Name(name) => {
+                everywhere().into_iter().map(|net| Scope { name: Some(name.clone()), net }).collect()
+            }
+        }
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// As it stands before `ports`.
+    pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>, ports: &[PortRange]) -> fmt::Result {
+        match self {
+            Self::Net(IpNet::V6(net)) if !ports.is_empty() => write!(f, "[{net}]"),
+            Self::Net(net) => write!(f, "{net}"),
+            Self::Name(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+impl From<IpNet> for Target {
+    fn from(net: IpNet) -> Self {
+        Self::Net(net)
+    }
+}
+
+/// Every address there is.
+pub(crate) fn everywhere() -> [IpNet; 2] {
+    [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]
 }
 
 /// Reads one rule.
@@ -77,14 +125,18 @@ fn parse(text: &str) -> Result<RuleSpec, Cause> {
     if text.contains(['{', '}']) {
         return Err(Cause::PeersInFlag);
     }
-    let (net, ports) = parse_net(proto, rest)?;
-    Ok(RuleSpec { proto, target: Target::Net(net), ports, text: text.to_owned() })
+    let (target, ports) = parse_target(proto, rest)?;
+    Ok(RuleSpec { proto, target, ports, text: text.to_owned() })
 }
 
-/// Reads what stands behind the protocol when it names a network.
-pub(crate) fn parse_net(proto: Proto, rest: &str) -> Result<(IpNet, Vec<PortRange>), Cause> {
+/// Reads what stands behind the protocol when it names a network or a name.
+pub(crate) fn parse_target(proto: Proto, rest: &str) -> Result<(Target, Vec<PortRange>), Cause> {
     let (target, ports) = target::split(rest)?;
-    Ok((target::parse(target)?, parse_ports(proto, ports)?))
+    let (target, ports) = (target::parse(target)?, parse_ports(proto, ports)?);
+    if matches!(target, Target::Name(_)) && ports.len() > MAX_NAME_PORTS {
+        return Err(Cause::TooManyNamePorts);
+    }
+    Ok((target, ports))
 }
 
 /// Reads the ports of a rule of `proto`.
@@ -103,7 +155,7 @@ pub(crate) fn split_proto(text: &str) -> Result<(Proto, &str), Cause> {
         return Err(Cause::TooLong);
     }
     if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic()) {
-        return Err(Cause::Character(odd));
+        return Err(if odd.is_ascii() { Cause::Character(odd) } else { Cause::NotAscii(odd) });
     }
     let Some((head, rest)) = text.split_once(':') else { return Ok((Proto::Any, text)) };
     match head {
@@ -118,10 +170,7 @@ pub(crate) fn split_proto(text: &str) -> Result<(Proto, &str), Cause> {
 /// The shortest text that means the same.
 impl fmt::Display for RuleSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write(f, self.proto, &self.ports, |f| match self.net() {
-            IpNet::V6(net) if !self.ports.is_empty() => write!(f, "[{net}]"),
-            net => write!(f, "{net}"),
-        })
+        write(f, self.proto, &self.ports, |f| self.target.write(f, &self.ports))
     }
 }
 

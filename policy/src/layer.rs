@@ -5,7 +5,7 @@
 //! | `policies` | what the policies that select the peer say; open while none of them has an allow rule for it | likewise, and ICMP echo of the pool; nothing more while none of them has an allow rule for it |
 //! | `preset sandboxed` | the workspace's tools (`role=tool`), on their `ports` | nothing |
 //! | `preset coordinator` | open | the workspace's sandboxes, and ICMP echo of the pool |
-//! | `preset isolated` | those allow rules of its policies that name single addresses (or peers) and ports | nothing |
+//! | `preset isolated` | those allow rules of its policies that name single addresses, peers or one exact DNS name, and ports | nothing |
 
 mod addresses;
 mod compiler;

@@ -12,9 +12,17 @@
 //! 3. The [`builtin`] rules deny cloud metadata, link-local, multicast and broadcast addresses, unless an allow
 //!    rule that fits names exactly that one address.
 //! 4. An allow rule that fits allows.
-//! 5. Everything else is denied.
+//! 5. In egress, an allow rule by name allows when its remote address is pinned for it and the rest of it fits.
+//! 6. Everything else is denied.
 //!
 //! Where several rules of the deciding kind fit, the one with the lowest id is reported.
+//!
+//! Rules by name (`api.example.com`, `*.example.com`) are enforced in two places. The sandbox's resolver asks [`Names`] and
+//! forwards only names that an allow rule and no deny rule means: a deny rule by name is for it alone and fits no packet. Each
+//! address that it tells the agent is first pinned: a [`Pin`] holds for a while, for this address, what the rules by that
+//! name allow. A table knows no names; an enforcer asks its pins where the table says [`Reason::DefaultDeny`]. So no name
+//! opens what an address rule or a built-in one denies, and no answer opens private, loopback or peers' addresses: what those
+//! may be reached for is said by address.
 //!
 //! What the control plane says about a peer comes in [`layer`]s, made of [`named`] policies and a [`preset`]. [`narrow`] puts
 //! them and the sandbox's own flags together into the one policy that its enforcer loads.
@@ -33,22 +41,26 @@ pub mod label;
 pub mod layer;
 pub mod model;
 pub mod named;
+pub mod names;
 pub mod narrow;
+pub mod pattern;
 mod pin;
 pub mod policy;
 pub mod preset;
 pub mod selector;
 pub mod table;
 
-pub use evaluate::{Packet, Verdict, evaluate};
-pub use explain::{Opinion, explain};
+pub use evaluate::{Packet, Verdict, evaluate, evaluate_pinned};
+pub use explain::{NamedFlow, Opinion, explain, explain_name};
 pub use flow::{Counter, Flow};
 pub use grammar::{RuleError, RuleSpec, Target, parse_rule};
 pub use label::{LabelError, Labels};
 pub use layer::{Compiler, Layer, LayerRule, Member, MemberKind};
 pub use model::{Action, Direction, PortRange, Proto, Reason, Rule, RuleId};
 pub use named::{NamedPolicy, NamedRule, PolicyError, PolicyRule};
+pub use names::{Learned, NameVerdict, Names, PinBook, Refused};
 pub use narrow::{NarrowError, effective};
+pub use pattern::{NameError, NamePattern};
 pub use pin::Pin;
 pub use policy::Policy;
 pub use preset::{Preset, UnknownPreset};

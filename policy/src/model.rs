@@ -5,6 +5,8 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::NamePattern;
+
 /// What happens to a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,8 +85,12 @@ pub struct Rule {
     pub action: Action,
     /// Which protocol.
     pub proto: Proto,
-    /// The other end.
+    /// The other end; of a rule by name, what limits its addresses.
     pub net: IpNet,
+    /// Of a rule by name: the names of which the resolver must have learned the address. A deny rule by name is for the
+    /// resolver alone and fits no packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<NamePattern>,
     /// Ports; empty means every port.
     pub ports: Vec<PortRange>,
 }

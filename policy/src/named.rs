@@ -60,12 +60,18 @@ pub enum PolicyError {
         "the description of the policy {0:?} is longer than {MAX_DESCRIPTION} bytes or holds control characters"
     )]
     Description(String),
+    /// A rule by name for ingress.
+    #[error(
+        "the policy {0:?} has the ingress rule {1:?}: rules by name are for egress only, because nothing proves the name of who \
+         comes in; write an address or {{selector}}"
+    )]
+    IngressName(String, String),
 }
 
 // === impl NamedPolicy ===
 
 impl NamedPolicy {
-    /// Checks name, description and the number of rules; reading one from JSON does so too.
+    /// Checks name, description and rules as a whole; reading one from JSON does so too.
     ///
     /// # Errors
     /// What is wrong.
@@ -77,6 +83,10 @@ impl NamedPolicy {
         }
         if self.rules.len() > MAX_RULES {
             return Err(PolicyError::TooManyRules(name.clone()));
+        }
+        let by_name = |rule: &&PolicyRule| rule.direction == Direction::Ingress && rule.rule.is_by_name();
+        if let Some(rule) = self.rules.iter().find(by_name) {
+            return Err(PolicyError::IngressName(name.clone(), rule.rule.to_string()));
         }
         if self.description.len() > MAX_DESCRIPTION || self.description.contains(char::is_control) {
             return Err(PolicyError::Description(name.clone()));
@@ -128,6 +138,11 @@ mod tests {
             ("role=agent", "role=", "invalid value"),
             ("{role=tool}", "{role=tool", "braces"),
             ("egress", "outward", "unknown variant"),
+            (
+                "egress\",\"action\":\"allow\",\"rule\":\"tcp:{role=tool}:",
+                "ingress\",\"action\":\"deny\",\"rule\":\"a.example:",
+                "egress only",
+            ),
             ("\"description\"", "\"descripton\"", "unknown field"),
             ("what agents use", "\\u0007", "control characters"),
         ] {

@@ -1,7 +1,8 @@
 //! Puts layers and flags together into the one policy that an enforcer loads: what *all* of them allow.
 //!
 //! Prefixes nest or are disjoint, so the intersection of two lists is made of pairs in which one network contains the
-//! other; a sweep over both sorted lists finds just these.
+//! other; a sweep over both sorted lists finds just these. Names nest likewise. A name and a network make the name, limited to
+//! the network.
 
 mod meet;
 mod size;
@@ -9,9 +10,9 @@ mod widens;
 
 use std::{borrow::Borrow, sync::Arc};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
-use crate::{Action, Direction, Layer, LayerRule, Policy, RuleSpec, layer};
+use crate::{Action, Direction, Layer, LayerRule, Policy, Rule, RuleId, RuleSpec, layer};
 use meet::{Term, intersect};
 pub use widens::only_widens;
 
@@ -60,35 +61,34 @@ pub fn effective<L: Borrow<Layer>>(
     pool: Ipv4Net,
 ) -> Result<Policy, NarrowError> {
     let layers: Vec<&Layer> = layers.iter().map(Borrow::borrow).collect();
-    let flags: Vec<Term> = flags.iter().enumerate().map(|(order, spec)| Term::flag(order, spec)).collect();
+    let flags: Vec<Term> =
+        flags.iter().enumerate().flat_map(|(order, spec)| Term::flag(order, spec)).collect();
+    let pool_net = IpNet::V4(pool);
     let egress = layers.iter().try_fold(flags, |terms, layer| {
-        intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow))
+        intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow), &pool_net)
     })?;
     let ingress = match layers.split_first() {
-        None => vec![Term::flag(0, &layer::echo(pool))],
+        None => Term::flag(0, &layer::echo(pool)).collect(),
         Some((first, others)) => {
             let first = terms_of(first, Direction::Ingress, Action::Allow);
             others.iter().try_fold(first, |terms, layer| {
-                intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow))
+                intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow), &pool_net)
             })?
         }
     };
-    let denies = |direction| {
-        layers.iter().flat_map(move |layer| terms_of(layer, direction, Action::Deny)).map(Term::into_spec)
-    };
+    let denies =
+        |direction| layers.iter().flat_map(move |layer| terms_of(layer, direction, Action::Deny)).collect();
 
     let mut policy = Policy::new(generation);
-    for term in egress {
-        policy = policy.egress(Action::Allow, term.into_spec());
-    }
-    for spec in denies(Direction::Egress) {
-        policy = policy.egress(Action::Deny, spec);
-    }
-    for term in ingress {
-        policy = policy.ingress(Action::Allow, term.into_spec());
-    }
-    for spec in denies(Direction::Ingress) {
-        policy = policy.ingress(Action::Deny, spec);
+    for (direction, action, terms) in [
+        (Direction::Egress, Action::Allow, egress),
+        (Direction::Egress, Action::Deny, denies(Direction::Egress)),
+        (Direction::Ingress, Action::Allow, ingress),
+        (Direction::Ingress, Action::Deny, denies(Direction::Ingress)),
+    ] {
+        for term in terms {
+            policy.push(term.into_rule(direction, action));
+        }
     }
     size::check(&policy)?;
     Ok(policy)
@@ -98,32 +98,39 @@ pub fn effective<L: Borrow<Layer>>(
 fn terms_of(layer: &Layer, direction: Direction, action: Action) -> Vec<Term> {
     let name: Arc<str> = layer.name.as_str().into();
     let of_action = layer.rules(direction).iter().filter(move |rule| rule.action == action);
-    of_action.enumerate().map(|(order, rule)| Term::layer(order, rule, &name)).collect()
+    of_action.enumerate().flat_map(|(order, rule)| Term::layer(order, rule, &name)).collect()
 }
 
 impl Term {
-    fn flag(order: usize, spec: &RuleSpec) -> Self {
-        Self { order, spec: spec.clone(), from: Vec::new() }
+    fn flag(order: usize, spec: &RuleSpec) -> impl Iterator<Item = Self> {
+        Self::of(order, spec, Vec::new())
     }
 
     /// A rule that leaves everything to the others is no source worth a word.
-    fn layer(order: usize, rule: &LayerRule, name: &Arc<str>) -> Self {
+    fn layer(order: usize, rule: &LayerRule, name: &Arc<str>) -> impl Iterator<Item = Self> {
         let from = match &rule.policy {
             Some(policy) => vec![format!("policy {policy}").into()],
             None if meet::is_open(&rule.spec) => Vec::new(),
             None => vec![name.clone()],
         };
-        Self { order, spec: rule.spec.clone(), from }
+        Self::of(order, &rule.spec, from)
+    }
+
+    fn of(order: usize, spec: &RuleSpec, from: Vec<Arc<str>>) -> impl Iterator<Item = Self> {
+        spec.scopes().into_iter().map(move |scope| {
+            let RuleSpec { proto, ports, text, .. } = spec.clone();
+            Self { order, scope, proto, ports, text, from: from.clone() }
+        })
     }
 
     /// The rule, its text followed by its sources.
-    fn into_spec(self) -> RuleSpec {
-        let Self { spec, from, .. } = self;
-        if from.is_empty() {
-            return spec;
-        }
-        let text = format!("{} ({})", spec.text, from.join(", ")).chars().take(MAX_TEXT).collect();
-        RuleSpec { text, ..spec }
+    fn into_rule(self, direction: Direction, action: Action) -> Rule {
+        let Self { scope, proto, ports, text, from, .. } = self;
+        let text = match from.as_slice() {
+            [] => text,
+            from => format!("{text} ({})", from.join(", ")).chars().take(MAX_TEXT).collect(),
+        };
+        Rule { id: RuleId::NONE, text, direction, action, proto, net: scope.net, name: scope.name, ports }
     }
 }
 

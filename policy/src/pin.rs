@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::Match;
+use crate::{Direction, Match, Packet, Verdict};
 
 /// An address that the sandbox's resolver gave to the agent, and what the rules by that name allow there.
 ///
@@ -25,4 +25,13 @@ impl Pin {
 
     /// Most addresses that are pinned at a time.
     pub const MAX: usize = 4096;
+}
+
+/// What `pins` say about a packet that nothing else fits. Their ends are not looked at: there is no clock here.
+pub(crate) fn lookup(packet: &Packet, pins: &[Pin]) -> Verdict {
+    let packet = packet.canonical();
+    let Some(proto) = packet.proto() else { return Verdict::PROTOCOL };
+    let pin = pins.iter().find(|pin| packet.direction == Direction::Egress && pin.address == packet.remote);
+    let line = pin.and_then(|pin| pin.matches.iter().find(|line| line.fits(proto, packet.port)));
+    line.map_or(Verdict::DEFAULT, |line| Verdict::of(line.action, line.rule))
 }

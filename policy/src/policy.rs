@@ -1,8 +1,10 @@
 //! A policy: numbered rules and the generation they belong to.
 
-use crate::{Action, Direction, Rule, RuleId, RuleSpec, Table, Target, builtin, compile};
+use crate::{Action, Direction, Rule, RuleId, RuleSpec, Table, builtin, compile, grammar::Scope};
 
 /// What one sandbox may do. Without rules it may do nothing.
+///
+/// A rule by name is two, one for each address family, of the same text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Grows with every change, so that an enforcer can tell which policy decided about a flow.
@@ -22,7 +24,7 @@ impl Policy {
         self.add(Direction::Egress, action, spec)
     }
 
-    /// Adds a rule for flows that somebody else opens to the agent.
+    /// Adds a rule for flows that somebody else opens to the agent. One by name fits nothing: who reads rules refuses it.
     #[must_use]
     pub fn ingress(self, action: Action, spec: RuleSpec) -> Self {
         self.add(Direction::Ingress, action, spec)
@@ -48,11 +50,17 @@ impl Policy {
     }
 
     fn add(mut self, direction: Direction, action: Action, spec: RuleSpec) -> Self {
-        let id = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX).saturating_add(1));
-        let Target::Net(net) = spec.target;
-        let RuleSpec { text, proto, ports, .. } = spec;
-        self.rules.push(Rule { id, text, direction, action, proto, net: net.trunc(), ports });
+        for Scope { name, net } in spec.scopes() {
+            let RuleSpec { text, proto, ports, .. } = spec.clone();
+            self.push(Rule { id: RuleId::NONE, text, direction, action, proto, net, name, ports });
+        }
         self
+    }
+
+    /// Adds a rule, which gets its id here.
+    pub(crate) fn push(&mut self, rule: Rule) {
+        let id = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX).saturating_add(1));
+        self.rules.push(Rule { id, ..rule });
     }
 }
 

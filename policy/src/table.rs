@@ -1,10 +1,10 @@
 //! The flat form of a policy, as enforcers load it.
 
-mod longest;
+pub(crate) mod longest;
 
 use ipnet::IpNet;
 
-use crate::{Action, Direction, Packet, PortRange, Proto, RuleId, Verdict};
+use crate::{Action, Direction, Packet, Pin, PortRange, Proto, RuleId, Verdict, pin};
 
 /// A compiled policy. The default is deny.
 ///
@@ -50,14 +50,22 @@ impl Table {
             Direction::Egress => &self.egress,
             Direction::Ingress => &self.ingress,
         };
-        longest::prefix(entries, packet.remote)
+        longest::prefix(entries, |entry| entry.net, packet.remote)
             .and_then(|entry| entry.matches.iter().find(|line| line.fits(proto, packet.port)))
             .map_or(Verdict::DEFAULT, |line| Verdict::of(line.action, line.rule))
+    }
+
+    /// Decides about `packet` with the pins that hold now: [`Table::lookup`], and where nothing fits, they.
+    pub fn lookup_pinned(&self, packet: &Packet, pins: &[Pin]) -> Verdict {
+        match self.lookup(packet) {
+            Verdict::DEFAULT => pin::lookup(packet, pins),
+            verdict => verdict,
+        }
     }
 }
 
 impl Match {
-    fn fits(&self, proto: Proto, port: Option<u16>) -> bool {
+    pub(crate) fn fits(&self, proto: Proto, port: Option<u16>) -> bool {
         let ports = match (self.ports, port) {
             (None, _) => true,
             (Some(range), Some(port)) => proto != Proto::Icmp && range.contains(port),

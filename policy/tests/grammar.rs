@@ -6,7 +6,7 @@ use lattice_policy::{RuleSpec, Target, parse_rule};
 use proptest::prelude::*;
 
 /// Pieces of rules and of attacks on them, so that random texts get past the first check.
-const PIECES: [&str; 46] = [
+const PIECES: [&str; 50] = [
     "tcp:",
     "udp:",
     "icmp:",
@@ -47,6 +47,10 @@ const PIECES: [&str; 46] = [
     "a",
     "example.com",
     "*",
+    "*.",
+    "xn--4ca",
+    "_a",
+    "lattice",
     " ",
     "\0",
     "\n",
@@ -80,8 +84,10 @@ fn net(address: std::net::IpAddr, len: u8) -> String {
 
 /// What must hold for whatever was accepted.
 fn sound(text: &str, spec: &RuleSpec) -> Result<(), TestCaseError> {
-    let Target::Net(net) = spec.target;
-    prop_assert_eq!(net, net.trunc());
+    match &spec.target {
+        Target::Net(net) => prop_assert_eq!(*net, net.trunc()),
+        Target::Name(name) => prop_assert_eq!(name.to_string().parse(), Ok(name.clone())),
+    }
     prop_assert!(spec.ports.iter().all(|range| 0 < range.lo && range.lo <= range.hi));
     for pair in spec.ports.windows(2) {
         prop_assert!(u32::from(pair[0].hi) + 1 < u32::from(pair[1].lo), "{:?}", pair);

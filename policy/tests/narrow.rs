@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use lattice_policy::{
-    Action, Direction, Layer, LayerRule, Packet, Policy, RuleSpec, effective, evaluate, explain,
-    narrow::only_widens, parse_rule,
+    Action, Direction, Layer, LayerRule, NameVerdict, NamedFlow, Names, Packet, Pin, PinBook, Policy, Proto,
+    RuleSpec, effective, evaluate, evaluate_pinned, explain, explain_name, narrow::only_widens, parse_rule,
 };
 use proptest::{prelude::*, sample::select};
 
@@ -21,7 +21,17 @@ fn address() -> impl Strategy<Value = IpAddr> {
         6 => (0u8..8).prop_map(|host| IpAddr::from([10, 42, 0, host])),
         1 => (0u16..4).prop_map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host])),
         2 => select(special.map(|text| text.parse().unwrap()).to_vec()),
+        2 => public(),
     ]
+}
+
+/// Addresses that names may open.
+fn public() -> impl Strategy<Value = IpAddr> {
+    select(["93.184.216.1", "93.184.216.2", "2606:4700::1"].map(|text| text.parse().unwrap()).to_vec())
+}
+
+fn name() -> impl Strategy<Value = &'static str> {
+    select(vec!["a.example.com", "b.example.com", "x.a.example.com", "c.test"])
 }
 
 fn net() -> impl Strategy<Value = IpNet> {
@@ -32,16 +42,22 @@ fn net() -> impl Strategy<Value = IpNet> {
     })
 }
 
+fn target() -> impl Strategy<Value = String> {
+    let patterns =
+        ["a.example.com", "b.example.com", "*.example.com", "*.a.example.com", "c.test", "*.c.test"];
+    let net = net().prop_map(|net| match net {
+        IpNet::V4(net) => net.to_string(),
+        IpNet::V6(net) => format!("[{net}]"),
+    });
+    prop_oneof![2 => net, 1 => select(patterns.to_vec()).prop_map(str::to_owned)]
+}
+
 /// Whatever the grammar can say.
 fn spec() -> impl Strategy<Value = RuleSpec> {
     let ports = select(vec!["", "", ":80", ":80,443", ":79-81", ":1-65535", ":81-442,444"]);
-    (select(vec!["", "", "tcp:", "udp:", "icmp:"]), net(), ports).prop_map(|(proto, net, ports)| {
+    (select(vec!["", "", "tcp:", "udp:", "icmp:"]), target(), ports).prop_map(|(proto, target, ports)| {
         let ports = if proto == "icmp:" { "" } else { ports };
-        parse_rule(&match net {
-            IpNet::V4(net) => format!("{proto}{net}{ports}"),
-            IpNet::V6(net) => format!("{proto}[{net}]{ports}"),
-        })
-        .unwrap()
+        parse_rule(&format!("{proto}{target}{ports}")).unwrap()
     })
 }
 
@@ -74,6 +90,27 @@ fn allows(policy: &Policy, packet: &Packet) -> bool {
 
 fn pool() -> Ipv4Net {
     POOL.parse().unwrap()
+}
+
+fn names(policy: &Policy) -> Names {
+    Names::new(policy, &[IpNet::V4(pool())])
+}
+
+/// Whether a policy alone allows a packet of a flow that the agent opened to `name`, after it learned the address for it.
+fn allows_to(policy: &Policy, names: &Names, packet: &Packet, name: &str) -> bool {
+    let pin = names.pin(name, packet.remote, 9).ok().flatten();
+    let denied = matches!(names.query(name), NameVerdict::Denied(_));
+    !denied && evaluate_pinned(policy, packet, pin.as_slice()).action == Action::Allow
+}
+
+fn flow(name: &str, packet: &Packet) -> Option<NamedFlow> {
+    let proto = match packet.proto {
+        6 => Proto::Tcp,
+        17 => Proto::Udp,
+        1 | 58 => Proto::Icmp,
+        _ => return None,
+    };
+    Some(NamedFlow { name: name.parse().unwrap(), proto, port: packet.port })
 }
 
 proptest! {
@@ -114,6 +151,54 @@ proptest! {
         if only_widens(&old, &new) {
             for packet in packets {
                 prop_assert!(!allows(&old, &packet) || allows(&new, &packet), "{:?}", packet);
+                let (before, after) = (names(&old), names(&new));
+                for name in ["a.example.com", "x.a.example.com", "c.test"] {
+                    let resolved = |names: &Names| matches!(names.query(name), NameVerdict::Allowed(_));
+                    prop_assert!(!resolved(&before) || resolved(&after), "{}", name);
+                    let to = |policy, names| allows_to(policy, names, &packet, name);
+                    prop_assert!(!resolved(&before) || !to(&old, &before) || to(&new, &after), "{} {:?}", name, packet);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A flow to an address passes when all allow it, each by the address or by the one same name that the agent asked for.
+    #[test]
+    fn it_allows_what_all_allow_by_a_name(
+        layers in layers(0),
+        flags in flags(),
+        live in prop::collection::vec((name(), prop_oneof![3 => public(), 1 => address()]), 0..6),
+        packets in prop::collection::vec(packet(), 48),
+    ) {
+        let combined = effective(1, &layers, &flags, pool()).unwrap();
+        let known = names(&combined);
+        let mut book = PinBook::default();
+        let mut left_out = false;
+        for (name, address) in &live {
+            left_out |= book.learn(&known, name, *address, 9).is_ok_and(|learned| !learned.left_out.is_empty());
+        }
+        let pins: Vec<Pin> = book.pins(&known);
+        let own = flags.iter().cloned().fold(Policy::new(1), |policy, flag| policy.egress(Action::Allow, flag));
+        let all: Vec<(Policy, Names)> = layers.iter().map(|layer| layer.policy(1)).chain([own]).map(|policy| {
+            let names = names(&policy);
+            (policy, names)
+        }).collect();
+        for packet in packets.into_iter().filter(|packet| packet.direction == Direction::Egress) {
+            let by_address = all.iter().all(|(policy, _)| allows(policy, &packet));
+            let asked = live.iter().filter(|(_, address)| *address == packet.remote).map(|(name, _)| *name);
+            let by_name = |name: &&str| all.iter().all(|(policy, names)| allows_to(policy, names, &packet, name));
+            let expected = by_address || asked.clone().any(|name| by_name(&name));
+            let allowed = evaluate_pinned(&combined, &packet, &pins).action == Action::Allow;
+            prop_assert!(allowed == expected || (expected && left_out), "{:?} {} {}", packet, allowed, expected);
+
+            for name in asked {
+                let Some(flow) = flow(name, &packet).filter(|_| by_name(&name) && !by_address) else { continue };
+                let opinions = explain_name(&layers, &flags, pool(), &flow);
+                prop_assert!(opinions.iter().all(|opinion| opinion.action == Action::Allow), "{:?} {:?}", flow, opinions);
             }
         }
     }

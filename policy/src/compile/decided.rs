@@ -6,7 +6,7 @@ use crate::{Match, Proto};
 
 /// The union of the lines seen so far.
 #[derive(Debug, Default)]
-pub(super) struct Decided {
+pub(crate) struct Decided {
     tcp: Ports,
     udp: Ports,
     icmp: bool,
@@ -23,7 +23,7 @@ struct Ports {
 
 impl Decided {
     /// Takes a line in. Whether it decides about any packet that no earlier line decided about.
-    pub(super) fn add(&mut self, line: &Match) -> bool {
+    pub(crate) fn add(&mut self, line: &Match) -> bool {
         let names = |proto| line.proto == Proto::Any || line.proto == proto;
         let ports = line.ports.map(|range| u32::from(range.lo)..=u32::from(range.hi));
         let tcp = names(Proto::Tcp) && self.tcp.add(ports.clone());

@@ -1,7 +1,7 @@
 //! Why a text is not a rule.
 
-use super::{MAX_PORTS, MAX_TEXT};
-use crate::SelectorError;
+use super::{MAX_NAME_PORTS, MAX_PORTS, MAX_TEXT};
+use crate::{NameError, SelectorError};
 
 /// How much of the text a message repeats, in characters.
 const SHOWN: usize = 80;
@@ -25,9 +25,15 @@ pub enum Cause {
     /// More than [`MAX_TEXT`] bytes.
     #[error("it is longer than {MAX_TEXT} bytes; split it into several rules")]
     TooLong,
-    /// A space, control character, or not ASCII.
+    /// A space or control character.
     #[error("it contains the character {0:?}; write for example 10.42.0.10/32:8080, without spaces")]
     Character(char),
+    /// Not ASCII.
+    #[error(
+        "it contains the character {0:?}; write ASCII only, and a name in other letters in punycode, for example \
+         xn--bcher-kva.example"
+    )]
+    NotAscii(char),
     /// Something before the address that is not a protocol.
     #[error(
         "unknown protocol {0:?}; use tcp, udp or icmp (it stands for ICMPv6 too), for example tcp:10.0.0.0/8:443"
@@ -85,12 +91,20 @@ pub enum Cause {
         /// The address alone.
         address: String,
     },
-    /// A DNS name. It will be accepted once it can be enforced.
+    /// Not a DNS name that a rule can name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// `api.example.com/24`.
     #[error(
-        "{0:?} is a DNS name, and rules by name are not enforced yet in this version; \
-         write its addresses, for example 203.0.113.7/32:443"
+        "a DNS name has no prefix length; leave out '/' and what follows, for example api.example.com:443"
     )]
-    Name(String),
+    NamePrefix,
+    /// More than [`MAX_NAME_PORTS`] ranges with a name.
+    #[error(
+        "a rule by name lists at most {MAX_NAME_PORTS} ports or ranges; use ranges such as 8000-8100, or leave out ':' for \
+         every port"
+    )]
+    TooManyNamePorts,
     /// `*` as an address.
     #[error("'*' is not an address; write 0.0.0.0/0 for all of IPv4 or ::/0 for all of IPv6")]
     Star,

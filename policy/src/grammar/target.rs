@@ -1,10 +1,11 @@
-//! The address or network of a rule, and where its ports begin.
+//! The address, network or name of a rule, and where its ports begin.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{Cause, error::shown};
+use super::{Cause, Target, error::shown};
+use crate::pattern::ends_in_number;
 
 /// Takes target and ports apart. The target keeps its family's form but not its brackets.
 pub(super) fn split(text: &str) -> Result<(&str, Option<&str>), Cause> {
@@ -31,9 +32,16 @@ pub(super) fn split(text: &str) -> Result<(&str, Option<&str>), Cause> {
     }
 }
 
-/// Reads an address, alone or with a prefix length.
-pub(super) fn parse(text: &str) -> Result<IpNet, Cause> {
+/// Reads a name, or an address, alone or with a prefix length.
+pub(super) fn parse(text: &str) -> Result<Target, Cause> {
     let (address, len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
+    if is_name(address) {
+        return if len.is_some() { Err(Cause::NamePrefix) } else { Ok(Target::Name(address.parse()?)) };
+    }
+    parse_net(address, len).map(Target::Net)
+}
+
+fn parse_net(address: &str, len: Option<&str>) -> Result<IpNet, Cause> {
     let address = parse_address(address)?;
     let whole = IpNet::from(address);
     let Some(len) = len else { return Ok(whole) };
@@ -71,19 +79,13 @@ fn parse_address(text: &str) -> Result<IpAddr, Cause> {
     if text == "*" {
         return Err(Cause::Star);
     }
-    if is_name(text) {
-        return Err(Cause::Name(shown(text)));
-    }
     text.parse().map(IpAddr::V4).map_err(|_| Cause::V4(shown(text)))
 }
 
-/// Whether `text` is meant as a DNS name. As in the URL standard, what ends in a number is meant as an IPv4 address.
+/// Whether `text` is meant as a DNS name. What ends in a number is meant as an IPv4 address.
 fn is_name(text: &str) -> bool {
-    let last = text.strip_suffix('.').unwrap_or(text).rsplit('.').next().unwrap_or_default();
-    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    let number = hex
-        .map_or(last.bytes().all(|c| c.is_ascii_digit()), |hex| hex.bytes().all(|c| c.is_ascii_hexdigit()));
-    !number && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_' | b'*'))
+    let letters = text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_' | b'*'));
+    letters && text != "*" && !ends_in_number(text)
 }
 
 /// Whether `head` was meant as a protocol: a word before what can only be an address. (`localhost:80` is not: what

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv4Subnets};
+use ipnet::{IpNet, Ipv4Subnets};
 
 /// The networks that hold exactly `addresses`, in order.
 pub(super) fn aggregated(addresses: impl Iterator<Item = Ipv4Addr>) -> Vec<IpNet> {
@@ -11,11 +11,6 @@ pub(super) fn aggregated(addresses: impl Iterator<Item = Ipv4Addr>) -> Vec<IpNet
     addresses.dedup();
     let runs = addresses.chunk_by(|a, b| a.to_bits().checked_add(1) == Some(b.to_bits()));
     runs.flat_map(|run| Ipv4Subnets::new(run[0], run[run.len() - 1], 0)).map(IpNet::V4).collect()
-}
-
-/// Everything there is.
-pub(super) fn everywhere() -> [IpNet; 2] {
-    [IpNet::V4(Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())]
 }
 
 #[cfg(test)]

@@ -7,12 +7,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{
-    Layer, LayerRule, MAX_RULES, Member, MemberKind,
-    addresses::{aggregated, everywhere},
-};
+use super::{Layer, LayerRule, MAX_RULES, Member, MemberKind, addresses::aggregated};
 use crate::{
-    Action, Direction, NamedPolicy, PolicyRule, PortRange, Preset, Proto, RuleSpec, Selector, grammar,
+    Action, Direction, NamedPolicy, PolicyRule, PortRange, Preset, Proto, RuleSpec, Selector, Target,
+    grammar::{self, everywhere},
     named::NamedTarget,
 };
 
@@ -30,7 +28,7 @@ type Key = (Vec<usize>, bool);
 pub struct Compiler<'a> {
     policies: &'a [NamedPolicy],
     /// The members' addresses by every selector that a rule names.
-    peers: HashMap<&'a Selector, Vec<IpNet>>,
+    peers: HashMap<&'a Selector, Vec<Target>>,
     echo: RuleSpec,
     sandboxed: Arc<Layer>,
     coordinator: Arc<Layer>,
@@ -44,7 +42,8 @@ impl<'a> Compiler<'a> {
         for rule in policies.iter().flat_map(|policy| &policy.rules) {
             if let NamedTarget::Peers(selector) = &rule.rule.target {
                 peers.entry(selector).or_insert_with(|| {
-                    aggregated(members.iter().filter(|m| m.fits(selector)).map(|m| m.address))
+                    let fitting = members.iter().filter(|m| m.fits(selector)).map(|m| m.address);
+                    aggregated(fitting).into_iter().map(Target::Net).collect()
                 });
             }
         }
@@ -81,7 +80,7 @@ impl<'a> Compiler<'a> {
         [Direction::Egress, Direction::Ingress].into_iter().any(|direction| {
             let policies = selecting.iter().filter_map(|&index| self.policies.get(index));
             let rules = policies.flat_map(|policy| &policy.rules).filter(|rule| rule.direction == direction);
-            let count: usize = rules.map(|rule| self.nets(rule).len()).sum();
+            let count: usize = rules.map(|rule| self.targets(rule).len()).sum();
             count + OWN_RULES > MAX_RULES
         })
     }
@@ -138,15 +137,15 @@ impl<'a> Compiler<'a> {
 
     /// The plain rules of a rule.
     fn expanded(&self, policy: &NamedPolicy, rule: &PolicyRule) -> Vec<LayerRule> {
-        let spec = |net: &IpNet| RuleSpec::new(rule.rule.proto, *net, rule.rule.ports.clone());
+        let spec = |target: &Target| RuleSpec::new(rule.rule.proto, target.clone(), rule.rule.ports.clone());
         let plain =
-            |net| LayerRule { action: rule.action, spec: spec(net), policy: Some(policy.name.clone()) };
-        self.nets(rule).iter().map(plain).collect()
+            |target| LayerRule { action: rule.action, spec: spec(target), policy: Some(policy.name.clone()) };
+        self.targets(rule).iter().map(plain).collect()
     }
 
-    fn nets<'b>(&'b self, rule: &'b PolicyRule) -> &'b [IpNet] {
+    fn targets<'b>(&'b self, rule: &'b PolicyRule) -> &'b [Target] {
         match &rule.rule.target {
-            NamedTarget::Net(net) => std::slice::from_ref(net),
+            NamedTarget::Plain(target) => std::slice::from_ref(target),
             NamedTarget::Peers(selector) => self.peers.get(selector).map_or(&[][..], Vec::as_slice),
         }
     }

@@ -2,11 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    PortRange, Proto, RuleError, Selector,
+    PortRange, Proto, RuleError, Selector, Target,
     builtin::is_exact,
     grammar::{self, Cause},
 };
@@ -24,8 +23,8 @@ pub struct NamedRule {
 /// Whom it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NamedTarget {
-    /// A network or one address.
-    Net(IpNet),
+    /// A network, one address or a name.
+    Plain(Target),
     /// The overlay addresses of the workspace's peers that fit.
     Peers(Selector),
 }
@@ -33,10 +32,16 @@ pub(crate) enum NamedTarget {
 // === impl NamedRule ===
 
 impl NamedRule {
-    /// Whether it names single addresses and ports, as the isolated preset asks for.
+    /// Whether it names its target by DNS.
+    pub(crate) fn is_by_name(&self) -> bool {
+        matches!(self.target, NamedTarget::Plain(Target::Name(_)))
+    }
+
+    /// Whether it names single addresses, or one name, and ports, as the isolated preset asks for.
     pub(crate) fn is_narrow(&self) -> bool {
         let exact = match &self.target {
-            NamedTarget::Net(net) => is_exact(net),
+            NamedTarget::Plain(Target::Net(net)) => is_exact(net),
+            NamedTarget::Plain(Target::Name(name)) => !name.is_wildcard(),
             NamedTarget::Peers(_) => true,
         };
         exact && !self.ports.is_empty()
@@ -56,8 +61,8 @@ fn parse(text: &str) -> Result<NamedRule, Cause> {
         if rest.contains(['{', '}']) {
             return Err(Cause::Braces);
         }
-        let (net, ports) = grammar::parse_net(proto, rest)?;
-        return Ok(NamedRule { proto, target: NamedTarget::Net(net), ports });
+        let (target, ports) = grammar::parse_target(proto, rest)?;
+        return Ok(NamedRule { proto, target: NamedTarget::Plain(target), ports });
     };
     let (selector, behind) = inner.split_once('}').ok_or(Cause::Braces)?;
     let ports = match behind.strip_prefix(':') {
@@ -87,8 +92,7 @@ impl fmt::Display for NamedRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         grammar::write(f, self.proto, &self.ports, |f| match &self.target {
             NamedTarget::Peers(selector) => write!(f, "{{{selector}}}"),
-            NamedTarget::Net(IpNet::V6(net)) if !self.ports.is_empty() => write!(f, "[{net}]"),
-            NamedTarget::Net(net) => write!(f, "{net}"),
+            NamedTarget::Plain(target) => target.write(f, &self.ports),
         })
     }
 }
@@ -107,6 +111,9 @@ mod tests {
             ("{a/b==c}:80,81", "{a/b=c}:80-81"),
             ("tcp:10.0.0.1:443", "tcp:10.0.0.1/32:443"),
             ("udp:[fd00::/8]:53", "udp:[fd00::/8]:53"),
+            ("API.example.com.:443", "api.example.com:443"),
+            ("tcp:*.example.com:8443,443", "tcp:*.example.com:443,8443"),
+            ("icmp:api.example.com", "icmp:api.example.com"),
         ] {
             let rule: NamedRule = text.parse().unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(rule.to_string(), canonical);
@@ -125,7 +132,8 @@ mod tests {
             ("{a= b}", "character ' '"),
             ("{a}:", "not a port"),
             ("icmp:{a}:80", "ICMP has no ports"),
-            ("api.example.com:443", "rules by name are not enforced yet"),
+            ("tool.lattice:443", "{name=…}"),
+            ("*.com:443", "at least two labels"),
             ("http:{a.b=c}:80", "unknown protocol"),
         ] {
             let error = text.parse::<NamedRule>().unwrap_err().to_string();
@@ -145,6 +153,7 @@ mod tests {
     fn narrow_is_one_address_and_ports() {
         let narrow = |text: &str| text.parse::<NamedRule>().unwrap().is_narrow();
         assert!(narrow("tcp:10.0.0.1:443") && narrow("{role=tool}:80") && narrow("[::1]:80"));
+        assert!(narrow("api.example.com:443") && !narrow("api.example.com") && !narrow("*.example.com:443"));
         assert!(
             !narrow("10.0.0.0/31:443") && !narrow("10.0.0.1") && !narrow("{role=tool}") && !narrow("icmp:{}")
         );

@@ -11,7 +11,7 @@ pub(super) fn check(policy: &Policy) -> Result<(), NarrowError> {
         return Err(NarrowError::Rules);
     }
     let lines = [Direction::Egress, Direction::Ingress].map(|direction| {
-        let rules = policy.rules().iter().filter(|rule| rule.direction == direction);
+        let rules = policy.rules().iter().filter(|rule| rule.direction == direction && rule.name.is_none());
         lines(rules.collect())
     });
     if lines[0] + lines[1] > MAX_LINES { Err(NarrowError::Lines) } else { Ok(()) }

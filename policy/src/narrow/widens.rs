@@ -41,10 +41,17 @@ fn contains(wide: &Rule, narrow: &Rule) -> bool {
     let proto = wide.proto == Proto::Any || wide.proto == narrow.proto;
     let within = |range: &PortRange| wide.ports.iter().any(|wide| wide.lo <= range.lo && range.hi <= wide.hi);
     let ports = wide.ports.is_empty() || (!narrow.ports.is_empty() && narrow.ports.iter().all(within));
+    // A name is resolved because a rule names it, and denied by the resolver, not by its addresses: one kind does not make
+    // up for the other.
+    let names = match (&wide.name, &narrow.name) {
+        (None, None) => true,
+        (Some(wide), Some(narrow)) => wide.covers(narrow),
+        _ => false,
+    };
     // To open a guarded address a rule must name just it.
     let opens =
         wide.net == narrow.net || !builtin::is_exact(&narrow.net) || !builtin::is_guarded(&narrow.net);
-    proto && ports && opens
+    proto && ports && names && opens
 }
 
 #[cfg(test)]
@@ -72,6 +79,16 @@ mod tests {
             ("+10.0.0.0/8", "+10.0.0.0/8 -10.0.0.1", false),
             ("+10.0.0.0/8 -10.0.0.0/24", "+10.0.0.0/8 -10.0.0.1", true),
             ("+169.254.169.254", "+0.0.0.0/0", false),
+            ("", "+a.example.com", true),
+            ("+a.example.com:443", "+*.example.com", true),
+            ("+*.example.com", "+a.example.com", false),
+            ("+a.example.com", "+a.example.com:443", false),
+            ("+a.example.com", "+0.0.0.0/0 +::/0", false),
+            ("+0.0.0.0/0", "+a.example.com", false),
+            ("+*.example.com", "+*.example.com -a.example.com", false),
+            ("+*.example.com -*.example.com", "+*.example.com -a.example.com", true),
+            ("+a.example.com -0.0.0.0/0", "+a.example.com -0.0.0.0/0 -a.example.com", false),
+            ("-a.example.com +0.0.0.0/0", "-10.0.0.1 +0.0.0.0/0", false),
         ] {
             assert_eq!(only_widens(&policy(old), &policy(new)), widens, "{old:?} {new:?}");
         }

@@ -4,22 +4,21 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::Entry;
-
-/// The entry with the longest prefix that contains `remote`.
+/// The entry with the longest prefix that contains `remote`, of entries sorted by their `net`.
 ///
 /// The last entry that sorts not after the address either contains it, and then nothing longer does, or it leaves the
 /// address' path after some bits; every prefix of the address that is in the list is then at most that long. So
 /// each step is one binary search and shortens the prefix looked for.
-pub(super) fn prefix(entries: &[Entry], remote: IpAddr) -> Option<&Entry> {
+pub(crate) fn prefix<T>(entries: &[T], net: impl Fn(&T) -> IpNet, remote: IpAddr) -> Option<&T> {
     let mut probe = IpNet::from(remote);
     loop {
-        let after = entries.partition_point(|entry| entry.net <= probe);
+        let after = entries.partition_point(|entry| net(entry) <= probe);
         let last = entries.get(after.checked_sub(1)?)?;
-        if last.net.contains(&remote) {
+        let held = net(last);
+        if held.contains(&remote) {
             return Some(last);
         }
-        let shared = shared_bits(last.net.addr(), remote)?;
+        let shared = shared_bits(held.addr(), remote)?;
         probe = IpNet::new(remote, shared).ok()?.trunc();
     }
 }
@@ -37,6 +36,7 @@ fn shared_bits(a: IpAddr, b: IpAddr) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Entry;
 
     #[test]
     fn finds_what_a_scan_finds() {
@@ -68,7 +68,7 @@ mod tests {
                 .iter()
                 .filter(|entry| entry.net.contains(&remote))
                 .max_by_key(|entry| entry.net.prefix_len());
-            assert_eq!(prefix(&entries, remote), scan, "{address}");
+            assert_eq!(prefix(&entries, |entry| entry.net, remote), scan, "{address}");
         }
     }
 }
