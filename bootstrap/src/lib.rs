@@ -18,6 +18,7 @@ mod enforce;
 pub mod failure;
 #[cfg(test)]
 mod fake;
+mod gate;
 mod generations;
 mod identity;
 pub mod layers;

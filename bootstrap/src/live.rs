@@ -1,9 +1,13 @@
 //! The policy of a running sandbox: what the network map and the sandbox's flags allow together, changed in place when
 //! a newer map says so.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use lattice_policy::{Policy, RuleSpec, effective, narrow::only_widens};
+use ipnet::IpNet;
+
+use lattice_policy::{
+    NamePattern, NameVerdict, Names, Pin, PinBook, Policy, Refused, RuleSpec, effective, narrow::only_widens,
+};
 use lattice_wire::NetMap;
 
 use crate::{
@@ -13,17 +17,20 @@ use crate::{
     layers,
 };
 
-/// Puts a policy in force, as a whole or not at all.
-type Load = Box<dyn FnMut(&Policy) -> Result<(), Failure> + Send>;
-
 /// What is in force, and how to change it.
 pub(crate) struct Live {
     flags: Vec<RuleSpec>,
     /// Names of the map's layers, as far as they are in force.
     layers: Vec<String>,
     current: Arc<Policy>,
+    /// Its rules by name.
+    names: Names,
+    /// What the resolver learned; it holds over changes of the policy.
+    book: PinBook,
+    /// What no name may open: the overlay, and this host.
+    closed: Vec<IpNet>,
     generations: Generations,
-    load: Load,
+    enforcer: Shared,
 }
 
 /// Another policy than the one in force.
@@ -42,6 +49,15 @@ pub(crate) struct Stuck {
     pub(crate) too_wide: bool,
 }
 
+/// The addresses of a name.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// Those that the agent may use.
+    pub(crate) admitted: Vec<IpAddr>,
+    /// Those that it must not be told.
+    pub(crate) refused: Vec<(IpAddr, Refused)>,
+}
+
 /// Whether the receiver's own time is over: it is no member any more until a newer map says otherwise.
 pub(crate) fn is_over(map: &NetMap, now: i64) -> bool {
     map.not_after.is_some_and(|at| at <= now)
@@ -56,20 +72,18 @@ pub(crate) fn wanted(generation: u32, flags: &[RuleSpec], map: &NetMap, now: i64
         .map_err(|error| Failure::new(Kind::Usage, error))
 }
 
-/// How a policy gets into an enforcer.
-pub(crate) fn loader(enforcer: Shared) -> Load {
-    Box::new(move |policy| enforce::lock(&enforcer).apply(policy, &[]))
-}
-
 impl Live {
-    /// `current` is in force and known to `generations`.
+    /// `current` is in force in `enforcer` and known to `generations`. No name opens addresses of `closed`.
     pub(crate) fn new(
         flags: Vec<RuleSpec>,
         current: Arc<Policy>,
         generations: Generations,
-        load: Load,
+        enforcer: Shared,
+        closed: Vec<IpNet>,
     ) -> Self {
-        Self { flags, layers: Vec::new(), current, generations, load }
+        let names = Names::new(&current, &closed);
+        let (layers, book) = (Vec::new(), PinBook::default());
+        Self { flags, layers, current, names, book, closed, generations, enforcer }
     }
 
     /// What is in force.
@@ -127,14 +141,61 @@ impl Live {
     fn load(&mut self, policy: Policy) -> Result<(), Failure> {
         let policy = Arc::new(policy);
         self.generations.add(policy.clone());
-        match (self.load)(&policy) {
-            Ok(()) => self.current = policy,
+        let names = Names::new(&policy, &self.closed);
+        let pins = self.book.pins(&names);
+        match enforce::lock(&self.enforcer).apply(&policy, &pins) {
+            Ok(()) => (self.current, self.names) = (policy, names),
             Err(failure) => {
                 self.generations.forget_newest();
                 return Err(failure);
             }
         }
         Ok(())
+    }
+
+    /// What the policy says of a name: the rule, and whether it is a wildcard.
+    pub(crate) fn query(&self, name: &str) -> (NameVerdict, bool) {
+        let verdict = self.names.query(name);
+        let wildcard = match verdict {
+            NameVerdict::Allowed(rule) => self.current.rule(rule).and_then(|rule| rule.name.as_ref()),
+            _ => None,
+        };
+        (verdict, wildcard.is_some_and(NamePattern::is_wildcard))
+    }
+
+    /// Pins what of an answer the agent may be told, before it is.
+    ///
+    /// # Errors
+    /// When the enforcer takes no pins: then none of them may be told.
+    pub(crate) fn learn(&mut self, name: &str, answers: &[IpAddr], until_ns: u64) -> Result<Answer, Failure> {
+        let mut pins: Vec<Pin> = Vec::new();
+        let mut answer = Answer::default();
+        for &address in answers {
+            let learned = match self.book.learn(&self.names, name, address, until_ns) {
+                Ok(learned) => learned,
+                Err(refused) => {
+                    answer.refused.push((address, refused));
+                    continue;
+                }
+            };
+            if !learned.left_out.is_empty() {
+                tracing::warn!(name, %address, "more rules name this address than one can hold: the widest are in force");
+            }
+            answer.admitted.push(address);
+            pins.extend(learned.pins);
+        }
+        enforce::lock(&self.enforcer).pin(&pins)?;
+        Ok(answer)
+    }
+
+    /// Forgets pins that end by `now_ns`, and lets what others hold of their addresses live on.
+    pub(crate) fn expire_pins(&mut self, now_ns: u64) {
+        let pins = self.book.expire(&self.names, now_ns);
+        if !pins.is_empty()
+            && let Err(error) = enforce::lock(&self.enforcer).pin(&pins)
+        {
+            tracing::warn!(%error, "some names' addresses are refused until they are asked for again");
+        }
     }
 
     /// 0 is "no policy" in events, also after 2³² changes.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use lattice_dns::Names;
 use lattice_ebpf::AttachMode;
 use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
 use lattice_policy::{RuleSpec, Target};
@@ -18,11 +19,12 @@ use crate::{
     control::{self, Control},
     enforce::{Ebpf, EnforcerChoice},
     failure::chain,
+    gate::PolicyGate,
     identity::{self, Identity, Join, now_unix},
     links::Watch,
     live::{self, Live},
     renew::Renewal,
-    resolver::{Names, Resolver},
+    resolver,
     state::Role,
     steps::{drops, nothing},
     sync::{Standing, Sync, Tunnel},
@@ -96,9 +98,10 @@ impl Sandbox {
             ));
         }
         let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
+        let closed = closed(&base.underlay, map);
         let policed = steps.run("policy", || {
             let started = Ebpf::start(state.bpf(), own.to_vec(), config.attach, inside.clone(), LINK)?;
-            policy::begin(started, config.egress, policy, &config.audit_file, &config.join.name)
+            policy::begin(started, config.egress, policy, closed, &config.audit_file, &config.join.name)
         })?;
 
         steps.run("links", || {
@@ -126,9 +129,10 @@ impl Sandbox {
         })?;
 
         steps.run("resolver", || {
-            let resolver = Resolver::start(&inside, base.names.clone())
+            let gate = PolicyGate { live: policed.live.clone(), teller: policed.teller.clone() };
+            let resolver = resolver::start(&inside, &base.underlay, base.names.clone(), gate)
                 .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;
-            Ok(((), drops(resolver), "127.0.0.1:53, answers <peer>.lattice".into()))
+            Ok(((), drops(resolver), "127.0.0.1:53, <peer>.lattice and what rules name".into()))
         })?;
 
         let status = Status {
@@ -293,6 +297,12 @@ fn unreachable<'a>(egress: &'a [RuleSpec], map: &NetMap) -> Vec<&'a str> {
         Target::Name(_) => true,
     };
     egress.iter().filter(outside).map(|rule| rule.text.as_str()).collect()
+}
+
+/// What no DNS name opens, beside the private addresses that none opens anywhere: the overlay, and this host.
+fn closed(underlay: &Netns, map: &NetMap) -> Vec<IpNet> {
+    let own = link::addresses(underlay).unwrap_or_default().into_iter().map(|(_, address)| address.into());
+    own.chain([map.pool.into()]).collect()
 }
 
 /// An IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in the overlay's IPv4 address. Nothing

@@ -27,6 +27,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     Failure, Kind,
     failure::chain,
+    gate,
     identity::{self, now_unix},
     live::{Live, is_over},
     renew::Renewal,
@@ -40,7 +41,7 @@ pub(crate) struct Tunnel {
     pub(crate) credentials: Credentials,
     pub(crate) device: Arc<dyn Device>,
     pub(crate) underlay: Arc<Netns>,
-    pub(crate) names: resolver::Names,
+    pub(crate) names: lattice_dns::Names,
     pub(crate) map: Arc<NetMap>,
     /// None on a node.
     pub(crate) live: Option<Arc<Mutex<Live>>>,
@@ -106,6 +107,9 @@ impl Tunnel {
                     },
                     _ = refresh.tick() => {
                         self.watch_device(&mut told).await;
+                        if let Some(live) = &self.live {
+                            gate::expire(live);
+                        }
                         if self.standing.unsettled {
                             self.reapply().await;
                         }

@@ -65,7 +65,7 @@ impl Lab {
         generations.add(policy.clone());
         let file = AuditFile::open(&dir.join("audit.jsonl"), "lab", Class::Kernel).unwrap();
         let recorder = Recorder::start(enforcer.clone(), verdicts, generations.clone(), file).unwrap();
-        let live = Live::new(flags, policy, generations, loader(enforcer.clone()));
+        let live = Live::new(flags, policy, generations, enforcer.clone(), Vec::new());
         Self { live, recorder, inside, undo, enforcer, _device: device }
     }
 

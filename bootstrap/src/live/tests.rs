@@ -1,12 +1,13 @@
 use std::sync::Mutex;
 
-use lattice_policy::{Action, parse_rule};
+use lattice_policy::{Action, Counter, RuleId, parse_rule};
 use lattice_wire::{
     MapPolicy, PeerId, WorkspaceId,
     netmap::{Layer, MapRule},
 };
 
 use super::*;
+use crate::enforce::Enforce;
 
 /// What an enforcer was given: generations and the texts of their rules.
 pub(crate) type Loaded = Arc<Mutex<Vec<(u32, Vec<String>)>>>;
@@ -34,7 +35,7 @@ pub(crate) fn map(egress: Option<&[&str]>) -> NetMap {
 pub(crate) fn live(
     flags: &[&str],
     map: &NetMap,
-    mut takes: impl FnMut(&Policy) -> bool + Send + 'static,
+    takes: impl FnMut(&Policy) -> bool + Send + 'static,
 ) -> (Live, Loaded) {
     let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
     let current = Arc::new(wanted(1, &flags, map, 0).unwrap());
@@ -42,15 +43,41 @@ pub(crate) fn live(
     generations.add(current.clone());
     let loaded = Loaded::default();
     let log = loaded.clone();
-    let load = move |policy: &Policy| {
-        if !takes(policy) {
+    let enforcer = Fake { takes: Box::new(takes), log };
+    let enforcer = Arc::new(Mutex::new(enforcer));
+    (Live::new(flags, current, generations, enforcer, vec![map.pool.into()]), loaded)
+}
+
+/// Takes a policy when it wants to, and remembers its rules; pins are among them.
+struct Fake {
+    takes: Box<dyn FnMut(&Policy) -> bool + Send>,
+    log: Loaded,
+}
+
+impl Enforce for Fake {
+    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure> {
+        if !(self.takes)(policy) {
             return Err(Failure::new(Kind::Kernel, "no memory"));
         }
-        let rules = policy.rules().iter().map(|rule| rule.text.clone()).collect();
-        log.lock().unwrap().push((policy.generation, rules));
+        let rules = policy.rules().iter().map(|rule| rule.text.clone());
+        let pins = pins.iter().map(|pin| format!("pin {}", pin.address));
+        self.log.lock().unwrap().push((policy.generation, rules.chain(pins).collect()));
         Ok(())
-    };
-    (Live::new(flags, current, generations, Box::new(load)), loaded)
+    }
+    fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure> {
+        let pins = pins.iter().map(|pin| format!("pin {}", pin.address)).collect();
+        self.log.lock().unwrap().push((0, pins));
+        Ok(())
+    }
+    fn police(&mut self, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+    fn lost(&self) -> Result<u64, Failure> {
+        Ok(0)
+    }
+    fn counters(&self) -> Result<Vec<(RuleId, Counter)>, Failure> {
+        Ok(Vec::new())
+    }
 }
 
 fn last(loaded: &Loaded) -> (u32, Vec<String>) {
@@ -130,4 +157,26 @@ fn a_policy_that_cannot_be_read_or_combined_denies() {
     let (mut live, loaded) = live(&["10.42.0.0/16"], &map(Some(&["10.42.0.5"])), |_| true);
     live.put(live.change(&map(Some(&["tcp:{role=tool}"])), 0).unwrap()).unwrap();
     assert_eq!(last(&loaded), (2, vec![]));
+}
+
+#[test]
+fn pins_hold_over_a_change_that_still_permits_the_name() {
+    let rules = ["0.0.0.0/0", "api.example.com:443"];
+    let (mut live, loaded) = live(&["api.example.com:443"], &map(Some(&rules)), |_| true);
+    assert!(matches!(live.query("api.example.com"), (NameVerdict::Allowed(_), false)));
+    assert_eq!(live.query("other.example.com").0, NameVerdict::Unknown);
+    let answers: Vec<IpAddr> =
+        ["93.184.216.34", "10.42.0.7", "169.254.169.254"].map(|ip| ip.parse().unwrap()).into();
+    let answer = live.learn("api.example.com", &answers, 100).unwrap();
+    assert_eq!(answer.admitted, answers[..1]);
+    assert_eq!(answer.refused.len(), 2);
+    assert_eq!(last(&loaded).1, ["pin 93.184.216.34"]);
+
+    let narrower = map(Some(&["0.0.0.0/0:443", "10.42.0.0/16"]));
+    let change = live.change(&narrower, 0).unwrap();
+    live.put(change).unwrap();
+    assert!(last(&loaded).1.contains(&"pin 93.184.216.34".to_owned()), "{:?}", last(&loaded));
+    let change = live.change(&map(Some(&["10.42.0.0/16"])), 0).unwrap();
+    live.put(change).unwrap();
+    assert!(!last(&loaded).1.iter().any(|text| text.contains("93.184")), "{:?}", last(&loaded));
 }

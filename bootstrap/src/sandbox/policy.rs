@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use ipnet::IpNet;
 use lattice_audit::AuditFile;
 use lattice_policy::{Policy, RuleSpec};
 use lattice_wire::PeerName;
@@ -14,7 +15,7 @@ use crate::{
     enforce::{self, Shared, Started},
     failure::chain,
     generations::Generations,
-    live::{self, Live},
+    live::Live,
     recorder::{Recorder, Teller},
     steps::Undo,
 };
@@ -34,6 +35,7 @@ pub(super) fn begin(
     started: Started,
     flags: Vec<RuleSpec>,
     policy: Arc<Policy>,
+    closed: Vec<IpNet>,
     audit_file: &Path,
     agent: &PeerName,
 ) -> Result<(Policed, Undo, String), Failure> {
@@ -56,7 +58,7 @@ pub(super) fn begin(
         }
     };
     let detail = format!("{words}, {} rules, default deny", policy.rules().len());
-    let live = Live::new(flags, policy, generations, live::loader(enforcer.clone()));
+    let live = Live::new(flags, policy, generations, enforcer.clone(), closed);
     let policed = Policed { enforcer, live: Arc::new(Mutex::new(live)), teller: recorder.teller(), words };
     let undo = move || {
         let recorded = recorder.finish();

@@ -104,7 +104,7 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         live: Some(Arc::new(seen.live("10.42.0.0/24", takes))),
         device: Arc::new(seen),
         underlay: Arc::new(Netns::current().unwrap()),
-        names: resolver::Names::default(),
+        names: lattice_dns::Names::default(),
         map: Arc::new(map),
         standing: Standing::default(),
     };
