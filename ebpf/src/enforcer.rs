@@ -56,7 +56,7 @@ pub struct Options {
 /// A program that is not loaded yet names its maps by descriptor *number*. So no descriptor of a map is closed as long
 /// as `ebpf` lives: the maps taken out of it are kept here, and what is given away is opened anew from its pin.
 pub struct Enforcer {
-    ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     _own: HashMap<MapData, OwnKey, u8>,
     events_taken: bool,
     config: Array<MapData, u64>,
@@ -191,7 +191,7 @@ pub(crate) fn program<'a>(
     Ok(program)
 }
 
-fn refused(name: &'static str, e: ProgramError) -> EbpfError {
+pub(crate) fn refused(name: &'static str, e: ProgramError) -> EbpfError {
     EbpfError::Program { name, source: Box::new(e) }
 }
 

@@ -16,6 +16,8 @@ pub mod bpffs;
 mod enforcer;
 mod error;
 mod event;
+#[cfg(any(test, feature = "harness"))]
+pub mod harness;
 mod ioctl;
 mod link;
 mod lpm;

@@ -80,17 +80,17 @@ fn the_program_decides_as_the_table_says() {
     let agree = |(egress, ingress, openings): (Vec<_>, Vec<_>, Vec<_>)| {
         let (fixture, caller) = &mut *fixture.borrow_mut();
         let table = Table { egress, ingress };
-        fixture.enforcer.apply(&table, 1).unwrap();
+        fixture.apply(&table, 1);
         for (out, remote, proto, port) in openings {
             // A new flow each time, for the one of before may be allowed.
             **caller = if **caller == u16::MAX { 1000 } else { **caller + 1 };
-            let (direction, entries, program) = match out {
-                true => (Direction::Egress, &table.egress, "egress_l2"),
-                false => (Direction::Ingress, &table.ingress, "ingress_l2"),
+            let (direction, entries) = match out {
+                true => (Direction::Egress, &table.egress),
+                false => (Direction::Ingress, &table.ingress),
             };
             let frame = opening(direction, remote, proto, **caller, port);
             let proto = if proto == Proto::Any { Proto::Tcp } else { proto };
-            let said = fixture.reason(program, &frame);
+            let said = fixture.reason(direction, &frame);
             prop_assert_eq!(
                 said,
                 expected(entries, remote, proto, port),
@@ -143,7 +143,7 @@ fn no_damaged_frame_passes_an_empty_policy() {
             }
             let fixture = &mut **fixture.borrow_mut();
             // Counts exactly one reason, and passes only with one that allows; of those only this is possible here.
-            let reason = fixture.reason(if out { "egress_l2" } else { "ingress_l2" }, &frame);
+            let reason = fixture.reason(if out { Direction::Egress } else { Direction::Ingress }, &frame);
             prop_assert!(
                 !matches!(reason, Reason::RuleAllow | Reason::Established),
                 "{:?} {:x?}",
