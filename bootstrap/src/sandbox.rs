@@ -95,7 +95,7 @@ impl Sandbox {
             let options = lattice_ebpf::Options { pin_dir: dir, own: own.to_vec(), attach: config.attach };
             let fail = |error: lattice_ebpf::EbpfError| Failure::new(Kind::Kernel, chain(&error));
             let mut enforcer = Enforcer::load(&options).map_err(fail)?;
-            enforcer.apply(&policy.compile(), policy.generation).map_err(fail)?;
+            enforcer.apply(&policy.compile(), &[], policy.generation).map_err(fail)?;
             let attached = inside
                 .run(|| enforcer.attach(LINK))
                 .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .egress(Action::Allow, parse_rule("tcp:10.42.0.0/16:8080")?)
         .egress(Action::Deny, parse_rule("10.42.9.0/24")?);
     let mut harness = Harness::new(&["10.42.0.2".parse()?])?;
-    harness.enforcer.apply(&policy.compile(), 1)?;
+    harness.enforcer.apply(&policy.compile(), &[], 1)?;
     // The flow that the first of the measured frames belongs to.
     harness.judge(&segment([10, 42, 0, 1], SYN), Direction::Egress)?;
     // Resets, because what is not answered stays as it is in the next run.

@@ -48,7 +48,7 @@ impl Lab {
         let mut enforcer = Enforcer::load(&options).unwrap();
         let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
         let policy = Arc::new(wanted(1, &flags, map, 0).unwrap());
-        enforcer.apply(&policy.compile(), 1).unwrap();
+        enforcer.apply(&policy.compile(), &[], 1).unwrap();
         inside.run(|| enforcer.attach("wg0")).unwrap().unwrap();
         let address = ipnet::IpNet::V4(map.address);
         link::add_address(&inside, "wg0", address).unwrap();

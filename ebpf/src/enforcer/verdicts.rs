@@ -6,9 +6,12 @@ use self::fixture::{Fixture, entry, line};
 use self::packet::*;
 use crate::{EbpfError, Enforcer, Options, harness::Outcome};
 
+mod counters;
 mod fixture;
+mod full;
 mod model;
 mod packet;
+mod pins;
 mod refusal;
 
 const TOOL: [u8; 4] = [192, 0, 2, 1];
@@ -311,27 +314,6 @@ fn each_new_flow_is_told_and_a_denied_one_once_a_second() {
 }
 
 #[test]
-fn a_full_ring_is_counted_and_changes_no_verdict() {
-    let mut fixture = Fixture::with(&table());
-    for port in 0..4000 {
-        assert!(matches!(
-            fixture.run(Direction::Egress, &syn4([198, 51, 100, 1], port), 0),
-            Outcome::Answer(_)
-        ));
-    }
-    let lost = fixture.harness.enforcer.lost().unwrap();
-    let mut told = 0;
-    loop {
-        match fixture.told().len() {
-            0 => break,
-            n => told += n as u64,
-        }
-    }
-    assert!(lost > 0);
-    assert_eq!(told + lost, 4000);
-}
-
-#[test]
 fn a_second_loader_is_refused_and_a_later_one_takes_over() {
     let mut fixture = Fixture::with(&table());
     let pin_dir = fixture.harness.pins().dir.clone();
@@ -352,4 +334,16 @@ fn a_directory_elsewhere_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { pin_dir: dir.path().into(), own: Vec::new(), attach: crate::AttachMode::Auto };
     assert!(matches!(Enforcer::load(&options), Err(EbpfError::PinDir { .. })));
+}
+
+#[test]
+fn maps_of_another_layout_are_not_taken_over() {
+    let mut fixture = Fixture::with(&table());
+    assert_eq!(fixture.egress(&syn4(TOOL, 8080)), Reason::RuleAllow);
+    let dir = fixture.harness.pins().dir.clone();
+    let Fixture { harness, events } = fixture;
+    drop(events);
+    std::fs::rename(dir.join(format!("abi{}", crate::abi::VERSION)), dir.join("abi1")).unwrap();
+    let mut fixture = Fixture::of(harness.reload(&[OWN4.into()]).unwrap());
+    assert_eq!(fixture.egress(&syn4(TOOL, 8080)), Reason::NoPolicy, "neither its policy nor its flows");
 }

@@ -33,7 +33,7 @@ pub(crate) const NOWHERE4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub(crate) const NOWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Only says when a test has failed; nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The peer's TCP 8080 and UDP 53.
 pub(crate) fn table() -> Table {
@@ -226,6 +226,10 @@ impl Lab {
         let _ = self.agent.run(|| packet_socket::send(link, claimed, &frame));
     }
 
+    pub(crate) fn in_agent<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.agent.run(work)
+    }
+
     pub(crate) fn agent_runs(&self, command: &str) {
         self.agent.command(command);
     }
@@ -238,10 +242,10 @@ fn patient(stream: io::Result<TcpStream>) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-struct Netns(OwnedFd);
+pub(crate) struct Netns(OwnedFd);
 
 impl Netns {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let open = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN: run the tests as root");
             File::open("/proc/thread-self/ns/net").unwrap().into()
@@ -249,7 +253,7 @@ impl Netns {
         Self(thread::spawn(open).join().unwrap())
     }
 
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
@@ -259,7 +263,7 @@ impl Netns {
         })
     }
 
-    fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         self.command(&format!("ip {arguments}"));
     }
 
@@ -279,13 +283,13 @@ impl Netns {
     }
 }
 
-struct Pins {
-    dir: PathBuf,
+pub(crate) struct Pins {
+    pub(crate) dir: PathBuf,
     _parent: tempfile::TempDir,
 }
 
 impl Pins {
-    fn mount() -> Self {
+    pub(crate) fn mount() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("pins");
         // In a mount namespace of this thread: the kernel unmounts it even if the test is killed.

@@ -12,6 +12,7 @@ use lab::{AGENT4, Kind, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, tabl
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow};
 use lattice_policy::{Action, Direction, Proto, Reason, Table};
 
+mod calls;
 mod lab;
 mod packet_socket;
 mod tun;
@@ -52,7 +53,7 @@ fn allowed_passes_and_denied_is_refused(kind: Kind, mode: AttachMode) {
         let before = lab.connect(ip, 8080).unwrap_err();
         assert_eq!(before.kind(), ErrorKind::ConnectionRefused, "no policy yet: {before}");
     }
-    lab.enforcer().apply(&table(), 7).unwrap();
+    lab.enforcer().apply(&table(), &[], 7).unwrap();
     for ip in peers() {
         let open = lab.peer_listens(ip, 8080);
         let _closed = lab.peer_listens(ip, 9090);
@@ -87,7 +88,7 @@ fn allowed_passes_and_denied_is_refused(kind: Kind, mode: AttachMode) {
 
 fn datagrams_pass_or_are_refused(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     for ip in peers() {
         let server = lab.peer_binds(ip, 53);
         let client = lab.agent_udp(ip, 53);
@@ -112,7 +113,7 @@ fn datagrams_pass_or_are_refused(kind: Kind, mode: AttachMode) {
 
 fn ingress_is_closed_until_a_rule_opens_it(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     let agent = IpAddr::from(AGENT4);
     let listener = lab.agent_listens(agent, 9000);
     listener.set_nonblocking(true).unwrap();
@@ -125,7 +126,7 @@ fn ingress_is_closed_until_a_rule_opens_it(kind: Kind, mode: AttachMode) {
 
     let mut open = table();
     open.ingress = vec![entry("10.42.0.1/32", &[line(Proto::Tcp, Some(9000), 6)])];
-    lab.enforcer().apply(&open, 2).unwrap();
+    lab.enforcer().apply(&open, &[], 2).unwrap();
     listener.set_nonblocking(false).unwrap();
     let mut peer = lab.connect_from_peer(agent, 9000).unwrap();
     let (mut accepted, _) = listener.accept().unwrap();
@@ -138,30 +139,30 @@ fn ingress_is_closed_until_a_rule_opens_it(kind: Kind, mode: AttachMode) {
 
 fn a_new_policy_cuts_a_live_connection(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     for ip in peers() {
         let listener = lab.peer_listens(ip, 8080);
         let mut agent = lab.connect(ip, 8080).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         peer.write_all(b"hello").unwrap();
         agent.read_exact(&mut [0; 5]).unwrap();
-        lab.enforcer().apply(&table(), 2).unwrap();
+        lab.enforcer().apply(&table(), &[], 2).unwrap();
         peer.write_all(b"still").unwrap();
         agent.read_exact(&mut [0; 5]).unwrap();
-        lab.enforcer().apply(&Table::default(), 3).unwrap();
+        lab.enforcer().apply(&Table::default(), &[], 3).unwrap();
         // Long enough for segmentation offload: the answer replaces a packet of many pages.
         let written = agent.write_all(&[0; 1 << 20]);
         let reset = written.and_then(|()| agent.read_exact(&mut [0])).unwrap_err();
         assert_eq!(reset.kind(), ErrorKind::ConnectionReset, "{reset}");
         peer.set_nonblocking(true).unwrap();
         assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "nothing got through");
-        lab.enforcer().apply(&table(), 1).unwrap();
+        lab.enforcer().apply(&table(), &[], 1).unwrap();
     }
 }
 
 fn raw_frames_are_policed_by_what_they_are(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     // A port each: a denied flow is told only once a second.
     let claims = [(54, libc::ETH_P_IP), (55, libc::ETH_P_ARP), (56, libc::ETH_P_IPV6)];
     let mut bound = Vec::from(claims.map(|(port, _)| lab.peer_binds(PEER4.into(), port)));
@@ -190,7 +191,7 @@ fn raw_frames_are_policed_by_what_they_are(kind: Kind, mode: AttachMode) {
 
 fn the_policy_outlives_its_loader(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     lab.drop_enforcer();
     let _open = lab.peer_listens(PEER4.into(), 8080);
     let _closed = lab.peer_listens(PEER4.into(), 9090);
@@ -203,7 +204,7 @@ fn the_policy_outlives_its_loader(kind: Kind, mode: AttachMode) {
     lab.load_and_attach();
     lab.connect(PEER4.into(), 8080).unwrap();
     refused(lab.connect(PEER4.into(), 9090));
-    lab.enforcer().apply(&Table::default(), 2).unwrap();
+    lab.enforcer().apply(&Table::default(), &[], 2).unwrap();
     refused(lab.connect(PEER4.into(), 8080));
 
     lab.drop_enforcer();

@@ -1,6 +1,6 @@
 //! The harness, with what the verdict tests ask of it.
 
-use lattice_policy::{Action, Direction, Entry, Match, PortRange, Proto, Reason, RuleId, Table};
+use lattice_policy::{Action, Direction, Entry, Match, Pin, PortRange, Proto, Reason, RuleId, Table};
 
 use super::packet::{OWN4, OWN6};
 use crate::{
@@ -29,7 +29,11 @@ impl Fixture {
     }
 
     pub(super) fn apply(&mut self, table: &Table, generation: u32) {
-        self.harness.enforcer.apply(table, generation).unwrap();
+        self.apply_with(table, &[], generation);
+    }
+
+    pub(super) fn apply_with(&mut self, table: &Table, pins: &[Pin], generation: u32) {
+        self.harness.enforcer.apply(table, pins, generation).unwrap();
     }
 
     pub(super) fn run(&mut self, direction: Direction, frame: &[u8], mark: u32) -> Outcome {
