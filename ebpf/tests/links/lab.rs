@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -76,8 +76,7 @@ impl Lab {
         let wire = match kind {
             Kind::Tun => Some(tun::Wire::new(agent.run(|| tun::open("wg0")), peer.run(|| tun::open("wg0")))),
             Kind::Veth => {
-                let other = format!("/proc/{}/fd/{}", std::process::id(), peer.0.as_raw_fd());
-                agent.ip(&format!("link add wg0 type veth peer name wg0 netns {other}"));
+                add_veth(&agent, &peer);
                 None
             }
         };
@@ -89,7 +88,7 @@ impl Lab {
         lab
     }
 
-    fn configure(&self) {
+    pub(crate) fn configure(&self) {
         for (netns, v4, v6) in [(&self.peer, PEER4, PEER6), (&self.agent, AGENT4, AGENT6)] {
             netns.ip(&format!("addr add {v4}/24 dev wg0"));
             netns.ip(&format!("addr add {v6}/64 dev wg0 nodad"));
@@ -108,6 +107,12 @@ impl Lab {
                 fs::write(format!("/proc/sys/net/ipv4/conf/{which}/rp_filter"), "1").unwrap();
             }
         });
+    }
+
+    /// Another link under the same name, down and without addresses; for [`Kind::Veth`].
+    pub(crate) fn recreate_link(&self) {
+        self.agent.ip("link del wg0");
+        add_veth(&self.agent, &self.peer);
     }
 
     pub(crate) fn load_and_attach(&mut self) {
@@ -132,6 +137,10 @@ impl Lab {
         self.loaded = None;
     }
 
+    pub(crate) fn pin_dir(&self) -> &Path {
+        &self.pins.dir
+    }
+
     pub(crate) fn unmount(&self) {
         bpffs::unmount(&self.pins.dir).unwrap();
         assert!(!self.pins.dir.exists());
@@ -144,6 +153,12 @@ impl Lab {
         let (_, events) = self.loaded.as_mut().unwrap();
         while events.drain(&mut |flow| self.told.push(flow)) > 0 {}
         self.told.clone()
+    }
+
+    /// Everything told so far, off the list.
+    pub(crate) fn take_told(&mut self) -> Vec<Flow> {
+        self.told();
+        std::mem::take(&mut self.told)
     }
 
     /// Waits for a flow that fits, and takes it and all before it off the list.
@@ -233,6 +248,11 @@ impl Lab {
     pub(crate) fn agent_runs(&self, command: &str) {
         self.agent.command(command);
     }
+}
+
+fn add_veth(agent: &Netns, peer: &Netns) {
+    let other = format!("/proc/{}/fd/{}", std::process::id(), peer.0.as_raw_fd());
+    agent.ip(&format!("link add wg0 type veth peer name wg0 netns {other}"));
 }
 
 fn patient(stream: io::Result<TcpStream>) -> io::Result<TcpStream> {

@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::{
+    fs,
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use lab::{AGENT4, Kind, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, table};
-use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow};
+use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow, Pin};
 use lattice_policy::{Action, Direction, Proto, Reason, Table};
 
 mod calls;
@@ -217,6 +219,94 @@ fn the_policy_outlives_its_loader(kind: Kind, mode: AttachMode) {
         refused(lab.connect(PEER4.into(), 9090));
         lab.agent_runs("tc qdisc del dev wg0 clsact");
         lab.connect(PEER4.into(), 9090).unwrap();
+    }
+}
+
+/// Names of the pinned links.
+fn pinned(lab: &Lab) -> Vec<String> {
+    let abi = fs::read_dir(lab.pin_dir()).unwrap().next().unwrap().unwrap().path();
+    let names = fs::read_dir(abi).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("link-")).collect()
+}
+
+fn links_come_and_go(mode: AttachMode) {
+    let mut lab = Lab::new(Kind::Veth, mode);
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
+    let refused = |lab: &Lab, why| {
+        let attempt = lab.connect(PEER4.into(), 9090);
+        assert_eq!(attempt.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{why}");
+    };
+    for round in 0..3 {
+        lab.recreate_link();
+        let attached = lab.attach_in_agent("wg0").unwrap();
+        assert_eq!(attached, lab.attach_in_agent("wg0").unwrap(), "again is no error");
+        lab.configure();
+        let _open = lab.peer_listens(PEER4.into(), 8080);
+        let _closed = lab.peer_listens(PEER4.into(), 9090);
+        lab.connect(PEER4.into(), 8080).unwrap();
+        refused(&lab, round);
+    }
+    for n in 0..20 {
+        lab.agent_runs(&format!("ip link add extra{n} type veth peer name other{n}"));
+        lab.attach_in_agent(&format!("extra{n}")).unwrap();
+    }
+    if mode == AttachMode::Tcx {
+        assert_eq!(pinned(&lab).len(), 2 * 21);
+    }
+    for n in 0..20 {
+        lab.agent_runs(&format!("ip link del extra{n}"));
+    }
+    // A new loader of the same pins, which holds nothing of the old one.
+    lab.drop_enforcer();
+    lab.load_and_attach();
+    if mode == AttachMode::Tcx {
+        assert_eq!(pinned(&lab).len(), 2, "{:?}", pinned(&lab));
+    }
+    let _closed = lab.peer_listens(PEER4.into(), 9090);
+    refused(&lab, 9);
+}
+
+#[test]
+fn links_come_and_go_with_tcx() {
+    links_come_and_go(AttachMode::Tcx);
+}
+
+#[test]
+fn links_come_and_go_with_clsact() {
+    links_come_and_go(AttachMode::Clsact);
+}
+
+/// Rule and generation are the same number, so an old pin under a new policy would be told as two.
+#[test]
+fn pins_change_with_their_policy_and_not_before() {
+    let mut lab = Lab::new(Kind::Tun, AttachMode::Auto);
+    let pins = |n: u32| {
+        let matches = vec![line(Proto::Udp, None, n)];
+        [Pin { address: NOWHERE4.into(), matches, until_ns: u64::MAX }]
+    };
+    lab.enforcer().apply(&Table::default(), &pins(1), 1).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut told = Vec::new();
+    thread::scope(|scope| {
+        let (sender, stop) = (lab.in_agent(|| UdpSocket::bind((AGENT4, 0)).unwrap()), &stop);
+        scope.spawn(move || {
+            // Each port is a new flow. It also ends when the test fails.
+            for port in (1..=u16::MAX).cycle().take(1 << 24).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let _ = sender.send_to(b"x", (NOWHERE4, port));
+            }
+        });
+        for n in 2..20 {
+            lab.enforcer().apply(&Table::default(), &pins(n), n).unwrap();
+            lab.enforcer().pin(&pins(n)).unwrap();
+            told.extend(lab.take_told());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    told.extend(lab.take_told());
+    told.retain(|flow| flow.dst.ip() == NOWHERE4);
+    assert!(told.iter().map(|flow| flow.generation).max() > Some(2), "there was no traffic");
+    for flow in told {
+        assert_eq!((flow.reason, flow.rule.0), (Reason::RuleAllow, flow.generation), "{flow:?}");
     }
 }
 
