@@ -12,6 +12,7 @@
 
 #define SLOTS 4 /* policies in flight: a packet that still reads slot n must never see n+4 written into it */
 #define INLINE_RANGES 6
+#define COUNTED_RULES 512 /* rules below this number have a counter of their own from the start */
 
 #define PROTO_ANY 0
 #define PROTO_ICMP 1
@@ -22,9 +23,9 @@
 enum direction { EGRESS = 0, INGRESS = 1 };
 enum action { ALLOW = 1, DENY = 2 };
 
-/* The numbers of lattice_policy::Reason. As an index of STATS, 0 counts events lost to a full ring. */
+/* The numbers of lattice_policy::Reason, which are indices of struct stats. The others count what did not fit. */
 enum reason {
-	LOST = 0,
+	LOST = 0, /* events, into the ring */
 	RULE_ALLOW = 1,
 	RULE_DENY = 2,
 	DEFAULT_DENY = 3,
@@ -36,7 +37,13 @@ enum reason {
 	MULTICAST = 9,
 	NO_POLICY = 10,
 	LINK_CONTROL = 11,
+	UNTRACKED = 14, /* allowed flows or first fragments, into their map: what should follow them is denied */
+	UNCOUNTED = 15, /* packets, into HIGH_COUNTERS */
 	REASONS = 16,
+};
+
+struct stats {
+	__u64 count[REASONS];
 };
 
 /* Addresses are in network order; an IPv4 address is the first word, the others are 0. */
@@ -63,6 +70,25 @@ struct prefix_value {
 	__u32 set; /* where to look in PORTS when `count` is 0; 0 is nowhere */
 	__u32 count;
 	struct range ranges[INLINE_RANGES];
+};
+
+/* A name's address, in the policy of one slot. */
+struct pin_key {
+	__u8 slot, family;
+	__u16 pad;
+	struct address address;
+};
+
+struct pin_lines {
+	__u64 until_ns; /* CLOCK_BOOTTIME */
+	__u32 epoch, count;
+	struct range ranges[INLINE_RANGES];
+};
+
+struct pin {
+	struct bpf_spin_lock lock; /* the loader replaces `lines` in place (BPF_F_LOCK) */
+	__u32 pad;
+	struct pin_lines lines;
 };
 
 struct port_key {
@@ -109,13 +135,21 @@ struct fragment_key {
 
 struct fragment_value {
 	__u64 seen_ns;
-	__u32 epoch, pad;
+	__u32 epoch, rule;
+};
+
+struct counter_key {
+	__u32 epoch, rule;
+};
+
+struct counter {
+	__u64 packets, bytes;
 };
 
 struct event {
 	__u64 at_ns; /* CLOCK_BOOTTIME */
 	struct flow_key flow;
-	__u32 rule, generation, bytes, link;
+	__u32 rule, generation, bytes, link; /* bytes and link are 0 for a call that was refused before any packet */
 	__u8 direction, reason;
 	__u8 pad[6];
 };
@@ -130,6 +164,15 @@ FIELD(range, every_port, 6);
 FIELD(range, rule, 8);
 LAYOUT(prefix_value, 80);
 FIELD(prefix_value, ranges, 8);
+LAYOUT(stats, 128);
+LAYOUT(pin_key, 20);
+FIELD(pin_key, address, 4);
+LAYOUT(pin, 96);
+FIELD(pin, lines.until_ns, 8);
+FIELD(pin, lines.epoch, 16);
+FIELD(pin, lines.ranges, 24);
+LAYOUT(counter_key, 8);
+LAYOUT(counter, 16);
 LAYOUT(port_key, 8);
 FIELD(port_key, port, 6);
 LAYOUT(port_value, 8);

@@ -5,34 +5,57 @@
 
 #include "flow.h"
 
-static __always_inline void count(__u32 reason)
+/* Of a rule with a high number (a long policy's, or a built-in one), made by the first packet that it decides. */
+static __always_inline struct counter *high_counter(__u32 epoch, __u32 rule)
 {
-	__u64 *n = bpf_map_lookup_elem(&STATS, &reason);
+	struct counter_key key = { .epoch = epoch, .rule = rule };
+	struct counter *counter = bpf_map_lookup_elem(&HIGH_COUNTERS, &key), none = {};
 
-	if (n)
-		*n += 1;
+	if (counter)
+		return counter;
+	/* Another CPU may have been first. */
+	bpf_map_update_elem(&HIGH_COUNTERS, &key, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&HIGH_COUNTERS, &key);
 }
 
-static __always_inline bool is_due(__u64 now, const struct packet *p, enum reason reason)
+static __always_inline void count_rule(__u32 epoch, struct decision d, __u32 bytes)
 {
-	struct denied_key key = { .flow = p->key, .direction = p->direction, .reason = reason };
+	__u32 index = epoch % 2 * COUNTED_RULES + d.rule;
+	struct counter *counter;
+
+	if (d.reason != RULE_ALLOW && d.reason != RULE_DENY && d.reason != DEFAULT_DENY && d.reason != ESTABLISHED)
+		return;
+	counter = d.rule < COUNTED_RULES ? bpf_map_lookup_elem(&COUNTERS, &index) : high_counter(epoch, d.rule);
+	if (!counter) {
+		count(UNCOUNTED);
+		return;
+	}
+	add(&counter->packets, 1);
+	add(&counter->bytes, bytes);
+}
+
+static __always_inline bool is_due(__u64 now, const struct flow_key *flow, __u8 direction, enum reason reason)
+{
+	struct denied_key key = { .flow = *flow, .direction = direction, .reason = reason };
 	__u64 *last = bpf_map_lookup_elem(&DENIED, &key);
 
 	if (last && now - *last < SECOND)
 		return false;
+	/* Without room in the map it is told again sooner. */
 	bpf_map_update_elem(&DENIED, &key, &now, BPF_ANY);
 	return true;
 }
 
-static __always_inline void report(struct __sk_buff *skb, __u64 config, __u64 now, const struct packet *p,
-				   struct decision d)
+static __always_inline void report(__u64 config, __u64 now, const struct flow_key *flow, __u8 direction,
+				   struct decision d, __u32 bytes, __u32 link)
 {
 	struct event *e;
 
 	count(d.reason);
+	count_rule(epoch_of(config), d, bytes);
 	if (d.reason == ESTABLISHED || d.reason == LINK_CONTROL)
 		return;
-	if (d.reason != RULE_ALLOW && !is_due(now, p, d.reason))
+	if (d.reason != RULE_ALLOW && !is_due(now, flow, direction, d.reason))
 		return;
 	e = bpf_ringbuf_reserve(&EVENTS, sizeof(*e), 0);
 	if (!e) {
@@ -41,12 +64,12 @@ static __always_inline void report(struct __sk_buff *skb, __u64 config, __u64 no
 	}
 	__builtin_memset(e, 0, sizeof(*e));
 	e->at_ns = now;
-	e->flow = p->key;
+	e->flow = *flow;
 	e->rule = d.rule;
 	e->generation = (__u32)config;
-	e->bytes = skb->len - p->l3;
-	e->link = skb->ifindex;
-	e->direction = p->direction;
+	e->bytes = bytes;
+	e->link = link;
+	e->direction = direction;
 	e->reason = d.reason;
 	bpf_ringbuf_submit(e, 0);
 }

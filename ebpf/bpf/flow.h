@@ -17,6 +17,13 @@ static __always_inline __u64 idle_limit(__u8 proto)
 	return proto == PROTO_TCP ? TCP_IDLE : proto == PROTO_UDP ? UDP_IDLE : ICMP_IDLE;
 }
 
+/* What a map had no room for is denied later; here it is only counted. */
+static __always_inline void remember(void *map, const void *key, const void *value)
+{
+	if (bpf_map_update_elem(map, key, value, BPF_ANY))
+		count(UNTRACKED);
+}
+
 /* The flow, if this epoch's policy allows it. A flow of an older epoch is judged anew as it was opened, so a narrowed
  * policy cuts it at its next packet in either direction. */
 static __always_inline struct flow_value *live_flow(__u32 epoch, __u64 now, const struct flow_key *key)
@@ -53,7 +60,7 @@ static __always_inline struct decision judge_flow(__u32 epoch, __u64 now, const 
 	if (d.reason == RULE_ALLOW) {
 		struct flow_value new = { .seen_ns = now, .epoch = epoch, .rule = d.rule, .direction = p->direction };
 
-		bpf_map_update_elem(&FLOWS, &p->key, &new, BPF_ANY);
+		remember(&FLOWS, &p->key, &new);
 	}
 	return d;
 }
@@ -106,14 +113,14 @@ static __always_inline bool same(const struct address *a, const struct address *
 
 /* Errors come in from any router, about what the agent itself sent. They go out only to the flow's other end: else an
  * agent could write to the whole world in quotes of an allowed flow. */
-static __always_inline bool is_related(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
+static __always_inline struct flow_value *related(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
 {
 	struct flow_key key = {};
 
 	if (quoted(skb, p, &key) || !same(&key.local, &p->key.local))
-		return false;
+		return NULL;
 	if (p->direction == EGRESS && !same(&key.remote, &p->key.remote))
-		return false;
+		return NULL;
 	return live_flow(epoch, now, &key);
 }
 
@@ -127,23 +134,25 @@ static __always_inline void fragment_key_of(const struct packet *p, struct fragm
 	key->direction = p->direction;
 }
 
-static __always_inline void remember_fragment(__u32 epoch, __u64 now, const struct packet *p)
+static __always_inline void remember_fragment(__u32 epoch, __u64 now, const struct packet *p, __u32 rule)
 {
-	struct fragment_value value = { .seen_ns = now, .epoch = epoch };
+	struct fragment_value value = { .seen_ns = now, .epoch = epoch, .rule = rule };
 	struct fragment_key key = {};
 
 	fragment_key_of(p, &key);
-	bpf_map_update_elem(&FRAGMENTS, &key, &value, BPF_ANY);
+	remember(&FRAGMENTS, &key, &value);
 }
 
-static __always_inline bool is_fragment_known(__u32 epoch, __u64 now, const struct packet *p)
+static __always_inline struct decision judge_fragment(__u32 epoch, __u64 now, const struct packet *p)
 {
 	struct fragment_key key = {};
 	struct fragment_value *value;
 
 	fragment_key_of(p, &key);
 	value = bpf_map_lookup_elem(&FRAGMENTS, &key);
-	return value && value->epoch == epoch && now - value->seen_ns <= FRAGMENT_IDLE;
+	if (value && value->epoch == epoch && now - value->seen_ns <= FRAGMENT_IDLE)
+		return (struct decision){ ESTABLISHED, value->rule };
+	return (struct decision){ FRAGMENT, 0 };
 }
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-/* The egress and ingress policy of one sandbox, on every link of the agent's network namespace. Deny is the default of
- * every path: a packet passes only where judge() says why. */
+/* The egress and ingress policy of one sandbox, on every link of the agent's network namespace, and before that on the
+ * calls of its cgroup. Deny is the default of every path: a packet passes only where judge() says why. */
+#include "call.h"
 #include "event.h"
 #include "link.h"
 #include "refuse.h"
@@ -16,6 +17,7 @@ static __always_inline bool is_group(__u8 family, const struct address *a)
 static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
 {
 	__u8 family = p->key.family;
+	struct flow_value *flow;
 	struct decision d;
 
 	if (p->control)
@@ -29,12 +31,13 @@ static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch,
 	if (!epoch)
 		return (struct decision){ NO_POLICY, 0 };
 	if (p->fragment == LATER)
-		return (struct decision){ is_fragment_known(epoch, now, p) ? ESTABLISHED : FRAGMENT, 0 };
-	if (p->quote && is_related(skb, epoch, now, p))
-		return (struct decision){ ESTABLISHED, 0 };
+		return judge_fragment(epoch, now, p);
+	flow = p->quote ? related(skb, epoch, now, p) : NULL;
+	if (flow)
+		return (struct decision){ ESTABLISHED, flow->rule };
 	d = judge_flow(epoch, now, p);
 	if (p->fragment == FIRST && allowed(d.reason))
-		remember_fragment(epoch, now, p);
+		remember_fragment(epoch, now, p, d.rule);
 	return d;
 }
 
@@ -47,7 +50,7 @@ static __always_inline int police(struct __sk_buff *skb, __u32 l2, __u8 directio
 
 	if (!d.reason)
 		d = judge(skb, epoch_of(word), now, &p);
-	report(skb, word, now, &p, d);
+	report(word, now, &p.key, direction, d, skb->len - p.l3, skb->ifindex);
 	/* Unspec, not OK: programs behind ours on the same link may still say no. */
 	if (allowed(d.reason))
 		return TC_ACT_UNSPEC;
@@ -82,6 +85,26 @@ SEC("classifier") int ingress_l2(struct __sk_buff *skb)
 SEC("classifier") int ingress_l3(struct __sk_buff *skb)
 {
 	return police_ingress(skb, 0);
+}
+
+SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx)
+{
+	return police_call4(ctx);
+}
+
+SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx)
+{
+	return police_call6(ctx);
+}
+
+SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return police_call4(ctx);
+}
+
+SEC("cgroup/sendmsg6") int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return police_call6(ctx);
 }
 
 /* The kernel knows a handful of licence strings and none for Apache-2.0 with a choice of GPL; this takes the choice. */

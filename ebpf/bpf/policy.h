@@ -20,6 +20,21 @@ static __always_inline bool allowed(enum reason reason)
 	return reason == RULE_ALLOW || reason == ESTABLISHED || reason == LINK_CONTROL;
 }
 
+/* Atomic although every CPU has its own: a call that is being judged may be interrupted by a packet. */
+static __always_inline void add(__u64 *to, __u64 n)
+{
+	__sync_fetch_and_add(to, n);
+}
+
+static __always_inline void count(__u32 reason)
+{
+	__u32 zero = 0;
+	struct stats *stats = bpf_map_lookup_elem(&STATS, &zero);
+
+	if (stats && reason < REASONS)
+		add(&stats->count[reason], 1);
+}
+
 static __always_inline __u64 config(void)
 {
 	__u32 zero = 0;
@@ -45,63 +60,94 @@ static __always_inline __u64 by_action(__u32 action, __u32 rule)
 	return (__u64)rule << 32 | (action == ALLOW ? RULE_ALLOW : RULE_DENY);
 }
 
-/* A packed decision on a flow opened in `direction`: the rule's network is the remote end, its ports are those of
- * whoever is called. Not static: the verifier then judges it once, not on each path to it. */
-__noinline __u64 decide(__u32 epoch, const struct flow_key *flow, __u32 direction)
+static __always_inline bool fits(const struct range *r, __u8 proto, __u16 port)
+{
+	if (r->proto != PROTO_ANY && r->proto != proto)
+		return false;
+	return r->every_port || (proto != PROTO_ICMP && bpf_ntohs(port) >= r->lo && bpf_ntohs(port) <= r->hi);
+}
+
+static __always_inline __u64 first_fit(const struct range *ranges, __u32 count, __u8 proto, __u16 port)
+{
+	for (int i = 0; i < INLINE_RANGES; i++) {
+		if (i >= count)
+			break;
+		if (fits(&ranges[i], proto, port))
+			return by_action(ranges[i].action, ranges[i].rule);
+	}
+	return DEFAULT_DENY;
+}
+
+static __always_inline __u64 by_set(__u32 slot, __u32 set, __u8 proto, __u16 port)
+{
+	struct {
+		__u32 bits;
+		struct port_key key;
+	} ports = {
+		.bits = 64,
+		.key = { .set = set, .proto = proto, .port = proto == PROTO_ICMP ? 0 : port },
+	};
+	void *trie = bpf_map_lookup_elem(&PORTS, &slot);
+	const struct port_value *value;
+
+	if (!trie)
+		return NO_POLICY;
+	value = bpf_map_lookup_elem(trie, &ports);
+	return value ? by_action(value->action, value->rule) : DEFAULT_DENY;
+}
+
+static __always_inline __u64 by_table(__u32 slot, const struct flow_key *flow, __u32 direction, __u8 proto, __u16 port)
 {
 	struct {
 		__u32 bits;
 		struct prefix_key key;
-	} prefix = {};
+	} prefix = {
+		.bits = flow->family == 4 ? 64 : 160,
+		.key = { .direction = direction, .family = flow->family, .net = flow->remote },
+	};
 	const struct prefix_value *entry;
-	__u32 slot = epoch % SLOTS;
-	__u16 port;
-	__u8 proto;
-	void *trie;
+	void *trie = bpf_map_lookup_elem(&POLICY, &slot);
+	__u64 decision;
 
-	if (!flow)
-		return MALFORMED;
-	trie = bpf_map_lookup_elem(&POLICY, &slot);
 	if (!trie)
 		return NO_POLICY;
-	prefix.bits = flow->family == 4 ? 64 : 160;
-	prefix.key.direction = direction;
-	prefix.key.family = flow->family;
-	prefix.key.net = flow->remote;
 	entry = bpf_map_lookup_elem(trie, &prefix);
 	if (!entry)
 		return DEFAULT_DENY;
+	decision = first_fit(entry->ranges, entry->count, proto, port);
+	return decision == DEFAULT_DENY && entry->set ? by_set(slot, entry->set, proto, port) : decision;
+}
+
+static __always_inline __u64 by_pin(__u32 epoch, const struct flow_key *flow, __u8 proto, __u16 port)
+{
+	struct pin_key key = { .slot = epoch % SLOTS, .family = flow->family, .address = flow->remote };
+	struct pin *pin = bpf_map_lookup_elem(&PINS, &key);
+	struct pin_lines lines;
+
+	if (!pin)
+		return DEFAULT_DENY;
+	bpf_spin_lock(&pin->lock);
+	lines = pin->lines;
+	bpf_spin_unlock(&pin->lock);
+	if (lines.epoch != epoch || lines.until_ns <= bpf_ktime_get_boot_ns())
+		return DEFAULT_DENY;
+	return first_fit(lines.ranges, lines.count, proto, port);
+}
+
+/* A packed decision on a flow opened in `direction`: the rule's network is the remote end, its ports are those of
+ * whoever is called. Not static: the verifier then judges it once, not on each path to it. */
+__noinline __u64 decide(__u32 epoch, const struct flow_key *flow, __u32 direction)
+{
+	__u64 decision;
+	__u16 port;
+	__u8 proto;
+
+	if (!flow)
+		return MALFORMED;
 	proto = flow->proto == PROTO_ICMPV6 ? PROTO_ICMP : flow->proto;
 	port = direction == EGRESS ? flow->remote_port : flow->local_port;
-	for (int i = 0; i < INLINE_RANGES; i++) {
-		const struct range *r = &entry->ranges[i];
-
-		if (i >= entry->count)
-			break;
-		if (r->proto != PROTO_ANY && r->proto != proto)
-			continue;
-		if (r->every_port ||
-		    (proto != PROTO_ICMP && bpf_ntohs(port) >= r->lo && bpf_ntohs(port) <= r->hi))
-			return by_action(r->action, r->rule);
-	}
-	if (entry->set) {
-		struct {
-			__u32 bits;
-			struct port_key key;
-		} ports = {
-			.bits = 64,
-			.key = { .set = entry->set, .proto = proto, .port = proto == PROTO_ICMP ? 0 : port },
-		};
-		const struct port_value *value;
-
-		trie = bpf_map_lookup_elem(&PORTS, &slot);
-		if (!trie)
-			return NO_POLICY;
-		value = bpf_map_lookup_elem(trie, &ports);
-		if (value)
-			return by_action(value->action, value->rule);
-	}
-	return DEFAULT_DENY;
+	decision = by_table(epoch % SLOTS, flow, direction, proto, port);
+	return decision == DEFAULT_DENY && direction == EGRESS ? by_pin(epoch, flow, proto, port) : decision;
 }
 
 #endif

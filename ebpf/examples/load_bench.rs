@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let mut enforcer = Enforcer::load(&options)?;
         lap(0);
-        enforcer.apply(&policy.compile(), 1)?;
+        enforcer.apply(&policy.compile(), &[], 1)?;
         lap(1);
         enforcer.attach("lo")?;
         lap(2);

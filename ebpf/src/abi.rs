@@ -11,14 +11,25 @@ use lattice_policy::{Direction, Proto};
 
 /// Part of the pin path: maps of another layout are never taken over. Count it up with every change of `bpf/abi.h` or
 /// `bpf/maps.h`.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Policies in flight; see `CONFIG` in `bpf/maps.h`.
 pub(crate) const SLOTS: u32 = 4;
 pub(crate) const INLINE_RANGES: usize = 6;
+/// The map `PINS` has room for those of two policies.
+const _: () =
+    assert!(2 * lattice_policy::Pin::MAX == 2 * 4096 && lattice_policy::Pin::MAX_LINES == INLINE_RANGES);
 /// Capacity of the map `OWN`.
 pub(crate) const MAX_OWN: usize = 64;
-/// Index of `STATS` that counts events lost to a full ring; every other index is a `Reason`.
-pub(crate) const LOST: u32 = 0;
+/// Rules below this number are counted in `COUNTERS`, of which an even and an odd epoch have one half each.
+pub(crate) const COUNTED_RULES: u32 = 512;
+/// Capacity of `HIGH_COUNTERS`, where the others are.
+#[cfg(test)]
+pub(crate) const HIGH_COUNTERS: u32 = 512;
+/// Indices of [`Stats`] that count what did not fit. Every other is a `Reason`.
+pub(crate) const LOST: usize = 0;
+pub(crate) const UNTRACKED: usize = 14;
+pub(crate) const UNCOUNTED: usize = 15;
+pub(crate) const REASONS: usize = 16;
 
 pub(crate) const ALLOW: u8 = 1;
 pub(crate) const DENY: u8 = 2;
@@ -58,6 +69,48 @@ pub(crate) struct PrefixValue {
     pub(crate) set: u32,
     pub(crate) count: u32,
     pub(crate) ranges: [Range; INLINE_RANGES],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(crate) struct Stats {
+    pub(crate) count: [u64; REASONS],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct PinKey {
+    pub(crate) slot: u8,
+    pub(crate) family: u8,
+    pub(crate) pad: u16,
+    pub(crate) address: Address,
+}
+
+/// `struct pin` with its lines.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct PinValue {
+    /// The kernel's; always 0 here.
+    pub(crate) lock: u32,
+    pub(crate) pad: u32,
+    pub(crate) until_ns: u64,
+    pub(crate) epoch: u32,
+    pub(crate) count: u32,
+    pub(crate) ranges: [Range; INLINE_RANGES],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct CounterKey {
+    pub(crate) epoch: u32,
+    pub(crate) rule: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct CounterValue {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +167,11 @@ const _: () = {
     assert!(size_of::<Range>() == 12 && offset_of!(Range, proto) == 4);
     assert!(offset_of!(Range, every_port) == 6 && offset_of!(Range, rule) == 8);
     assert!(size_of::<PrefixValue>() == 80 && offset_of!(PrefixValue, ranges) == 8);
+    assert!(size_of::<Stats>() == 128);
+    assert!(size_of::<PinKey>() == 20 && offset_of!(PinKey, address) == 4);
+    assert!(size_of::<PinValue>() == 96 && offset_of!(PinValue, until_ns) == 8);
+    assert!(offset_of!(PinValue, epoch) == 16 && offset_of!(PinValue, ranges) == 24);
+    assert!(size_of::<CounterKey>() == 8 && size_of::<CounterValue>() == 16);
     assert!(size_of::<PortKey>() == 8 && offset_of!(PortKey, port_be) == 6);
     assert!(size_of::<PortValue>() == 8);
     assert!(size_of::<OwnKey>() == 20);
@@ -134,6 +192,16 @@ unsafe impl Pod for PortKey {}
 unsafe impl Pod for PortValue {}
 // SAFETY: as above.
 unsafe impl Pod for OwnKey {}
+// SAFETY: as above.
+unsafe impl Pod for Stats {}
+// SAFETY: as above.
+unsafe impl Pod for PinKey {}
+// SAFETY: as above.
+unsafe impl Pod for PinValue {}
+// SAFETY: as above.
+unsafe impl Pod for CounterKey {}
+// SAFETY: as above.
+unsafe impl Pod for CounterValue {}
 
 // === impl Address ===
 

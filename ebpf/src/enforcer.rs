@@ -13,9 +13,9 @@ use aya::{
     maps::{
         Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key,
     },
-    programs::{ProgramError, SchedClassifier},
+    programs::{Program, ProgramError, SchedClassifier},
 };
-use lattice_policy::{Reason, Table};
+use lattice_policy::{Counter, Pin, Reason, RuleId, Table};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -23,10 +23,13 @@ use nix::{
 
 use crate::{
     AttachMode, Attached, EbpfError, Events,
-    abi::{self, OwnKey, PortKey, PortValue, PrefixKey, PrefixValue},
-    bpffs, event, link,
+    abi::{self, OwnKey, PortKey, PortValue, PrefixKey, PrefixValue, Stats},
+    bpffs, cgroup,
+    counters::Counters,
+    event, link,
     lpm::Tries,
-    probe::probe,
+    pins::{self, Pins},
+    probe,
 };
 
 #[cfg(test)]
@@ -34,8 +37,19 @@ mod verdicts;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.bpf.o"));
 
-const MAPS: [&str; 9] =
-    ["CONFIG", "POLICY", "PORTS", "OWN", "FLOWS", "DENIED", "FRAGMENTS", "STATS", "EVENTS"];
+const MAPS: [&str; 11] = [
+    "CONFIG",
+    "POLICY",
+    "PORTS",
+    "PINS",
+    "OWN",
+    "FLOWS",
+    "DENIED",
+    "FRAGMENTS",
+    "STATS",
+    "COUNTERS",
+    "EVENTS",
+];
 
 /// `BPF_F_NO_PREALLOC`, which tries require.
 pub(crate) const NO_PREALLOC: u32 = 1;
@@ -51,18 +65,31 @@ pub struct Options {
     pub attach: AttachMode,
 }
 
+/// What the program had to leave out, because a table of the kernel was full. No verdict is changed by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Overflow {
+    /// Allowed packets whose flow, or whose datagram's fragments, could not be remembered: what follows them is judged by
+    /// itself, so replies and later fragments are denied.
+    pub untracked: u64,
+    /// Packets that no counter of a rule has: in policies of more than 511 rules, only so many of the further ones have
+    /// one.
+    pub uncounted: u64,
+}
+
 /// A loaded policy program. Dropping it ends nothing: policy and links stay until the pins go.
 ///
 /// A program that is not loaded yet names its maps by descriptor *number*. So no descriptor of a map is closed as long
 /// as `ebpf` lives: the maps taken out of it are kept here, and what is given away is opened anew from its pin.
 pub struct Enforcer {
-    ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     _own: HashMap<MapData, OwnKey, u8>,
     events_taken: bool,
     config: Array<MapData, u64>,
     policy: ArrayOfMaps<MapData, PrefixTrie>,
     ports: ArrayOfMaps<MapData, PortTrie>,
-    stats: PerCpuArray<MapData, u64>,
+    pinned: Pins,
+    stats: PerCpuArray<MapData, Stats>,
+    counters: Counters,
     pins: PathBuf,
     mode: AttachMode,
     /// Two writers would overwrite each other's slots.
@@ -80,7 +107,7 @@ impl Enforcer {
     /// When a capability or kernel feature is missing, when `pin_dir` is not on a BPF file system, or when another
     /// process has loaded from it.
     pub fn load(options: &Options) -> Result<Self, EbpfError> {
-        probe()?;
+        probe::permitted()?;
         if options.own.len() > abi::MAX_OWN {
             return Err(EbpfError::TooManyAddresses(options.own.len()));
         }
@@ -89,13 +116,17 @@ impl Enforcer {
         let mut ebpf = load_object(&pins)?;
         let mut own = take(&mut ebpf, "OWN")?;
         set_own(&mut own, &options.own)?;
+        let config = take(&mut ebpf, "CONFIG")?;
+        let epoch = epoch_of(read(&config)?);
         Ok(Self {
             _own: own,
             events_taken: false,
-            config: take(&mut ebpf, "CONFIG")?,
+            config,
             policy: take(&mut ebpf, "POLICY")?,
             ports: take(&mut ebpf, "PORTS")?,
+            pinned: Pins::new(take(&mut ebpf, "PINS")?, epoch)?,
             stats: take(&mut ebpf, "STATS")?,
+            counters: Counters { low: take(&mut ebpf, "COUNTERS")?, high: take(&mut ebpf, "HIGH_COUNTERS")? },
             ebpf,
             pins,
             mode: options.attach,
@@ -103,26 +134,54 @@ impl Enforcer {
         })
     }
 
-    /// Puts `table` in force at once and as a whole: every packet sees the old policy or this one. Live flows are judged
-    /// anew at their next packet. `generation` is what events will say; the caller chooses it.
+    /// Puts `table` and `pins` in force at once and as a whole: every packet sees the old policy with its pins, or this one
+    /// with these. Live flows are judged anew at their next packet. `generation` is what events will say; the caller
+    /// chooses it.
     ///
     /// # Errors
-    /// When the kernel has no memory for it; the old policy is then still in force.
-    pub fn apply(&mut self, table: &Table, generation: u32) -> Result<(), EbpfError> {
+    /// When there are too many pins, or the kernel has no memory for it; the old policy is then still in force.
+    pub fn apply(&mut self, table: &Table, pins: &[Pin], generation: u32) -> Result<(), EbpfError> {
+        pins::check(pins)?;
         let tries = Tries::from(table);
         let policy: PrefixTrie = filled("POLICY", &tries.prefixes)?;
-        let old = self.config.get(&0, 0).map_err(EbpfError::map("read", "CONFIG"))?;
+        let old = epoch_of(read(&self.config)?);
         let epoch = next_epoch(old);
-        let slot = epoch % abi::SLOTS;
-        self.policy.set(slot, &policy, 0).map_err(EbpfError::map("set a slot", "POLICY"))?;
-        // Each write of a slot waits until no packet is being judged any more. Without ranges that spill over, nothing
-        // points into PORTS.
+        self.pinned.clear_other_slots(old)?;
+        self.put(epoch, &policy)?;
+        // Without ranges that spill over, nothing points into PORTS.
         if !tries.ports.is_empty() {
             let ports: PortTrie = filled("PORTS", &tries.ports)?;
-            self.ports.set(slot, &ports, 0).map_err(EbpfError::map("set a slot", "PORTS"))?;
+            self.ports.set(epoch % abi::SLOTS, &ports, 0).map_err(EbpfError::map("set a slot", "PORTS"))?;
         }
+        let ends = self.pinned.fill(epoch, pins)?;
+        self.counters.reset(old, epoch)?;
         let word = u64::from(epoch) << 32 | u64::from(generation);
-        self.config.set(0, word, 0).map_err(EbpfError::map("write", "CONFIG"))
+        self.config.set(0, word, 0).map_err(EbpfError::map("write", "CONFIG"))?;
+        self.pinned.adopt(ends);
+        Ok(())
+    }
+
+    /// Adds pins to the policy in force. One for an address that has one replaces it as a whole; of several for the same
+    /// address the last counts. When there is no room, those that are over are removed first.
+    ///
+    /// # Errors
+    /// When there are too many, or the kernel has no memory for them; then some of them may be in force.
+    pub fn pin(&mut self, pins: &[Pin]) -> Result<(), EbpfError> {
+        pins::check(pins)?;
+        let epoch = epoch_of(read(&self.config)?);
+        self.pinned.make_room(epoch, pins)?;
+        if self.pinned.needs_grace() {
+            // Any slot does that nothing reads.
+            self.put(next_epoch(epoch), &filled("POLICY", &[])?)?;
+        }
+        self.pinned.add(epoch, pins)
+    }
+
+    /// Writes a slot that is not in force, and waits until no packet is being judged any more that was when it began.
+    fn put(&mut self, epoch: u32, policy: &PrefixTrie) -> Result<(), EbpfError> {
+        self.policy.set(epoch % abi::SLOTS, policy, 0).map_err(EbpfError::map("set a slot", "POLICY"))?;
+        self.pinned.grace_passed();
+        Ok(())
     }
 
     /// Polices a link of the **caller's** network namespace, both ways. Do it before the link is up. Doing it again
@@ -132,6 +191,16 @@ impl Enforcer {
     /// When there is no such link, it is neither Ethernet nor plain IP, or the kernel lacks the attach mode.
     pub fn attach(&mut self, link_name: &str) -> Result<Attached, EbpfError> {
         link::attach(&mut self.ebpf, link_name, self.mode, &self.pins)
+    }
+
+    /// Polices the calls of a cgroup (its directory in a version 2 hierarchy) and of all below it: a `connect` or `sendto`
+    /// that the policy denies fails at once with `EPERM`. A second fence, and no substitute for [`attach`](Self::attach):
+    /// it knows nothing of raw sockets, of ingress, or of packets. What an agent sends to itself passes.
+    ///
+    /// # Errors
+    /// When it is no such directory or the kernel lacks the hooks; [`probe`](crate::probe) says so beforehand.
+    pub fn attach_cgroup(&mut self, dir: &Path) -> Result<(), EbpfError> {
+        cgroup::attach(&mut self.ebpf, dir, &self.pins)
     }
 
     /// Takes the reading end of the event ring. Events from before it was taken are kept, as far as the ring holds them.
@@ -154,7 +223,7 @@ impl Enforcer {
     /// # Errors
     /// When the kernel does not answer.
     pub fn lost(&self) -> Result<u64, EbpfError> {
-        self.counter(abi::LOST)
+        Ok(self.read_stats()?[abi::LOST])
     }
 
     /// How many packets each reason decided, in the order of the reasons' numbers.
@@ -162,12 +231,38 @@ impl Enforcer {
     /// # Errors
     /// When the kernel does not answer.
     pub fn stats(&self) -> Result<Vec<(Reason, u64)>, EbpfError> {
-        event::REASONS.into_iter().map(|reason| Ok((reason, self.counter(reason as u32)?))).collect()
+        let counts = self.read_stats()?;
+        Ok(event::REASONS.into_iter().map(|reason| (reason, counts[reason as usize])).collect())
     }
 
-    fn counter(&self, index: u32) -> Result<u64, EbpfError> {
-        let per_cpu = self.stats.get(&index, 0).map_err(EbpfError::map("read", "STATS"))?;
-        Ok(per_cpu.iter().sum())
+    /// What each rule of the policy in force decided about since it came into force: packets that it denied, and those of
+    /// the flows that it let in, both ways. [`RuleId::NONE`] is what no rule named. A rule that decided nothing is left
+    /// out.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn counters(&self) -> Result<Vec<(RuleId, Counter)>, EbpfError> {
+        self.counters.read(epoch_of(read(&self.config)?))
+    }
+
+    /// What the kernel's tables had no room for, since the first policy.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn overflow(&self) -> Result<Overflow, EbpfError> {
+        let counts = self.read_stats()?;
+        Ok(Overflow { untracked: counts[abi::UNTRACKED], uncounted: counts[abi::UNCOUNTED] })
+    }
+
+    fn read_stats(&self) -> Result<[u64; abi::REASONS], EbpfError> {
+        let per_cpu = self.stats.get(&0, 0).map_err(EbpfError::map("read", "STATS"))?;
+        let mut sums = [0; abi::REASONS];
+        for stats in per_cpu.iter() {
+            for (sum, count) in sums.iter_mut().zip(stats.count) {
+                *sum += count;
+            }
+        }
+        Ok(sums)
     }
 }
 
@@ -177,21 +272,34 @@ impl std::fmt::Debug for Enforcer {
     }
 }
 
-/// The program called `name`, loaded at its first use: the verifier takes some 15 ms for each, and a sandbox whose links
-/// are all of one kind needs half of them.
+/// The program called `name` for links.
 pub(crate) fn program<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, EbpfError> {
+    loaded(ebpf, name, SchedClassifier::load)
+}
+
+/// The program called `name`, loaded at its first use: the verifier takes some 15 ms for each, and a sandbox whose links
+/// are all of one kind needs half of them.
+pub(crate) fn loaded<'a, P>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+    load: fn(&mut P) -> Result<(), ProgramError>,
+) -> Result<&'a mut P, EbpfError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     let program = ebpf.program_mut(name).ok_or(EbpfError::Object(name))?;
-    let program: &mut SchedClassifier = program.try_into().map_err(|e| refused(name, e))?;
-    if program.fd().is_err() {
-        program.load().map_err(|e| refused(name, e))?;
+    let is_loaded = program.fd().is_ok();
+    let program: &mut P = program.try_into().map_err(|e| refused(name, e))?;
+    if !is_loaded {
+        load(program).map_err(|e| refused(name, e))?;
     }
     Ok(program)
 }
 
-fn refused(name: &'static str, e: ProgramError) -> EbpfError {
+pub(crate) fn refused(name: &'static str, e: ProgramError) -> EbpfError {
     EbpfError::Program { name, source: Box::new(e) }
 }
 
@@ -253,9 +361,17 @@ fn filled<K: aya::Pod, V: aya::Pod>(
     Ok(trie)
 }
 
+fn read(config: &Array<MapData, u64>) -> Result<u64, EbpfError> {
+    config.get(&0, 0).map_err(EbpfError::map("read", "CONFIG"))
+}
+
+const fn epoch_of(config: u64) -> u32 {
+    (config >> 32) as u32
+}
+
 /// 0 stays "no policy", also after 2³² policies.
-const fn next_epoch(config: u64) -> u32 {
-    match ((config >> 32) as u32).wrapping_add(1) {
+const fn next_epoch(epoch: u32) -> u32 {
+    match epoch.wrapping_add(1) {
         0 => abi::SLOTS,
         epoch => epoch,
     }

@@ -24,6 +24,17 @@ pub enum EbpfError {
     /// Too many own addresses.
     #[error("{0} own addresses are too many for one sandbox; at most {max} fit", max = crate::abi::MAX_OWN)]
     TooManyAddresses(usize),
+    /// Too many names' addresses at a time.
+    #[error("{0} addresses of names are too many at a time; at most {max} fit until some of them end", max = lattice_policy::Pin::MAX)]
+    TooManyPins(usize),
+    /// Too many lines for one name's address.
+    #[error("{lines} allow lines by name are too many for {address}; at most {max} fit", max = lattice_policy::Pin::MAX_LINES)]
+    PinTooLong {
+        /// The address.
+        address: std::net::IpAddr,
+        /// How many lines.
+        lines: usize,
+    },
     /// The pin directory cannot be used.
     #[error(
         "cannot use the pin directory {path}: {source}; it must be a directory on a mounted bpf file system"
@@ -70,6 +81,16 @@ pub enum EbpfError {
     Attach {
         /// The link.
         link: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A cgroup cannot be policed.
+    #[error(
+        "cannot attach the policy to the cgroup {path}: {source}; it must be a directory of a cgroup v2 hierarchy"
+    )]
+    Cgroup {
+        /// Its directory.
+        path: PathBuf,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

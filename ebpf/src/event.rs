@@ -99,7 +99,7 @@ fn reason(number: u8) -> Option<Reason> {
     REASONS.into_iter().find(|&r| r as u8 == number)
 }
 
-const fn action(reason: Reason) -> Action {
+pub(crate) const fn action(reason: Reason) -> Action {
     match reason {
         Reason::RuleAllow | Reason::Established | Reason::LinkControl => Action::Allow,
         _ => Action::Deny,

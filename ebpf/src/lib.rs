@@ -6,6 +6,9 @@
 //! for as long as the pins do: give each sandbox a BPF file system of its own ([`bpffs`]), and unmounting it removes
 //! everything at once.
 //!
+//! Rules by name reach it as [pins](Enforcer::pin), and what each rule decided about is [counted](Enforcer::counters). A
+//! second fence ([`Enforcer::attach_cgroup`]) turns denied calls away before there is a packet.
+//!
 //! A denied packet is answered in place: TCP by a reset, UDP and ICMP echo by "administratively prohibited", so an agent
 //! sees a refusal, never a hang.
 //!
@@ -13,17 +16,24 @@
 
 mod abi;
 pub mod bpffs;
+mod cgroup;
+mod counters;
 mod enforcer;
 mod error;
 mod event;
+#[cfg(any(test, feature = "harness"))]
+pub mod harness;
 mod ioctl;
 mod link;
 mod lpm;
+mod pinned;
+mod pins;
 mod probe;
+mod syscall;
 
-pub use enforcer::{Enforcer, Options};
+pub use enforcer::{Enforcer, Options, Overflow};
 pub use error::EbpfError;
 pub use event::Events;
-pub use lattice_policy::Flow;
+pub use lattice_policy::{Counter, Flow, Pin};
 pub use link::{AttachMode, Attached};
 pub use probe::{Support, probe};

@@ -1,18 +1,17 @@
 //! Attaches the program to a link, so that it stays when this process ends.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        links::FdLink,
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
     },
 };
 use nix::net::if_::if_nametoindex;
 
-use crate::{EbpfError, enforcer::program, ioctl, probe::probe};
+use crate::{EbpfError, enforcer::program, ioctl, pinned, probe};
 
 /// How programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,19 +58,24 @@ pub(crate) fn attach(
         arphrd => return Err(EbpfError::LinkType { link: link.into(), arphrd }),
     };
     let tcx = match mode {
-        AttachMode::Auto => probe()?.tcx,
+        AttachMode::Auto => probe::has_tcx(),
         AttachMode::Tcx => true,
         AttachMode::Clsact => false,
     };
-    if !tcx {
+    if tcx {
+        pinned::remove_gone(pins).map_err(|e| fail(e.into()))?;
+    } else {
         add_clsact(link).map_err(|e| fail(e.into()))?;
     }
+    // An index means a link only together with its namespace.
+    let netns = fs::metadata("/proc/thread-self/ns/net").map_err(|e| fail(e.into()))?.ino();
     for (name, hook, side) in
         [(programs[0], TcAttachType::Egress, "egress"), (programs[1], TcAttachType::Ingress, "ingress")]
     {
         let program = program(ebpf, name)?;
         let attached = if tcx {
-            attach_tcx(program, link, hook, &pins.join(format!("link-{index}-{side}")))
+            let pin = pinned::path(pins, format_args!("{netns}-{index}-{side}"));
+            attach_tcx(program, link, hook, &pin)
         } else {
             attach_clsact(program, link, hook)
         };
@@ -80,22 +84,20 @@ pub(crate) fn attach(
     Ok(if tcx { Attached::Tcx } else { Attached::Clsact })
 }
 
-/// Attaches anew and then replaces the pin, whose old link, if any, is thereby detached: at no instant is there none.
 fn attach_tcx(
     program: &mut SchedClassifier,
     link: &str,
     hook: TcAttachType,
     pin: &Path,
 ) -> Result<(), Source> {
-    let id = program.attach_with_options(link, hook, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
-    let attached: FdLink = program.take_link(id)?.try_into()?;
-    let fresh = pin.with_file_name(format!("{}-new", pin.file_name().unwrap_or_default().display()));
-    match fs::remove_file(&fresh) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-        _ => {}
+    let (_, there) = SchedClassifier::query_tcx(link, hook)?;
+    let ours = program.info()?.id();
+    // A link takes the same program only once.
+    if there.iter().any(|program| program.id() == ours) {
+        return Ok(());
     }
-    attached.pin(&fresh)?;
-    Ok(fs::rename(&fresh, pin)?)
+    let id = program.attach_with_options(link, hook, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
+    pinned::replace(program.take_link(id)?.try_into()?, pin)
 }
 
 fn attach_clsact(program: &mut SchedClassifier, link: &str, hook: TcAttachType) -> Result<(), Source> {

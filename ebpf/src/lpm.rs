@@ -97,11 +97,17 @@ fn names(line: Proto, proto: Proto) -> bool {
 }
 
 fn inline(matches: &[Match]) -> Option<PrefixValue> {
-    let mut value = PrefixValue { count: u32::try_from(matches.len()).ok()?, ..PrefixValue::default() };
+    let (count, ranges) = ranges(matches)?;
+    Some(PrefixValue { set: 0, count, ranges })
+}
+
+/// Lines as they travel in one value; `None` when they are too many for that.
+pub(crate) fn ranges(matches: &[Match]) -> Option<(u32, [Range; INLINE_RANGES])> {
+    let mut ranges = [Range::default(); INLINE_RANGES];
     if matches.len() > INLINE_RANGES {
         return None;
     }
-    for (range, m) in value.ranges.iter_mut().zip(matches) {
+    for (range, m) in ranges.iter_mut().zip(matches) {
         let (lo, hi) = m.ports.map_or((0, u16::MAX), |p| (p.lo, p.hi));
         *range = Range {
             lo,
@@ -113,7 +119,7 @@ fn inline(matches: &[Match]) -> Option<PrefixValue> {
             rule: m.rule.0,
         };
     }
-    Some(value)
+    Some((u32::try_from(matches.len()).ok()?, ranges))
 }
 
 /// Disjoint intervals of ports, each with the first line that fits all of it. Ports that no line fits are left out.

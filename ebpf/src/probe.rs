@@ -10,6 +10,7 @@ use aya::{
 use crate::{
     EbpfError,
     abi::{PrefixKey, PrefixValue},
+    cgroup,
 };
 
 /// What this kernel offers to this process.
@@ -18,6 +19,8 @@ use crate::{
 pub struct Support {
     /// Programs are attached by TCX (Linux 6.6), where no `tc` command removes them; else by the clsact qdisc.
     pub tcx: bool,
+    /// Calls of a cgroup can be policed: version 2 is mounted, with hooks for programs, and cgroups can be made in it.
+    pub cgroup: bool,
 }
 
 /// `capabilities(7)`: number, name, and whether `CAP_SYS_ADMIN` includes it.
@@ -30,16 +33,24 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// # Errors
 /// [`EbpfError::NotPermitted`] names the missing capabilities; [`EbpfError::NoBpf`] means the kernel was built without.
 pub fn probe() -> Result<Support, EbpfError> {
+    permitted()?;
+    Ok(Support { tcx: has_tcx(), cgroup: cgroup::is_usable() })
+}
+
+pub(crate) fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Egress).is_ok()
+}
+
+pub(crate) fn permitted() -> Result<(), EbpfError> {
     let missing = missing(effective_capabilities());
     if !missing.is_empty() {
         return Err(EbpfError::NotPermitted { missing });
     }
     match LpmTrie::<MapData, PrefixKey, PrefixValue>::create(1, crate::enforcer::NO_PREALLOC) {
-        Ok(_) => {}
-        Err(MapError::CreateError { io_error, .. }) => return Err(refusal(io_error)),
-        Err(e) => return Err(EbpfError::map("create an entry", "POLICY")(e)),
+        Ok(_) => Ok(()),
+        Err(MapError::CreateError { io_error, .. }) => Err(refusal(io_error)),
+        Err(e) => Err(EbpfError::map("create an entry", "POLICY")(e)),
     }
-    Ok(Support { tcx: SchedClassifier::query_tcx("lo", TcAttachType::Egress).is_ok() })
 }
 
 fn refusal(e: io::Error) -> EbpfError {
@@ -78,6 +89,6 @@ mod tests {
 
     #[test]
     fn this_machine_can_enforce() {
-        probe().unwrap();
+        assert!(probe().unwrap().cgroup, "no cgroup v2 here that takes programs");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -33,7 +33,7 @@ pub(crate) const NOWHERE4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub(crate) const NOWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Only says when a test has failed; nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The peer's TCP 8080 and UDP 53.
 pub(crate) fn table() -> Table {
@@ -76,8 +76,7 @@ impl Lab {
         let wire = match kind {
             Kind::Tun => Some(tun::Wire::new(agent.run(|| tun::open("wg0")), peer.run(|| tun::open("wg0")))),
             Kind::Veth => {
-                let other = format!("/proc/{}/fd/{}", std::process::id(), peer.0.as_raw_fd());
-                agent.ip(&format!("link add wg0 type veth peer name wg0 netns {other}"));
+                add_veth(&agent, &peer);
                 None
             }
         };
@@ -89,7 +88,7 @@ impl Lab {
         lab
     }
 
-    fn configure(&self) {
+    pub(crate) fn configure(&self) {
         for (netns, v4, v6) in [(&self.peer, PEER4, PEER6), (&self.agent, AGENT4, AGENT6)] {
             netns.ip(&format!("addr add {v4}/24 dev wg0"));
             netns.ip(&format!("addr add {v6}/64 dev wg0 nodad"));
@@ -108,6 +107,12 @@ impl Lab {
                 fs::write(format!("/proc/sys/net/ipv4/conf/{which}/rp_filter"), "1").unwrap();
             }
         });
+    }
+
+    /// Another link under the same name, down and without addresses; for [`Kind::Veth`].
+    pub(crate) fn recreate_link(&self) {
+        self.agent.ip("link del wg0");
+        add_veth(&self.agent, &self.peer);
     }
 
     pub(crate) fn load_and_attach(&mut self) {
@@ -132,6 +137,10 @@ impl Lab {
         self.loaded = None;
     }
 
+    pub(crate) fn pin_dir(&self) -> &Path {
+        &self.pins.dir
+    }
+
     pub(crate) fn unmount(&self) {
         bpffs::unmount(&self.pins.dir).unwrap();
         assert!(!self.pins.dir.exists());
@@ -144,6 +153,12 @@ impl Lab {
         let (_, events) = self.loaded.as_mut().unwrap();
         while events.drain(&mut |flow| self.told.push(flow)) > 0 {}
         self.told.clone()
+    }
+
+    /// Everything told so far, off the list.
+    pub(crate) fn take_told(&mut self) -> Vec<Flow> {
+        self.told();
+        std::mem::take(&mut self.told)
     }
 
     /// Waits for a flow that fits, and takes it and all before it off the list.
@@ -226,9 +241,18 @@ impl Lab {
         let _ = self.agent.run(|| packet_socket::send(link, claimed, &frame));
     }
 
+    pub(crate) fn in_agent<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.agent.run(work)
+    }
+
     pub(crate) fn agent_runs(&self, command: &str) {
         self.agent.command(command);
     }
+}
+
+fn add_veth(agent: &Netns, peer: &Netns) {
+    let other = format!("/proc/{}/fd/{}", std::process::id(), peer.0.as_raw_fd());
+    agent.ip(&format!("link add wg0 type veth peer name wg0 netns {other}"));
 }
 
 fn patient(stream: io::Result<TcpStream>) -> io::Result<TcpStream> {
@@ -238,10 +262,10 @@ fn patient(stream: io::Result<TcpStream>) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-struct Netns(OwnedFd);
+pub(crate) struct Netns(OwnedFd);
 
 impl Netns {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let open = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN: run the tests as root");
             File::open("/proc/thread-self/ns/net").unwrap().into()
@@ -249,7 +273,7 @@ impl Netns {
         Self(thread::spawn(open).join().unwrap())
     }
 
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
@@ -259,7 +283,7 @@ impl Netns {
         })
     }
 
-    fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         self.command(&format!("ip {arguments}"));
     }
 
@@ -279,13 +303,13 @@ impl Netns {
     }
 }
 
-struct Pins {
-    dir: PathBuf,
+pub(crate) struct Pins {
+    pub(crate) dir: PathBuf,
     _parent: tempfile::TempDir,
 }
 
 impl Pins {
-    fn mount() -> Self {
+    pub(crate) fn mount() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("pins");
         // In a mount namespace of this thread: the kernel unmounts it even if the test is killed.

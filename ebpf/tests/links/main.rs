@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::{
+    fs,
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use lab::{AGENT4, Kind, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, table};
-use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow};
+use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow, Pin};
 use lattice_policy::{Action, Direction, Proto, Reason, Table};
 
+mod calls;
 mod lab;
 mod packet_socket;
 mod tun;
@@ -52,7 +55,7 @@ fn allowed_passes_and_denied_is_refused(kind: Kind, mode: AttachMode) {
         let before = lab.connect(ip, 8080).unwrap_err();
         assert_eq!(before.kind(), ErrorKind::ConnectionRefused, "no policy yet: {before}");
     }
-    lab.enforcer().apply(&table(), 7).unwrap();
+    lab.enforcer().apply(&table(), &[], 7).unwrap();
     for ip in peers() {
         let open = lab.peer_listens(ip, 8080);
         let _closed = lab.peer_listens(ip, 9090);
@@ -87,7 +90,7 @@ fn allowed_passes_and_denied_is_refused(kind: Kind, mode: AttachMode) {
 
 fn datagrams_pass_or_are_refused(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     for ip in peers() {
         let server = lab.peer_binds(ip, 53);
         let client = lab.agent_udp(ip, 53);
@@ -112,7 +115,7 @@ fn datagrams_pass_or_are_refused(kind: Kind, mode: AttachMode) {
 
 fn ingress_is_closed_until_a_rule_opens_it(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     let agent = IpAddr::from(AGENT4);
     let listener = lab.agent_listens(agent, 9000);
     listener.set_nonblocking(true).unwrap();
@@ -125,7 +128,7 @@ fn ingress_is_closed_until_a_rule_opens_it(kind: Kind, mode: AttachMode) {
 
     let mut open = table();
     open.ingress = vec![entry("10.42.0.1/32", &[line(Proto::Tcp, Some(9000), 6)])];
-    lab.enforcer().apply(&open, 2).unwrap();
+    lab.enforcer().apply(&open, &[], 2).unwrap();
     listener.set_nonblocking(false).unwrap();
     let mut peer = lab.connect_from_peer(agent, 9000).unwrap();
     let (mut accepted, _) = listener.accept().unwrap();
@@ -138,30 +141,30 @@ fn ingress_is_closed_until_a_rule_opens_it(kind: Kind, mode: AttachMode) {
 
 fn a_new_policy_cuts_a_live_connection(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     for ip in peers() {
         let listener = lab.peer_listens(ip, 8080);
         let mut agent = lab.connect(ip, 8080).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         peer.write_all(b"hello").unwrap();
         agent.read_exact(&mut [0; 5]).unwrap();
-        lab.enforcer().apply(&table(), 2).unwrap();
+        lab.enforcer().apply(&table(), &[], 2).unwrap();
         peer.write_all(b"still").unwrap();
         agent.read_exact(&mut [0; 5]).unwrap();
-        lab.enforcer().apply(&Table::default(), 3).unwrap();
+        lab.enforcer().apply(&Table::default(), &[], 3).unwrap();
         // Long enough for segmentation offload: the answer replaces a packet of many pages.
         let written = agent.write_all(&[0; 1 << 20]);
         let reset = written.and_then(|()| agent.read_exact(&mut [0])).unwrap_err();
         assert_eq!(reset.kind(), ErrorKind::ConnectionReset, "{reset}");
         peer.set_nonblocking(true).unwrap();
         assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "nothing got through");
-        lab.enforcer().apply(&table(), 1).unwrap();
+        lab.enforcer().apply(&table(), &[], 1).unwrap();
     }
 }
 
 fn raw_frames_are_policed_by_what_they_are(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     // A port each: a denied flow is told only once a second.
     let claims = [(54, libc::ETH_P_IP), (55, libc::ETH_P_ARP), (56, libc::ETH_P_IPV6)];
     let mut bound = Vec::from(claims.map(|(port, _)| lab.peer_binds(PEER4.into(), port)));
@@ -190,7 +193,7 @@ fn raw_frames_are_policed_by_what_they_are(kind: Kind, mode: AttachMode) {
 
 fn the_policy_outlives_its_loader(kind: Kind, mode: AttachMode) {
     let mut lab = Lab::new(kind, mode);
-    lab.enforcer().apply(&table(), 1).unwrap();
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
     lab.drop_enforcer();
     let _open = lab.peer_listens(PEER4.into(), 8080);
     let _closed = lab.peer_listens(PEER4.into(), 9090);
@@ -203,7 +206,7 @@ fn the_policy_outlives_its_loader(kind: Kind, mode: AttachMode) {
     lab.load_and_attach();
     lab.connect(PEER4.into(), 8080).unwrap();
     refused(lab.connect(PEER4.into(), 9090));
-    lab.enforcer().apply(&Table::default(), 2).unwrap();
+    lab.enforcer().apply(&Table::default(), &[], 2).unwrap();
     refused(lab.connect(PEER4.into(), 8080));
 
     lab.drop_enforcer();
@@ -216,6 +219,94 @@ fn the_policy_outlives_its_loader(kind: Kind, mode: AttachMode) {
         refused(lab.connect(PEER4.into(), 9090));
         lab.agent_runs("tc qdisc del dev wg0 clsact");
         lab.connect(PEER4.into(), 9090).unwrap();
+    }
+}
+
+/// Names of the pinned links.
+fn pinned(lab: &Lab) -> Vec<String> {
+    let abi = fs::read_dir(lab.pin_dir()).unwrap().next().unwrap().unwrap().path();
+    let names = fs::read_dir(abi).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("link-")).collect()
+}
+
+fn links_come_and_go(mode: AttachMode) {
+    let mut lab = Lab::new(Kind::Veth, mode);
+    lab.enforcer().apply(&table(), &[], 1).unwrap();
+    let refused = |lab: &Lab, why| {
+        let attempt = lab.connect(PEER4.into(), 9090);
+        assert_eq!(attempt.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{why}");
+    };
+    for round in 0..3 {
+        lab.recreate_link();
+        let attached = lab.attach_in_agent("wg0").unwrap();
+        assert_eq!(attached, lab.attach_in_agent("wg0").unwrap(), "again is no error");
+        lab.configure();
+        let _open = lab.peer_listens(PEER4.into(), 8080);
+        let _closed = lab.peer_listens(PEER4.into(), 9090);
+        lab.connect(PEER4.into(), 8080).unwrap();
+        refused(&lab, round);
+    }
+    for n in 0..20 {
+        lab.agent_runs(&format!("ip link add extra{n} type veth peer name other{n}"));
+        lab.attach_in_agent(&format!("extra{n}")).unwrap();
+    }
+    if mode == AttachMode::Tcx {
+        assert_eq!(pinned(&lab).len(), 2 * 21);
+    }
+    for n in 0..20 {
+        lab.agent_runs(&format!("ip link del extra{n}"));
+    }
+    // A new loader of the same pins, which holds nothing of the old one.
+    lab.drop_enforcer();
+    lab.load_and_attach();
+    if mode == AttachMode::Tcx {
+        assert_eq!(pinned(&lab).len(), 2, "{:?}", pinned(&lab));
+    }
+    let _closed = lab.peer_listens(PEER4.into(), 9090);
+    refused(&lab, 9);
+}
+
+#[test]
+fn links_come_and_go_with_tcx() {
+    links_come_and_go(AttachMode::Tcx);
+}
+
+#[test]
+fn links_come_and_go_with_clsact() {
+    links_come_and_go(AttachMode::Clsact);
+}
+
+/// Rule and generation are the same number, so an old pin under a new policy would be told as two.
+#[test]
+fn pins_change_with_their_policy_and_not_before() {
+    let mut lab = Lab::new(Kind::Tun, AttachMode::Auto);
+    let pins = |n: u32| {
+        let matches = vec![line(Proto::Udp, None, n)];
+        [Pin { address: NOWHERE4.into(), matches, until_ns: u64::MAX }]
+    };
+    lab.enforcer().apply(&Table::default(), &pins(1), 1).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut told = Vec::new();
+    thread::scope(|scope| {
+        let (sender, stop) = (lab.in_agent(|| UdpSocket::bind((AGENT4, 0)).unwrap()), &stop);
+        scope.spawn(move || {
+            // Each port is a new flow. It also ends when the test fails.
+            for port in (1..=u16::MAX).cycle().take(1 << 24).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let _ = sender.send_to(b"x", (NOWHERE4, port));
+            }
+        });
+        for n in 2..20 {
+            lab.enforcer().apply(&Table::default(), &pins(n), n).unwrap();
+            lab.enforcer().pin(&pins(n)).unwrap();
+            told.extend(lab.take_told());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    told.extend(lab.take_told());
+    told.retain(|flow| flow.dst.ip() == NOWHERE4);
+    assert!(told.iter().map(|flow| flow.generation).max() > Some(2), "there was no traffic");
+    for flow in told {
+        assert_eq!((flow.reason, flow.rule.0), (Reason::RuleAllow, flow.generation), "{flow:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lattice_policy::Match;
+use lattice_policy::{Match, Pin};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -40,13 +40,33 @@ fn entries() -> impl Strategy<Value = Vec<lattice_policy::Entry>> {
     })
 }
 
-fn expected(entries: &[lattice_policy::Entry], remote: IpAddr, proto: Proto, port: u16) -> Reason {
+fn pins() -> impl Strategy<Value = Vec<Pin>> {
+    let until_ns = prop_oneof![Just(1), Just(u64::MAX), Just(u64::MAX)];
+    vec((address(), matches(), until_ns), 0..8).prop_map(|list| {
+        let pin = |(address, mut matches, until_ns): (_, Vec<_>, _)| {
+            matches.truncate(Pin::MAX_LINES);
+            Pin { address, matches, until_ns }
+        };
+        list.into_iter().map(pin).collect()
+    })
+}
+
+/// `pins` are empty for ingress. Of several for one address the last counts, if it is not over.
+fn expected(
+    entries: &[lattice_policy::Entry],
+    pins: &[Pin],
+    remote: IpAddr,
+    proto: Proto,
+    port: u16,
+) -> Reason {
     let longest = entries.iter().filter(|e| e.net.contains(&remote)).max_by_key(|e| e.net.prefix_len());
     let fits = |m: &&Match| {
         (m.proto == Proto::Any || m.proto == proto)
             && m.ports.is_none_or(|p| proto != Proto::Icmp && (p.lo..=p.hi).contains(&port))
     };
-    match longest.and_then(|e| e.matches.iter().find(fits)).map(|m| m.action) {
+    let pinned = || pins.iter().rfind(|pin| pin.address == remote).filter(|pin| pin.until_ns == u64::MAX);
+    let by_table = longest.and_then(|e| e.matches.iter().find(fits));
+    match by_table.or_else(|| pinned()?.matches.iter().find(fits)).map(|m| m.action) {
         Some(Action::Allow) => Reason::RuleAllow,
         Some(Action::Deny) => Reason::RuleDeny,
         None => Reason::DefaultDeny,
@@ -74,26 +94,30 @@ fn the_program_decides_as_the_table_says() {
     let mut fixture = Fixture::new();
     let mut caller = 1000;
     let openings = vec((any::<bool>(), address(), proto(), 0..9u16), 40);
-    let strategy = (entries(), entries(), openings);
+    let strategy = (entries(), entries(), pins(), pins(), openings);
     let mut runner = TestRunner::new(ProptestConfig { cases: 48, ..ProptestConfig::default() });
     let fixture = std::cell::RefCell::new((&mut fixture, &mut caller));
-    let agree = |(egress, ingress, openings): (Vec<_>, Vec<_>, Vec<_>)| {
+    let agree = |(egress, ingress, at_first, later, openings): (_, _, Vec<_>, Vec<_>, Vec<_>)| {
         let (fixture, caller) = &mut *fixture.borrow_mut();
         let table = Table { egress, ingress };
-        fixture.enforcer.apply(&table, 1).unwrap();
+        fixture.apply_with(&table, &at_first, 1);
+        fixture.harness.enforcer.pin(&later).unwrap();
+        // One that is over when its policy comes is left out, so it does not hide one of before.
+        let pins: Vec<Pin> =
+            at_first.into_iter().filter(|pin| pin.until_ns == u64::MAX).chain(later).collect();
         for (out, remote, proto, port) in openings {
             // A new flow each time, for the one of before may be allowed.
             **caller = if **caller == u16::MAX { 1000 } else { **caller + 1 };
-            let (direction, entries, program) = match out {
-                true => (Direction::Egress, &table.egress, "egress_l2"),
-                false => (Direction::Ingress, &table.ingress, "ingress_l2"),
+            let (direction, entries, pins) = match out {
+                true => (Direction::Egress, &table.egress, &pins[..]),
+                false => (Direction::Ingress, &table.ingress, &[][..]),
             };
             let frame = opening(direction, remote, proto, **caller, port);
             let proto = if proto == Proto::Any { Proto::Tcp } else { proto };
-            let said = fixture.reason(program, &frame);
+            let said = fixture.reason(direction, &frame);
             prop_assert_eq!(
                 said,
-                expected(entries, remote, proto, port),
+                expected(entries, pins, remote, proto, port),
                 "{:?} {} {:?} {}",
                 direction,
                 remote,
@@ -143,7 +167,7 @@ fn no_damaged_frame_passes_an_empty_policy() {
             }
             let fixture = &mut **fixture.borrow_mut();
             // Counts exactly one reason, and passes only with one that allows; of those only this is possible here.
-            let reason = fixture.reason(if out { "egress_l2" } else { "ingress_l2" }, &frame);
+            let reason = fixture.reason(if out { Direction::Egress } else { Direction::Ingress }, &frame);
             prop_assert!(
                 !matches!(reason, Reason::RuleAllow | Reason::Established),
                 "{:?} {:x?}",

@@ -100,21 +100,21 @@ fn nobody_is_answered_who_must_not_be() {
         (fragment4(ip4(17, OWN4, NOWHERE, &[0; 64]), false, 9), "a later fragment"),
         (ip4(132, OWN4, NOWHERE, &[0; 20]), "SCTP"),
     ] {
-        assert_eq!(fixture.run("egress_l2", &frame, 0), Outcome::Drop, "{why}");
+        assert_eq!(fixture.run(Direction::Egress, &frame, 0), Outcome::Drop, "{why}");
     }
     let from_outside = ip4(6, NOWHERE, OWN4, &tcp(4000, 22, SYN, b""));
-    assert_eq!(fixture.run("ingress_l2", &from_outside, 0), Outcome::Drop, "a stranger learns nothing");
+    assert_eq!(fixture.run(Direction::Ingress, &from_outside, 0), Outcome::Drop, "a stranger learns nothing");
 }
 
 #[test]
 fn an_answer_is_let_in_by_its_mark() {
     let mut fixture = fixture();
     let reset = ip4(6, NOWHERE, OWN4, &tcp(22, 1111, RST | ACK, b""));
-    assert_eq!(fixture.run("ingress_l2", &reset, 0x4c54_5243), Outcome::Pass);
-    assert_eq!(fixture.run("ingress_l2", &reset, 0x4c54_5242), Outcome::Drop);
+    assert_eq!(fixture.run(Direction::Ingress, &reset, 0x4c54_5243), Outcome::Pass);
+    assert_eq!(fixture.run(Direction::Ingress, &reset, 0x4c54_5242), Outcome::Drop);
     let denied = ip4(6, OWN4, NOWHERE, &tcp(1111, 22, SYN, b""));
     assert!(
-        matches!(fixture.run("egress_l2", &denied, 0x4c54_5243), Outcome::Answer(_)),
+        matches!(fixture.run(Direction::Egress, &denied, 0x4c54_5243), Outcome::Answer(_)),
         "no pass for the agent"
     );
 }
