@@ -66,12 +66,12 @@ impl Ebpf {
 }
 
 impl Enforce for Ebpf {
-    fn apply(&mut self, policy: &Policy, _pins: &[Pin]) -> Result<(), Failure> {
-        self.enforcer.apply(&policy.compile(), policy.generation).map_err(|error| failed(&error))
+    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure> {
+        self.enforcer.apply(&policy.compile(), pins, policy.generation).map_err(|error| failed(&error))
     }
 
-    fn pin(&mut self, _pins: &[Pin]) -> Result<(), Failure> {
-        Ok(())
+    fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure> {
+        self.enforcer.pin(pins).map_err(|error| failed(&error))
     }
 
     fn police(&mut self, link: &str) -> Result<(), Failure> {
@@ -89,7 +89,7 @@ impl Enforce for Ebpf {
     }
 
     fn counters(&self) -> Result<Vec<(RuleId, Counter)>, Failure> {
-        Ok(Vec::new())
+        self.enforcer.counters().map_err(|error| failed(&error))
     }
 }
 

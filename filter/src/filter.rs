@@ -1,0 +1,198 @@
+//! The filter of one sandbox: its addresses, the policy in force, and what it knows of flows.
+
+use std::{fmt, net::IpAddr};
+
+use lattice_policy::{Action, Counter, Direction, Flow, Pin, Reason, RuleId, Table};
+
+use crate::{
+    Program, Refusal,
+    flows::{Flows, Force, Outcome},
+    journal::Journal,
+    packet::{Fragment, Packet, address},
+    program::{Counters, Line},
+    refusal,
+};
+
+/// What happens to a packet, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it passes.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// The rule that decided, or that let the packet's flow in; [`RuleId::NONE`] when there is none.
+    pub rule: RuleId,
+}
+
+/// Judges the packets of one sandbox. Until a policy is applied, it denies everything.
+pub struct Filter {
+    /// By family and number.
+    own: Vec<(u8, u128)>,
+    program: Option<Program>,
+    /// Counts policies, and tells flows that this one has let in from older ones.
+    epoch: u32,
+    flows: Flows,
+    journal: Journal,
+}
+
+/// A decision and where it is counted.
+struct Verdict {
+    reason: Reason,
+    rule: RuleId,
+    counter: Option<u32>,
+}
+
+impl Filter {
+    /// For a sandbox with the addresses `own`: the only ones it may send from, and the only ones that others reach. Each
+    /// packet is compared with all of them, so they should be few.
+    pub fn new(own: Vec<IpAddr>) -> Self {
+        let own = own.into_iter().map(address).collect();
+        Self { own, program: None, epoch: 0, flows: Flows::new(), journal: Journal::new() }
+    }
+
+    /// Puts `table` in force, with `pins` asked where it says nothing. Live flows are judged anew at their next packet.
+    /// `generation` is what events will say; the caller chooses it. Counters begin anew.
+    pub fn apply(&mut self, table: &Table, pins: &[Pin], generation: u32) {
+        self.switch(Program::new(table, pins, generation));
+    }
+
+    /// Puts a policy in force that was compiled elsewhere, and gives back the one of before, in constant time.
+    pub fn switch(&mut self, program: Program) -> Option<Program> {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.program.replace(program)
+    }
+
+    /// Adds pins to the policy in force, each in place of the one of that address. Without a policy there is nothing to
+    /// add to. At most [`Pin::MAX`] are kept; those that end first give way.
+    pub fn pin(&mut self, pins: &[Pin]) {
+        if let Some(program) = &mut self.program {
+            program.pin(pins);
+        }
+    }
+
+    /// Decides about `packet`, which begins with its IP header. `now_ns` is the time in nanoseconds of `CLOCK_BOOTTIME`.
+    pub fn judge(&mut self, direction: Direction, packet: &[u8], now_ns: u64) -> Decision {
+        let bytes = packet.len();
+        let (packet, read) = Packet::parse(direction, packet);
+        let verdict = match read {
+            Ok(()) => self.verdict(&packet, now_ns),
+            Err(reason) => Verdict::without_rule(reason),
+        };
+        let generation = self.program.as_mut().map_or(0, |program| {
+            if let Some(counter) = verdict.counter {
+                program.counters.add(counter, bytes);
+            }
+            program.generation
+        });
+        let decision = verdict.decision();
+        self.journal.tell(&packet, decision, generation, bytes, now_ns);
+        decision
+    }
+
+    /// The answer to an egress `packet` that was denied for `reason`: what a closed door would say, from the address that
+    /// the packet was for. `None` where no answer may be given.
+    pub fn refusal(&self, packet: &[u8], reason: Reason) -> Option<Refusal> {
+        refusal::refusal(packet, reason)
+    }
+
+    /// Takes what there is to tell, oldest first. What the iterator is not asked for is gone.
+    pub fn take_events(&mut self) -> impl Iterator<Item = Flow> {
+        self.journal.take()
+    }
+
+    /// Whether there is something to tell.
+    pub fn has_events(&self) -> bool {
+        !self.journal.is_empty()
+    }
+
+    /// How many verdicts were enforced but not told, because too many waited to be taken.
+    pub fn lost(&self) -> u64 {
+        self.journal.lost()
+    }
+
+    /// What each rule of the policy in force has decided about, in the order of their ids, without those that nothing came
+    /// to: packets it denied or allowed, and later ones of flows that it let in. [`RuleId::NONE`] counts what no rule names.
+    pub fn counters(&self) -> Vec<(RuleId, Counter)> {
+        self.program.as_ref().map(Program::counters).unwrap_or_default()
+    }
+
+    fn verdict(&mut self, packet: &Packet<'_>, now_ns: u64) -> Verdict {
+        let key = &packet.key;
+        if is_group(key.family, key.local) || is_group(key.family, key.remote) {
+            return Verdict::without_rule(Reason::Multicast);
+        }
+        if !self.is_own(key.family, key.local) {
+            return Verdict::without_rule(match packet.direction {
+                Direction::Egress => Reason::Spoofed,
+                Direction::Ingress => Reason::DefaultDeny,
+            });
+        }
+        if packet.direction == Direction::Ingress && self.is_own(key.family, key.remote) {
+            return Verdict::without_rule(Reason::Spoofed);
+        }
+        let Some(program) = &self.program else { return Verdict::without_rule(Reason::NoPolicy) };
+        let force = Force { program, epoch: self.epoch, now_ns };
+        if packet.fragment == Fragment::Later {
+            return Verdict::without_rule(match self.flows.is_fragment_known(force, packet) {
+                true => Reason::Established,
+                false => Reason::Fragment,
+            });
+        }
+        if packet.quote.is_some() && self.flows.is_related(force, packet) {
+            return Verdict::without_rule(Reason::Established);
+        }
+        let verdict = Verdict::from(self.flows.judge(force, packet));
+        if packet.fragment == Fragment::First && verdict.decision().action == Action::Allow {
+            self.flows.remember_fragment(force, packet);
+        }
+        verdict
+    }
+
+    fn is_own(&self, family: u8, number: u128) -> bool {
+        self.own.contains(&(family, number))
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let generation = self.program.as_ref().map(|program| program.generation);
+        f.debug_struct("Filter").field("generation", &generation).finish_non_exhaustive()
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    fn without_rule(reason: Reason) -> Self {
+        let counter = (reason == Reason::DefaultDeny).then_some(Counters::NONE);
+        Self { reason, rule: RuleId::NONE, counter }
+    }
+
+    fn of(reason: Reason, line: Line) -> Self {
+        Self { reason, rule: line.rule, counter: Some(line.counter) }
+    }
+
+    fn decision(&self) -> Decision {
+        let action = match self.reason {
+            Reason::RuleAllow | Reason::Established => Action::Allow,
+            _ => Action::Deny,
+        };
+        Decision { action, reason: self.reason, rule: self.rule }
+    }
+}
+
+impl From<Outcome> for Verdict {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Established(line) => Self::of(Reason::Established, line),
+            Outcome::Decided(line) if line.action == Action::Allow => Self::of(Reason::RuleAllow, line),
+            Outcome::Decided(line) => Self::of(Reason::RuleDeny, line),
+            Outcome::Unnamed => Self::without_rule(Reason::DefaultDeny),
+        }
+    }
+}
+
+/// 224/4, and 240/4 up to the broadcast address; ff00::/8.
+const fn is_group(family: u8, number: u128) -> bool {
+    if family == 6 { number >> 120 == 0xff } else { number >= 0xe000_0000 }
+}
