@@ -3,7 +3,7 @@
 use std::{net::IpAddr, process::ExitCode};
 
 use lattice_bootstrap::{Failure, Kind};
-use lattice_policy::{Action, Direction, NamedPolicy, NamedRule, PolicyRule};
+use lattice_policy::{Action, Direction, NamePattern, NamedPolicy, NamedRule, PolicyRule};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -100,10 +100,14 @@ fn show(admin: &Admin, policy: &Policy) {
 }
 
 fn explain(args: &PolicyExplain) -> Result<(), Failure> {
-    let (protocol, address, port) = flow(&args.flow)?;
+    let (protocol, end, port) = flow(&args.flow)?;
     let direction = match args.way {
         Way::Egress => Direction::Egress,
         Way::Ingress => Direction::Ingress,
+    };
+    let (address, name) = match &end {
+        End::Address(address) => (Some(address), None),
+        End::Name(name) => (None, Some(name)),
     };
     let body = json!({
         "workspace": args.workspace,
@@ -112,6 +116,7 @@ fn explain(args: &PolicyExplain) -> Result<(), Failure> {
         "direction": direction,
         "protocol": protocol,
         "address": address,
+        "name": name,
         "port": port,
     });
     let answer: Answer = Client::new(&args.admin)?.post(&format!("{PATH}/explain"), &body)?;
@@ -125,20 +130,36 @@ fn explain(args: &PolicyExplain) -> Result<(), Failure> {
             };
             let rows: Vec<_> = answer.opinions.iter().map(row).collect();
             output::table(&["LAYER", "VERDICT", "REASON", "RULE", "POLICY"], &rows);
+            if name.is_some() && answer.action == Action::Allow {
+                output::print(
+                    "public addresses of the name are pinned when the agent's resolver is asked for it",
+                );
+            }
         }
     }
     Ok(())
 }
 
-/// `proto:address:port`, `icmp:address`; an IPv6 address is in brackets.
-fn flow(text: &str) -> Result<(&str, IpAddr, Option<u16>), Failure> {
+/// The other end of a flow.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Address(IpAddr),
+    Name(NamePattern),
+}
+
+/// `proto:address:port`, `proto:name:port`, `icmp:address`; an IPv6 address is in brackets.
+fn flow(text: &str) -> Result<(&str, End, Option<u16>), Failure> {
     let wrong = || {
-        let text =
-            format!("{text:?} is no flow: write tcp:10.42.0.5:8080, udp:[fd00::1]:53 or icmp:10.42.0.5");
+        let text = format!(
+            "{text:?} is no flow: write tcp:10.42.0.5:8080, tcp:api.example.com:443, udp:[fd00::1]:53 or icmp:10.42.0.5"
+        );
         Failure::new(Kind::Usage, text)
     };
     let (proto, rest) = text.split_once(':').ok_or_else(wrong)?;
-    let plain = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let plain = |text: &str| match text.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(address) => Some(End::Address(address)),
+        Err(_) => text.parse().ok().filter(|name: &NamePattern| !name.is_wildcard()).map(End::Name),
+    };
     match proto {
         "icmp" => Ok((proto, plain(rest).ok_or_else(wrong)?, None)),
         "tcp" | "udp" => {
@@ -176,12 +197,25 @@ mod tests {
 
     #[test]
     fn flows() {
-        assert_eq!(flow("tcp:10.42.0.5:8080").unwrap(), ("tcp", "10.42.0.5".parse().unwrap(), Some(8080)));
-        assert_eq!(flow("udp:[fd00::1]:53").unwrap(), ("udp", "fd00::1".parse().unwrap(), Some(53)));
-        assert_eq!(flow("icmp:10.42.0.5").unwrap(), ("icmp", "10.42.0.5".parse().unwrap(), None));
-        for bad in
-            ["", "tcp", "tcp:10.42.0.5", "tcp:10.42.0.5:x", "sctp:10.42.0.5:1", "icmp:10.42.0.5:1", "tcp:a:1"]
-        {
+        let address = |text: &str| End::Address(text.parse().unwrap());
+        let name = |text: &str| End::Name(text.parse().unwrap());
+        assert_eq!(flow("tcp:10.42.0.5:8080").unwrap(), ("tcp", address("10.42.0.5"), Some(8080)));
+        assert_eq!(flow("udp:[fd00::1]:53").unwrap(), ("udp", address("fd00::1"), Some(53)));
+        assert_eq!(flow("icmp:10.42.0.5").unwrap(), ("icmp", address("10.42.0.5"), None));
+        assert_eq!(flow("tcp:API.example.com:443").unwrap(), ("tcp", name("api.example.com"), Some(443)));
+        assert_eq!(flow("icmp:api.example.com").unwrap(), ("icmp", name("api.example.com"), None));
+        for bad in [
+            "",
+            "tcp",
+            "tcp:10.42.0.5",
+            "tcp:10.42.0.5:x",
+            "sctp:10.42.0.5:1",
+            "icmp:10.42.0.5:1",
+            "tcp:a:1",
+            "tcp:127.1:80",
+            "tcp:*.example.com:443",
+            "tcp:api.example.com",
+        ] {
             assert!(flow(bad).is_err(), "{bad}");
         }
     }

@@ -17,7 +17,7 @@ use crate::{
     pattern::canonical,
     table::longest,
 };
-pub use book::{Learned, MAX_PER_NAME, PinBook};
+pub use book::{Learned, MAX_PER_ADDRESS, MAX_PER_NAME, PinBook};
 pub(crate) use closed::is_closed_net;
 
 /// What a policy says of a name.

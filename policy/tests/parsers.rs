@@ -4,7 +4,7 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use lattice_policy::{Labels, NamedPolicy, NamedRule, Preset, Selector};
+use lattice_policy::{Labels, NamePattern, NamedPolicy, NamedRule, Preset, Selector};
 use proptest::prelude::*;
 
 /// Texts made of what the grammars are made of, so that many are nearly right.
@@ -37,6 +37,12 @@ fn pieces() -> impl Strategy<Value = String> {
         "80",
         "8000-8100",
         "a.b/c_d",
+        "*.",
+        "example",
+        ".com",
+        "xn--4ca",
+        "_tcp.",
+        "0x7f",
         "sandboxed",
         "\u{e9}",
         "\0",
@@ -60,6 +66,7 @@ fn all_read(text: &str) -> Result<(), TestCaseError> {
     reads::<Selector>(text)?;
     reads::<NamedRule>(text)?;
     reads::<Preset>(text)?;
+    reads::<NamePattern>(text)?;
     let _ = serde_json::from_str::<NamedPolicy>(text);
     let policy = serde_json::json!({ "name": text, "rules": [], "selector": text });
     let _ = serde_json::from_value::<NamedPolicy>(policy);

@@ -236,10 +236,10 @@ pub(crate) struct PolicyAdd {
     /// Which peers it is for, such as role=agent,tier!=db; without it, all
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) selector: lattice_policy::Selector,
-    /// What they may reach, [proto:]target[:ports], repeatable; the target is a network or {selector}
+    /// What they may reach, [proto:]target[:ports], repeatable; the target is a network, a DNS name or {selector}
     #[arg(long, value_name = "RULE")]
     pub(crate) allow_egress: Vec<lattice_policy::NamedRule>,
-    /// What they may not reach, whoever allows it
+    /// What they may not reach, whoever allows it; a DNS name is not resolved for them
     #[arg(long, value_name = "RULE")]
     pub(crate) deny_egress: Vec<lattice_policy::NamedRule>,
     /// Who may reach them; the ports are theirs
@@ -280,7 +280,8 @@ pub(crate) struct PolicyExplain {
     /// Which way the flow is opened
     #[arg(value_enum)]
     pub(crate) way: Way,
-    /// PROTO:ADDRESS:PORT of the other end (egress), or its address and the peer's own port (ingress); icmp has no port
+    /// PROTO:ADDRESS:PORT or PROTO:NAME:PORT of the other end (egress), or its address and the peer's own port (ingress); icmp
+    /// has no port
     pub(crate) flow: String,
     #[command(flatten)]
     pub(crate) admin: Admin,

@@ -4,7 +4,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{Json, extract::State};
 use lattice_policy::{
-    Action, Compiler, Direction, NamedPolicy, Opinion, Packet, Reason, RuleSpec, explain, parse_rule,
+    Action, Compiler, Direction, NamePattern, NamedFlow, NamedPolicy, Opinion, Packet, Proto, Reason,
+    RuleSpec, explain, explain_name, parse_rule,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,10 @@ pub(super) struct Question {
     #[schemars(with = "policies::Direction")]
     direction: Direction,
     protocol: Protocol,
-    /// The other end.
-    address: IpAddr,
+    /// The other end, by address.
+    address: Option<IpAddr>,
+    /// The other end, by DNS name; for egress, and instead of the address.
+    name: Option<String>,
     /// Of the other end (egress) or of the peer itself (ingress); without one for icmp.
     port: Option<u16>,
 }
@@ -45,7 +48,13 @@ enum Protocol {
     Icmp,
 }
 
-/// A flow passes when every layer, and the flags, allow it.
+/// What is asked about.
+enum Flow {
+    ToAddress(Packet),
+    ToName(NamedFlow),
+}
+
+/// A flow passes when every layer, and the flags, allow it; one to a name when the sandbox's resolver permits the name too.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Answer {
     #[schemars(with = "policies::Action")]
@@ -53,7 +62,7 @@ pub(super) struct Answer {
     opinions: Vec<OpinionView>,
 }
 
-/// What one layer, or the flags, say.
+/// What one layer, the flags, or for a name the resolver, say.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Opinion")]
 struct OpinionView {
@@ -73,7 +82,7 @@ pub(super) async fn post(
     caller: Caller,
     Body(question): Body<Question>,
 ) -> Result<Json<Answer>, ApiError> {
-    let packet = packet(&question)?;
+    let flow = flow(&question)?;
     if question.egress_allow.len() > MAX_FLAGS {
         return Err(ApiError::invalid(format!("egressAllow has more than {MAX_FLAGS} rules")));
     }
@@ -97,22 +106,59 @@ pub(super) async fn post(
     })?;
     let pool = snapshot.pool();
     let layers = Compiler::new(pool, &members, &policies).layers(receiver);
-    let opinions = explain(&layers, &flags, pool, &packet);
+    let opinions = match flow {
+        Flow::ToAddress(packet) => explain(&layers, &flags, pool, &packet),
+        Flow::ToName(flow) => explain_name(&layers, &flags, pool, &flow),
+    };
     let passes = opinions.iter().all(|opinion| opinion.action == Action::Allow);
     let action = if passes { Action::Allow } else { Action::Deny };
     Ok(Json(Answer { action, opinions: opinions.into_iter().map(OpinionView::from).collect() }))
 }
 
-fn packet(question: &Question) -> Result<Packet, ApiError> {
-    let proto = match (question.protocol, question.address, question.port) {
-        (Protocol::Tcp, _, Some(_)) => 6,
-        (Protocol::Udp, _, Some(_)) => 17,
-        (Protocol::Icmp, IpAddr::V4(_), None) => 1,
-        (Protocol::Icmp, IpAddr::V6(_), None) => 58,
-        (Protocol::Icmp, _, Some(_)) => return Err(ApiError::invalid("icmp has no port: leave it out")),
-        (_, _, None) => return Err(ApiError::invalid("port is missing")),
-    };
-    Ok(Packet { direction: question.direction, proto, remote: question.address, port: question.port })
+fn flow(question: &Question) -> Result<Flow, ApiError> {
+    let Question { direction, protocol, port, .. } = *question;
+    match (protocol, port) {
+        (Protocol::Icmp, Some(_)) => return Err(ApiError::invalid("icmp has no port: leave it out")),
+        (Protocol::Tcp | Protocol::Udp, None) => return Err(ApiError::invalid("port is missing")),
+        _ => {}
+    }
+    match (question.address, &question.name) {
+        (Some(remote), None) => {
+            Ok(Flow::ToAddress(Packet { direction, proto: protocol.number(remote), remote, port }))
+        }
+        (None, Some(name)) if direction == Direction::Egress => {
+            let name: NamePattern =
+                name.parse().map_err(|e| ApiError::invalid(format!("invalid name: {e}")))?;
+            if name.is_wildcard() {
+                return Err(ApiError::invalid("name is a wildcard: give one name that it means"));
+            }
+            Ok(Flow::ToName(NamedFlow { name, proto: protocol.into(), port }))
+        }
+        (None, Some(_)) => Err(ApiError::invalid("name is for egress: ingress comes from addresses")),
+        _ => Err(ApiError::invalid("give either address or name")),
+    }
+}
+
+impl Protocol {
+    /// Its IP protocol number in packets to or from `remote`.
+    fn number(self, remote: IpAddr) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Icmp if remote.is_ipv4() => 1,
+            Self::Icmp => 58,
+        }
+    }
+}
+
+impl From<Protocol> for Proto {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Icmp => Self::Icmp,
+        }
+    }
 }
 
 impl From<Opinion> for OpinionView {

@@ -66,7 +66,8 @@ struct Spec {
 struct RuleSpec {
     direction: Direction,
     action: Action,
-    /// `[proto:]target[:ports]`; the target is a network or a selector in braces, as in `tcp:{role=tool}:8080`.
+    /// `[proto:]target[:ports]`; the target is a network, a selector in braces, as in `tcp:{role=tool}:8080`, or, in egress, a
+    /// DNS name, as in `*.example.com:443`.
     rule: String,
 }
 

@@ -105,6 +105,55 @@ fn events_say_who_did_what_newest_first() {
 }
 
 #[test]
+fn a_flow_to_a_name_is_explained() {
+    let (_dir, server) = start();
+    server.token("w", 1);
+    enrolled(&server, "agent", json!({}));
+    let policy = json!({"name": "web", "selector": "", "description": "", "rules": [
+        {"direction": "egress", "action": "allow", "rule": "tcp:*.example.com:443"},
+        {"direction": "egress", "action": "deny", "rule": "no.example.com"},
+    ]});
+    let (status, made) =
+        server.admin("POST", "/api/v1/policies", Some(json!({"workspace": "w", "policy": policy})));
+    assert_eq!((status, &made["policy"]), (201, &policy));
+    let ask = |what: Value| {
+        let mut question = json!({"workspace": "w", "peer": "agent", "direction": "egress", "protocol": "tcp", "port": 443,
+            "egressAllow": ["*.example.com", "10.42.0.0/16"]});
+        question.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        server.admin("POST", "/api/v1/policies/explain", Some(question))
+    };
+    let says = |answer: &Value, layer: &str| {
+        let opinion = answer["opinions"].as_array().unwrap().iter().find(|o| o["layer"] == layer).unwrap();
+        format!("{} {}", opinion["action"], opinion["rule"])
+    };
+    let (status, answer) = ask(json!({"name": "API.example.com."}));
+    assert_eq!((status, &answer["action"]), (200, &json!("allow")), "{answer}");
+    assert_eq!(says(&answer, "policies"), r#""allow" "tcp:*.example.com:443""#);
+    assert_eq!(says(&answer, "resolver"), r#""allow" "tcp:*.example.com:443 (policy web)""#);
+
+    let (_, answer) = ask(json!({"name": "no.example.com"}));
+    assert_eq!(answer["action"], "deny", "{answer}");
+    assert_eq!(says(&answer, "resolver"), r#""deny" "no.example.com (policy web)""#);
+    for other in [json!({"name": "example.com"}), json!({"name": "a.example.com", "port": 80})] {
+        assert_eq!(ask(other.clone()).1["action"], "deny", "{other}");
+    }
+
+    for bad in [
+        json!({}),
+        json!({"name": "a.example.com", "address": "10.42.0.1"}),
+        json!({"name": "*.example.com"}),
+        json!({"name": "127.1"}),
+        json!({"name": "a.example.com\u{0}"}),
+        json!({"name": "a.example.com", "direction": "ingress"}),
+        json!({"name": "a.example.com", "protocol": "icmp"}),
+        json!({"name": "a.example.com", "port": null}),
+    ] {
+        let (status, refused) = ask(bad.clone());
+        assert_eq!((status, &refused["code"]), (400, &json!("invalid")), "{bad}: {refused}");
+    }
+}
+
+#[test]
 fn labels_and_policies_are_written_and_explained() {
     let (_dir, server) = start();
     server.token("w", 1);
@@ -141,8 +190,13 @@ fn labels_and_policies_are_written_and_explained() {
     assert_eq!(server.admin("DELETE", one, None).0, 404);
     assert_eq!(explain()["action"], "allow");
 
-    for bad in [json!({"name": "X", "rules": []}), json!({"name": "x", "rules": [{}]}), json!({"name": "x"})]
-    {
+    let by_name = |direction: &str| json!({"name": "x", "rules": [{"direction": direction, "action": "deny", "rule": "a.example.com"}]});
+    for bad in [
+        json!({"name": "X", "rules": []}),
+        json!({"name": "x", "rules": [{}]}),
+        json!({"name": "x"}),
+        by_name("ingress"),
+    ] {
         let (status, refused) =
             server.admin("POST", "/api/v1/policies", Some(json!({"workspace": "w", "policy": bad})));
         assert_eq!(status, 422, "{bad}: {refused}");

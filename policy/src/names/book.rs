@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::{Names, Refused, lines};
@@ -11,14 +12,19 @@ use crate::{Pin, RuleId, pattern::canonical};
 /// Most addresses of one name that hold at a time.
 pub const MAX_PER_NAME: usize = 128;
 
+/// Most names of one address: an agent that may ask for a wildcard can give one address as many as it likes.
+pub const MAX_PER_ADDRESS: usize = 128;
+
 /// What the resolver has learned: pairs of a name and an address, each with its end. At most [`Pin::MAX`] pairs; where there would
 /// be more, those that end soonest go.
 #[derive(Debug, Clone, Default)]
 pub struct PinBook {
-    /// The names of an address, by canonical name.
-    live: BTreeMap<IpAddr, BTreeMap<String, u64>>,
-    /// How many pairs there are.
-    pairs: usize,
+    /// The ends of the names of an address.
+    live: BTreeMap<IpAddr, BTreeMap<Arc<str>, u64>>,
+    /// The same pairs by name.
+    addresses: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
+    /// The same pairs, the first to end first.
+    ends: BTreeSet<(u64, IpAddr, Arc<str>)>,
 }
 
 /// What follows from an answer.
@@ -46,12 +52,10 @@ impl PinBook {
         if names.admitting(name, address)?.is_empty() {
             return Ok(Learned::default());
         }
-        let name = canonical(name).map_err(|_| Refused::Unknown)?;
-        let end = self.live.entry(address).or_default().entry(name.clone()).or_insert_with(|| {
-            self.pairs += 1;
-            0
-        });
-        *end = until_ns.max(*end);
+        let name: Arc<str> = canonical(name).map_err(|_| Refused::Unknown)?.into();
+        let known = self.end(&name, address);
+        self.remove(&name, address);
+        self.insert(&name, address, until_ns.max(known));
         // What goes is told first: an enforcer has room for Pin::MAX addresses.
         let mut gone = self.make_room(&name, address);
         gone.remove(&address);
@@ -65,22 +69,18 @@ impl PinBook {
     /// address ends with the first of them: to leave no gap, call it some time before [`PinBook::next_end`], with that time
     /// added to `now_ns`.
     pub fn expire(&mut self, names: &Names, now_ns: u64) -> Vec<Pin> {
-        let mut changed = Vec::new();
-        self.live.retain(|address, ends| {
-            let before = ends.len();
-            ends.retain(|_, end| *end > now_ns);
-            self.pairs -= before - ends.len();
-            if !ends.is_empty() && ends.len() < before {
-                changed.push(*address);
-            }
-            !ends.is_empty()
-        });
+        let mut changed = BTreeSet::new();
+        while let Some((_, address, name)) = self.ends.first().filter(|(end, ..)| *end <= now_ns).cloned() {
+            self.remove(&name, address);
+            changed.insert(address);
+        }
+        changed.retain(|address| self.live.contains_key(address));
         changed.into_iter().map(|address| self.merged(names, address).0).collect()
     }
 
     /// When the first pair ends.
     pub fn next_end(&self) -> Option<u64> {
-        self.live.values().flat_map(BTreeMap::values).min().copied()
+        self.ends.first().map(|(end, ..)| *end)
     }
 
     /// Every pin under the policy of `names`, for an enforcer that takes this policy over. Pairs that it does not permit open
@@ -105,31 +105,58 @@ impl PinBook {
         (Pin { address, matches, until_ns }, left_out)
     }
 
-    /// Keeps the bounds, but the pair just learned. The addresses that lost a name.
-    fn make_room(&mut self, name: &str, address: IpAddr) -> BTreeSet<IpAddr> {
+    /// Keeps the bounds, but also the pair just learned. The addresses that lost a name.
+    fn make_room(&mut self, name: &Arc<str>, address: IpAddr) -> BTreeSet<IpAddr> {
         let mut gone = BTreeSet::new();
-        let of_name = self.live.values().filter(|ends| ends.contains_key(name)).count();
-        if of_name > MAX_PER_NAME {
-            gone.extend(self.remove_soonest(|other, at| other == name && at != address));
+        let mut remove = |book: &mut Self, pair: Option<(Arc<str>, IpAddr)>| {
+            if let Some((name, address)) = pair {
+                book.remove(&name, address);
+                gone.insert(address);
+            }
+        };
+        if let Some(addresses) = self.addresses.get(name).filter(|all| all.len() > MAX_PER_NAME) {
+            let others = addresses.iter().filter(|other| **other != address);
+            let soonest =
+                others.min_by_key(|other| self.end(name, **other)).map(|other| (name.clone(), *other));
+            remove(self, soonest);
         }
-        if self.pairs > Pin::MAX {
-            gone.extend(self.remove_soonest(|other, at| other != name || at != address));
+        if let Some(names) = self.live.get(&address).filter(|all| all.len() > MAX_PER_ADDRESS) {
+            let others = names.iter().filter(|(other, _)| *other != name);
+            let soonest = others.min_by_key(|(_, end)| **end).map(|(other, _)| (other.clone(), address));
+            remove(self, soonest);
+        }
+        if self.ends.len() > Pin::MAX {
+            let others = self.ends.iter().filter(|(_, at, other)| *at != address || other != name);
+            let soonest = others.map(|(_, at, other)| (other.clone(), *at)).next();
+            remove(self, soonest);
         }
         gone
     }
 
-    /// A scan of a few thousand pairs, at most twice for an answer, instead of further indices that must be kept right.
-    fn remove_soonest(&mut self, may_go: impl Fn(&str, IpAddr) -> bool) -> Option<IpAddr> {
-        let pairs = self.live.iter().flat_map(|(at, ends)| ends.iter().map(|(name, end)| (*end, *at, name)));
-        let (_, at, name) = pairs.filter(|(_, at, name)| may_go(name, *at)).min()?;
-        let name = name.clone();
-        let ends = self.live.get_mut(&at)?;
-        ends.remove(&name);
-        self.pairs -= 1;
-        if ends.is_empty() {
-            self.live.remove(&at);
+    /// When a pair ends; 0 when there is none.
+    fn end(&self, name: &str, address: IpAddr) -> u64 {
+        self.live.get(&address).and_then(|names| names.get(name)).copied().unwrap_or(0)
+    }
+
+    fn insert(&mut self, name: &Arc<str>, address: IpAddr, end: u64) {
+        self.live.entry(address).or_default().insert(name.clone(), end);
+        self.addresses.entry(name.clone()).or_default().insert(address);
+        self.ends.insert((end, address, name.clone()));
+    }
+
+    fn remove(&mut self, name: &Arc<str>, address: IpAddr) {
+        let Some(names) = self.live.get_mut(&address) else { return };
+        let Some(end) = names.remove(name) else { return };
+        if names.is_empty() {
+            self.live.remove(&address);
         }
-        Some(at)
+        if let Some(addresses) = self.addresses.get_mut(name) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.addresses.remove(name);
+            }
+        }
+        self.ends.remove(&(end, address, name.clone()));
     }
 }
 

@@ -56,6 +56,55 @@ fn a_combined_rule_names_its_sources() {
 }
 
 #[test]
+fn a_name_is_limited_by_networks_and_narrower_names() {
+    let flags = flags(&["*.example.com:443", "api.example.org"]);
+    let open = combined(&[layer("policies", &["0.0.0.0/0", "::/0"])], &flags);
+    let both = ["*.example.com:443", "*.example.com:443", "api.example.org", "api.example.org"];
+    assert_eq!(texts(&open, Direction::Egress), both, "one for each address family");
+
+    let mut policies = layer("policies", &[]);
+    policies.egress = ["tcp:a.example.com", "b.example.net", "198.41.128.0/17:80,443", "10.0.0.0/8"]
+        .map(|text| allow(text, Some("web")))
+        .into();
+    policies.egress.push(LayerRule { action: Action::Deny, ..allow("no.example.com", Some("not-that")) });
+    let policy = combined(&[policies], &flags);
+    assert_eq!(
+        texts(&policy, Direction::Egress),
+        [
+            "tcp:a.example.com:443 (policy web)",
+            "*.example.com:443 in 198.41.128.0/17 (policy web)",
+            "tcp:a.example.com:443 (policy web)",
+            "api.example.org:80,443 in 198.41.128.0/17 (policy web)",
+            "no.example.com (policy not-that)",
+            "no.example.com (policy not-that)",
+        ]
+    );
+    let limit = policy.rule(RuleId(2)).unwrap();
+    assert_eq!(
+        (limit.net.to_string(), limit.name.as_ref().unwrap().to_string()),
+        ("198.41.128.0/17".into(), "*.example.com".into())
+    );
+    assert_eq!(policy.compile().egress.len(), builtin_prefixes(), "names are not in the table");
+}
+
+fn builtin_prefixes() -> usize {
+    Policy::new(1).compile().egress.len()
+}
+
+#[test]
+fn names_are_not_held_against_peers() {
+    let tools: Vec<String> = (0..10_000).map(|n| format!("10.42.{}.{}:80", n / 200, n % 200)).collect();
+    let tools = layer("tools", &tools.iter().map(String::as_str).collect::<Vec<_>>());
+    let names: Vec<String> = (0..1000).map(|n| format!("h{n}.example.com")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let policy = combined(&[tools], &flags(&names));
+    assert!(
+        policy.rules().is_empty(),
+        "no name opens a peer's address, and MAX_PAIRS is not reached in finding out"
+    );
+}
+
+#[test]
 fn nothing_is_allowed_without_flags() {
     let policy = combined(&[layer("policies", &["0.0.0.0/0"])], &[]);
     assert_eq!(texts(&policy, Direction::Egress), [""; 0]);

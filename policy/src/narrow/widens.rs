@@ -4,7 +4,8 @@ use ipnet::IpNet;
 
 use crate::{Action, Direction, Policy, PortRange, Proto, Rule, builtin};
 
-/// Whether `new` surely allows all that `old` allows. `false` where it takes more than a look at single rules to tell.
+/// Whether `new` surely allows all that `old` allows. `false` where it takes more than a look at single rules to tell. That the
+/// pin of an address has room for so many lines is left aside.
 pub fn only_widens(old: &Policy, new: &Policy) -> bool {
     [Direction::Egress, Direction::Ingress].into_iter().all(|direction| {
         covers(&rules(new, direction, Action::Allow), &rules(old, direction, Action::Allow))

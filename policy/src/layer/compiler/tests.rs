@@ -127,6 +127,25 @@ fn isolated_reaches_what_is_named_exactly() {
 }
 
 #[test]
+fn names_reach_the_receiver_as_text() {
+    let rules = [
+        "egress allow tcp:API.example.com.:443",
+        "egress allow *.example.com:443",
+        "egress allow api.example.org",
+        "egress deny no.example.com",
+    ];
+    let layers = layers("a", Some(Preset::Isolated), &[policy("web", "", &rules)]);
+    let all = [
+        "+tcp:api.example.com:443 web",
+        "+*.example.com:443 web",
+        "+api.example.org web",
+        "-no.example.com web",
+    ];
+    assert_eq!(layers[0].1, all, "an allow rule by name closes the rest");
+    assert_eq!(layers[1].1, all[..1], "isolated takes one name with ports");
+}
+
+#[test]
 fn peers_of_the_same_policies_share_their_layer() {
     let members = workspace();
     let policies = [policy("tools", "role=agent", &["egress allow {role=tool}"])];

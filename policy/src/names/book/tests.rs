@@ -25,6 +25,18 @@ fn learned(book: &mut PinBook, names: &Names, name: &str, at: IpAddr, until: u64
     of(pin)
 }
 
+/// How many pairs there are, by each of the indices.
+fn size(book: &PinBook) -> usize {
+    let pairs = book.ends.len();
+    assert_eq!(book.live.values().map(BTreeMap::len).sum::<usize>(), pairs);
+    assert_eq!(book.addresses.values().map(BTreeSet::len).sum::<usize>(), pairs);
+    assert!(
+        book.live.values().all(|names| !names.is_empty())
+            && book.addresses.values().all(|all| !all.is_empty())
+    );
+    pairs
+}
+
 #[test]
 fn names_of_one_address_add_up() {
     let (names, mut book, at) =
@@ -51,7 +63,7 @@ fn names_of_one_address_add_up() {
     let renewed = book.expire(&names, 15);
     assert_eq!(renewed.iter().map(of).collect::<Vec<_>>(), [(vec![1], 20)]);
     assert_eq!(book.expire(&names, 20), [], "the pin ends by itself");
-    assert_eq!((book.next_end(), book.pairs), (None, 0));
+    assert_eq!((book.next_end(), size(&book)), (None, 0));
 }
 
 #[test]
@@ -63,7 +75,7 @@ fn what_may_not_be_told_is_not_learned() {
         Err(Refused::Closed(_))
     ));
     assert_eq!(book.learn(&names, "a.example.com", "10.0.0.1".parse().unwrap(), 9), Ok(Learned::default()));
-    assert_eq!((book.pairs, book.pins(&names)), (0, vec![]));
+    assert_eq!((size(&book), book.pins(&names)), (0, vec![]));
 }
 
 #[test]
@@ -95,11 +107,11 @@ fn the_book_is_bounded() {
         "the soonest to end goes, not the new one"
     );
     assert_eq!((pin.address, of(pin)), (address(bound), (vec![1], 1)));
-    assert_eq!((book.pairs, book.pins(&names).len()), (Pin::MAX, Pin::MAX));
+    assert_eq!((size(&book), book.pins(&names).len()), (Pin::MAX, Pin::MAX));
 
     // Another name of an address that has one: the pair that goes is told with what the address keeps.
     learned_at(&mut book, &names, 1);
-    assert_eq!(book.pairs, Pin::MAX);
+    assert_eq!(size(&book), Pin::MAX);
 }
 
 /// Learns another name for the address of the pair that goes for it.
@@ -120,5 +132,17 @@ fn a_name_is_bounded() {
     }
     let more = book.learn(&names, "a.example.com", address(bound), 9).unwrap();
     assert_eq!(more.pins.iter().map(|pin| pin.address).collect::<Vec<_>>(), [address(0), address(bound)]);
-    assert_eq!(book.pairs, MAX_PER_NAME + 1, "the other name keeps its address");
+    assert_eq!(size(&book), MAX_PER_NAME + 1, "the other name keeps its address");
+}
+
+#[test]
+fn an_address_is_bounded() {
+    let (names, mut book) = (names(&["*.example.com", "a.example.org:80"]), PinBook::default());
+    learned(&mut book, &names, "a.example.org", address(1), 9999);
+    for n in 0..MAX_PER_ADDRESS + 9 {
+        let name = format!("h{n}.example.com");
+        assert_eq!(learned(&mut book, &names, &name, address(1), 1000 + n as u64).0, [1]);
+    }
+    assert_eq!(size(&book), MAX_PER_ADDRESS);
+    assert_eq!(book.next_end(), Some(1010), "the soonest went");
 }
