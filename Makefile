@@ -23,6 +23,11 @@ bench-control: setup-test
 bench-egress: setup-test
 	cargo run --release -p lattice-ebpf --example egress_bench -- $(ARGS)
 
+# Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.
+.PHONY: fuzz
+fuzz: setup-test
+	@fuzz/run
+
 .PHONY: help demo test lint setup setup-test rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
 
 help:
