@@ -18,6 +18,16 @@ bench-control: setup-test
 	cargo build --release --bin latticed
 	tests/with-postgres cargo run --release -p latticed --example control_bench
 
+# What the policy program costs, beside no policy, nftables and iptables; `make bench-egress ARGS=--quick` for half a minute.
+.PHONY: bench-egress
+bench-egress: setup-test
+	cargo run --release -p lattice-ebpf --example egress_bench -- $(ARGS)
+
+# Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.
+.PHONY: fuzz
+fuzz: setup-test
+	@fuzz/run
+
 .PHONY: help demo test lint setup setup-test rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
 
 help:

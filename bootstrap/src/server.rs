@@ -44,7 +44,8 @@ impl ServerUrl {
         };
         let base = base.trim_end_matches('/').to_owned();
         let is_https = base.starts_with("https://");
-        if !is_https && !base.starts_with("http://") {
+        let rest = base.strip_prefix("https://").or(base.strip_prefix("http://"));
+        if !rest.is_some_and(is_plain) {
             return Err(usage("is not a URL"));
         }
         if !is_https && (pin.is_some() || ca_file.is_some()) {
@@ -181,6 +182,14 @@ fn verified(authority: Option<&str>) -> Result<TlsConfig, Failure> {
     Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&all)).build())
 }
 
+/// Whether it begins with a host, and holds nothing that a terminal or another reader of URLs would take for something else: no
+/// control character, user, password or query.
+fn is_plain(behind_scheme: &str) -> bool {
+    !behind_scheme.starts_with([':', '/'])
+        && !behind_scheme.is_empty()
+        && behind_scheme.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '@' | '?' | '\\'))
+}
+
 fn digest(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     (text.len() == 64 && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(bytes)
@@ -208,6 +217,27 @@ mod tests {
         let Err(failure) = signaling(&server) else { panic!("nobody listens") };
         assert_eq!(failure.kind, Kind::Server);
         assert!(failure.message.contains("http://127.0.0.1:1:"), "{failure}");
+    }
+
+    #[test]
+    fn a_url_is_a_scheme_and_a_host_and_harmless_to_print() {
+        for good in ["http://127.0.0.1:8080", "https://[::1]:1/", "https://host/behind/a/proxy"] {
+            assert_eq!(ServerUrl::parse(good, None).unwrap().base(), good.trim_end_matches('/'));
+        }
+        for bad in [
+            "ftp://host",
+            "https://",
+            "http:///path",
+            "http://:80",
+            "http://a\x1b[2J",
+            "http://a b",
+            "http://user:secret@host",
+            "https://host?q",
+            "https://h\u{f6}st",
+        ] {
+            let failure = ServerUrl::parse(bad, None).unwrap_err();
+            assert!(failure.kind == Kind::Usage && !failure.message.contains('\x1b'), "{bad}: {failure}");
+        }
     }
 
     #[test]

@@ -21,3 +21,5 @@ pub use device::{
 pub use endpoint::endpoints;
 pub use link::{Link, LinkError};
 pub use netns::Netns;
+#[doc(hidden)]
+pub use wireguard::fuzz;

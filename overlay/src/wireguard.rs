@@ -11,6 +11,7 @@
 //! itself, all else takes the time as an argument.
 
 mod drops;
+pub mod fuzz;
 mod ip;
 mod load;
 mod noise;

@@ -1,0 +1,49 @@
+//! Everything that reads what strangers send, as functions of bytes: what they must withstand, and what must hold of what they
+//! accept.
+//!
+//! `make fuzz` looks for bytes that break a [`Target`], led by the coverage of the code; `tests/replay.rs` gives each what stands in
+//! `corpus/`, in every run of the tests. A file there is called after what becomes of it (`accepted-…`, `refused-…`), or `found-…` when the
+//! fuzzer found it.
+
+#![forbid(unsafe_code)]
+
+mod audit;
+mod json;
+mod layers;
+mod policy;
+mod secrets;
+mod server;
+mod wire;
+mod wireguard;
+
+/// One reader of hostile bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, and that of its folder in `corpus/`.
+    pub name: &'static str,
+    /// Reads the bytes; says whether they were accepted. Panics when something does not hold that must.
+    pub run: fn(&[u8]) -> bool,
+}
+
+/// Every target, by name.
+pub const TARGETS: &[Target] = &[
+    Target { name: "audit-file", run: audit::file },
+    Target { name: "audit-line", run: audit::line },
+    Target { name: "credentials", run: secrets::credentials },
+    Target { name: "enrolment", run: wire::enrolment },
+    Target { name: "heartbeat", run: wire::heartbeat },
+    Target { name: "labels", run: policy::labels },
+    Target { name: "layers", run: layers::layers },
+    Target { name: "map", run: wire::map },
+    Target { name: "named-policy", run: policy::named_policy },
+    Target { name: "replies", run: wire::replies },
+    Target { name: "rule", run: policy::rule },
+    Target { name: "selector", run: policy::selector },
+    Target { name: "server-url", run: server::url },
+    Target { name: "signal", run: secrets::signal },
+    Target { name: "subject", run: wire::subject },
+    Target { name: "token", run: secrets::token },
+    Target { name: "trust", run: server::trust },
+    Target { name: "wireguard-datagram", run: wireguard::datagram },
+    Target { name: "wireguard-packet", run: wireguard::packet },
+];

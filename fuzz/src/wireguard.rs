@@ -1,0 +1,13 @@
+//! The user-space WireGuard device.
+
+use lattice_overlay::fuzz;
+
+/// A datagram of the underlay, from anybody.
+pub(crate) fn datagram(bytes: &[u8]) -> bool {
+    fuzz::datagram(bytes)
+}
+
+/// A packet that an agent, or a peer, sends through the tunnel.
+pub(crate) fn packet(bytes: &[u8]) -> bool {
+    fuzz::packet(bytes)
+}

@@ -1,0 +1,136 @@
+//! What hostile packets and datagrams must not do to an interface. For the fuzzer alone.
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use lattice_wire::WgPrivateKey;
+
+use super::{Interface, Output, Path, ip, unreachable};
+use crate::device::PeerConfig;
+
+const MTU: u16 = 1420;
+const AT_A: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 51820);
+const AT_B: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)), 51820);
+/// Sessions are renewed after 120 s; a packet that waits for that would come out of turn.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// A datagram from anybody to an interface that has one peer. Says whether it was answered.
+pub fn datagram(bytes: &[u8]) -> bool {
+    let mut b = Node::new(2);
+    b.peer_with(1, "10.42.0.1/32", AT_A);
+    b.sink = Sink::default();
+    b.receive(AT_A, bytes);
+    assert!(b.sink.delivered.is_empty(), "a stranger's datagram reached the agent");
+    let answered: usize = b.sink.sent.iter().map(|(_, datagram)| datagram.len()).sum();
+    assert!(answered <= bytes.len(), "{answered} bytes answer {}: an amplifier", bytes.len());
+    assert!(b.sink.sent.iter().all(|(to, _)| *to == AT_A), "the answer goes to somebody else");
+    answered > 0
+}
+
+/// A packet for a peer with which there is a session. Says whether it arrived.
+pub fn packet(bytes: &[u8]) -> bool {
+    thread_local! {
+        static PAIR: RefCell<Option<(Instant, Node, Node)>> = const { RefCell::new(None) };
+    }
+    let header = ip::parse(bytes);
+    if let Some(header) = header {
+        assert!(header.len <= bytes.len());
+        refusal(&bytes[..header.len], header);
+    }
+    PAIR.with_borrow_mut(|pair| {
+        if pair.as_ref().is_some_and(|(since, ..)| since.elapsed() > FRESH) {
+            *pair = None;
+        }
+        let (_, a, b) = pair.get_or_insert_with(connected);
+        (a.sink, b.sink) = (Sink::default(), Sink::default());
+        a.interface.handle_packet(bytes, Instant::now(), &mut a.sink);
+        for (to, datagram) in std::mem::take(&mut a.sink.sent) {
+            assert_eq!(to, AT_B);
+            b.receive(AT_A, &datagram);
+        }
+        let Some(arrived) = b.sink.delivered.first() else { return false };
+        let header = header.expect("what is no IP packet arrived");
+        assert_eq!(b.sink.delivered.len(), 1);
+        assert_eq!(arrived.as_slice(), &bytes[..header.len]);
+        assert_eq!((header.source, header.destination), ([10, 42, 0, 1].into(), [10, 42, 0, 2].into()));
+        true
+    })
+}
+
+/// What an agent is told of a packet that nobody takes.
+fn refusal(packet: &[u8], header: ip::Header) {
+    let Some(reply) = unreachable::reply_to(packet) else { return };
+    let answer = ip::parse(&reply).expect("the error is an IP packet");
+    assert_eq!(
+        (answer.source, answer.destination, answer.len),
+        (header.destination, header.source, reply.len())
+    );
+    assert!(reply.len() <= packet.len() + 48);
+    assert_eq!(unreachable::reply_to(&reply), None, "an error answers an error");
+}
+
+fn connected() -> (Instant, Node, Node) {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    b.peer_with(1, "10.42.0.1/32", AT_A);
+    a.peer_with(2, "10.42.0.2/32", AT_B);
+    let mut first = [0; 20];
+    first[..4].copy_from_slice(&[0x45, 0, 0, 20]);
+    first[12..].copy_from_slice(&[10, 42, 0, 1, 10, 42, 0, 2]);
+    a.interface.handle_packet(&first, Instant::now(), &mut a.sink);
+    while !(a.sink.sent.is_empty() && b.sink.sent.is_empty()) {
+        std::mem::take(&mut a.sink.sent).iter().for_each(|(_, datagram)| b.receive(AT_A, datagram));
+        std::mem::take(&mut b.sink.sent).iter().for_each(|(_, datagram)| a.receive(AT_B, datagram));
+    }
+    assert_eq!(b.sink.delivered, [first], "there is no session");
+    (Instant::now(), a, b)
+}
+
+/// Keeps what an interface puts out.
+#[derive(Default)]
+struct Sink {
+    sent: Vec<(SocketAddr, Vec<u8>)>,
+    delivered: Vec<Vec<u8>>,
+}
+
+impl Output for Sink {
+    fn transmit(&mut self, path: Path, datagram: &[u8]) {
+        self.sent.push((path.remote, datagram.to_vec()));
+    }
+    fn deliver(&mut self, packet: &[u8]) {
+        self.delivered.push(packet.to_vec());
+    }
+}
+
+struct Node {
+    interface: Interface,
+    sink: Sink,
+}
+
+impl Node {
+    fn new(number: u8) -> Self {
+        let interface = Interface::new(&key(number), MTU, Instant::now());
+        Self { interface, sink: Sink::default() }
+    }
+
+    fn peer_with(&mut self, number: u8, allowed: &str, at: SocketAddr) {
+        let peer = PeerConfig {
+            public_key: key(number).public(),
+            allowed_ips: vec![allowed.parse().expect("a network")],
+            endpoints: vec![at],
+            keepalive: None,
+        };
+        self.interface.set_peers(&[peer], Instant::now(), &mut self.sink);
+    }
+
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let path = Path { remote: from, local: None };
+        self.interface.handle_datagram(path, datagram, Instant::now(), &mut self.sink);
+    }
+}
+
+fn key(number: u8) -> WgPrivateKey {
+    WgPrivateKey::from_random([number; 32])
+}
