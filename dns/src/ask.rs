@@ -6,7 +6,7 @@
 use hickory_proto::{
     ProtoError,
     op::{Edns, Header, Message, MessageType, OpCode, Query, ResponseCode},
-    rr::{DNSClass, Name, Record},
+    rr::{DNSClass, Name},
     serialize::binary::{BinDecodable as _, BinDecoder},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     answer::{Outcome, follow},
     limits::UPSTREAM_PAYLOAD,
     question::{Kind, Question},
+    record::Record,
 };
 
 /// Randomness of one question: two octets of id, and one bit for each letter.
@@ -108,22 +109,13 @@ impl Ask {
         }
         Ok(match metadata.response_code {
             ResponseCode::NXDomain => Reply::Outcome(Outcome::NoName),
-            ResponseCode::NoError => match read_records(&mut decoder, header.counts.answers) {
+            ResponseCode::NoError => match Record::read_all(&mut decoder, header.counts.answers) {
                 Some(records) => Reply::Outcome(follow(&self.name, self.kind, &records)),
                 None => Reply::Unable,
             },
             _ => Reply::Unable,
         })
     }
-}
-
-fn read_records(decoder: &mut BinDecoder<'_>, count: u16) -> Option<Vec<Record>> {
-    // Not with_capacity: the count is only a claim.
-    let mut records = Vec::new();
-    for _ in 0..count {
-        records.push(Record::read(decoder).ok()?);
-    }
-    Some(records)
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod names;
 mod query;
 mod question;
 mod quiet;
+mod record;
 mod resolv_conf;
 mod server;
 mod tcp;

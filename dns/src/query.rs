@@ -3,13 +3,15 @@
 use std::{net::SocketAddr, time::Duration};
 
 use hickory_proto::{
-    op::{Edns, Message, MessageType, OpCode, Query as Asked, ResponseCode},
-    rr::{RData, Record},
+    op::{Edns, Header, Message, MessageType, OpCode, Query as Asked, ResponseCode},
+    rr::{RData, Record as Answer},
+    serialize::binary::{BinDecodable as _, BinDecoder},
 };
 
 use crate::{
     Transport,
     limits::{MAX_QUERY, MAX_UDP_REPLY},
+    record::{Data, Record},
 };
 
 /// What a reply without EDNS may have by UDP, in octets (RFC 1035 §4.2.1).
@@ -64,19 +66,18 @@ impl Query {
         if u16::from_be_bytes([header[4], header[5]]) != 1 || message.len() > MAX_QUERY {
             return Err(malformed());
         }
-        let message = Message::from_vec(message).map_err(|_| malformed())?;
-        let [asked] = message.queries.as_slice() else { return Err(malformed()) };
+        let (asked, edns) = read(message).ok_or_else(malformed)?;
         let query = Self {
             client,
-            asked: asked.clone(),
+            asked,
             id,
-            recursion_desired: message.metadata.recursion_desired,
-            checking_disabled: message.metadata.checking_disabled,
-            edns: message.edns.as_ref().map(|edns| usize::from(edns.max_payload())),
+            recursion_desired: header[2] & 1 != 0,
+            checking_disabled: header[3] & 0x10 != 0,
+            edns: edns.map(|(payload, _)| usize::from(payload)),
         };
-        match message.edns {
+        match edns {
             // RFC 6891 §6.1.3
-            Some(edns) if edns.version() != 0 => {
+            Some((_, version)) if version != 0 => {
                 Err(Unfit::Malformed(query.reply(ResponseCode::BADVERS, &[], Duration::ZERO)))
             }
             _ => Ok(query),
@@ -108,7 +109,7 @@ impl Query {
         // RFC 2181 §8: 31 bits.
         let seconds = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs());
         for data in data {
-            reply.add_answer(Record::from_rdata(self.asked.name.clone(), seconds, data.clone()));
+            reply.add_answer(Answer::from_rdata(self.asked.name.clone(), seconds, data.clone()));
         }
         if self.edns.is_some() {
             let mut edns = Edns::new();
@@ -117,6 +118,25 @@ impl Query {
         }
         reply
     }
+}
+
+/// The question, and payload and version of EDNS. Other records mean nothing to us.
+fn read(message: &[u8]) -> Option<(Asked, Option<(u16, u8)>)> {
+    let mut decoder = BinDecoder::new(message);
+    let counts = Header::read(&mut decoder).ok()?.counts;
+    let asked = Asked::read(&mut decoder).ok()?;
+    Record::read_all(&mut decoder, counts.answers)?;
+    Record::read_all(&mut decoder, counts.authorities)?;
+    let mut edns = None;
+    for record in Record::read_all(&mut decoder, counts.additionals)? {
+        if let Data::Opt { payload, version } = record.data {
+            // RFC 6891 §6.1.1: at most one, of the root.
+            if edns.replace((payload, version)).is_some() || !record.name.is_root() {
+                return None;
+            }
+        }
+    }
+    Some((asked, edns))
 }
 
 fn error(id: u16, op_code: OpCode, code: ResponseCode) -> Vec<u8> {

@@ -1,6 +1,6 @@
 use std::{net::Ipv4Addr, time::Duration};
 
-use hickory_proto::rr::{RData, RecordType, rdata::CNAME};
+use hickory_proto::rr::{RData, Record, RecordType, rdata::CNAME};
 use proptest::prelude::*;
 
 use super::*;

@@ -239,6 +239,11 @@ fn the_oldest_goes_when_too_many_wait() {
     let (to, reply) = parts(test.ask("api.example.com.", RecordType::A, most).remove(0));
     assert_eq!((to, reply.metadata.response_code), (0, ResponseCode::Refused));
     assert_eq!(test.tally.snapshot().refused(Why::Outstanding), 1);
+    assert_eq!(
+        test.core.flights[&question("api.example.com")].len(),
+        MAX_OUTSTANDING,
+        "nothing is left of it"
+    );
     let told = test.core.answered(&question("api.example.com"), &found(&[[192, 0, 2, 1]], 60), test.now);
     let told: Vec<u32> = told.into_iter().map(|action| parts(action).0).collect();
     assert_eq!(told, (1..=most).collect::<Vec<_>>());

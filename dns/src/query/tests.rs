@@ -32,7 +32,7 @@ fn addresses(count: u8) -> Vec<RData> {
 #[test]
 fn a_reply_has_the_question_as_it_was_spelled_and_our_records_only() {
     let mut asked = message("wWw.Example.com.", None);
-    asked.add_additional(Record::from_rdata(Name::root(), 1, addresses(1).remove(0)));
+    asked.add_additional(Answer::from_rdata(Name::root(), 1, addresses(1).remove(0)));
     let query = parse(&asked, Transport::Udp).unwrap();
     let bytes = query.reply(ResponseCode::NoError, &addresses(2), Duration::from_secs(60));
     let reply = Message::from_vec(&bytes).unwrap();
@@ -76,6 +76,22 @@ fn other_versions_of_edns_are_told_ours() {
     // 16 is BADVERS and, in TSIG, BADSIG.
     assert_eq!(u16::from(reply.metadata.response_code), 16);
     assert_eq!(reply.edns.unwrap().version(), 0);
+}
+
+#[test]
+fn odd_options_and_records_are_passed_over_and_two_of_edns_are_one_too_many() {
+    let mut asked = message("www.example.com.", Some(1232)).to_vec().unwrap();
+    // One option that claims to be longer than it is: the data of the OPT record is not ours to read.
+    let end = asked.len();
+    asked[end - 1] = 4;
+    asked.extend([0, 10, 0xff, 0xff]);
+    assert!(Query::parse(&asked, client(Transport::Udp)).is_ok());
+    let opt = asked[end - 11..].to_vec();
+    asked.extend(&opt);
+    asked[11] = 2;
+    assert!(matches!(Query::parse(&asked, client(Transport::Udp)), Err(Unfit::Malformed(_))));
+    asked[11] = 3;
+    assert!(matches!(Query::parse(&asked, client(Transport::Udp)), Err(Unfit::Malformed(_))));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use hickory_proto::{
 };
 use lattice_dns::{
     Transport, Why,
-    limits::{MAX_CONNECTIONS, WILDCARD_NAMES},
+    limits::{MAX_CONNECTIONS, TCP_PIPELINE, WILDCARD_NAMES},
 };
 
 use crate::lab::{AGENT, Lab, addresses, query, read_framed};
@@ -156,7 +156,7 @@ fn forged_answers_are_ignored() {
     // Before the good answer: one with another id, and one from another port.
     assert_eq!(addresses(&lab.udp(&query("forged.example.com.", A))), [v4(1)]);
     assert_eq!(lab.resolver.counters().upstream_wrong, 1, "what is from another port does not even arrive");
-    // Nothing but bad guesses, and an answer that is spelled otherwise: both are asked again by TCP.
+    // Nothing but bad guesses, and one that is right but for the spelling: both are asked again by TCP.
     for name in ["flood.example.com.", "swapped.example.com."] {
         assert_eq!(addresses(&lab.udp(&query(name, A))), [v4(1)], "{name}");
         assert_eq!(lab.upstream.seen().last().unwrap().transport, Transport::Tcp, "{name}");
@@ -223,7 +223,15 @@ fn wildcards_are_limited() {
         refused += usize::from(reply.metadata.response_code == ResponseCode::Refused);
     }
     assert_eq!(refused, 20);
-    assert_eq!(lab.upstream.seen().len(), WILDCARD_NAMES);
+    let seen = lab.upstream.seen();
+    assert_eq!(seen.len(), WILDCARD_NAMES);
+    let several = |what: &str, different: HashSet<String>| {
+        assert!(different.len() > WILDCARD_NAMES / 2, "{what} can be guessed: {different:?}");
+    };
+    several("the id", seen.iter().map(|asked| asked.id.to_string()).collect());
+    several("the port", seen.iter().map(|asked| asked.from.port().to_string()).collect());
+    let domain = |name: &str| name.split_once('.').unwrap().1.to_owned();
+    several("the spelling", seen.iter().map(|asked| domain(&asked.name)).collect());
     let long = format!("{}.{}.wild.example.com.", "a".repeat(60), "b".repeat(60));
     assert_eq!(lab.udp(&query(&long, A)).metadata.response_code, ResponseCode::Refused);
     let counters = lab.resolver.counters();
@@ -270,6 +278,7 @@ fn idle_and_greedy_connections_do_not_block_others() {
     // A message that no query can be as long as, and one that ends early.
     idle[0].write_all(&[0xff, 0xff, 0]).unwrap();
     assert_eq!(idle[0].read(&mut [0]).unwrap_or(0), 0);
+    assert_eq!(lab.resolver.counters().malformed, 1);
     idle[1].write_all(&[0, 40, 1]).unwrap();
     drop(idle);
     lab.wait("the places are given back", || {
@@ -277,6 +286,18 @@ fn idle_and_greedy_connections_do_not_block_others() {
         let sent = stream.write_all(&lab::framed(&query("tool.lattice.", A)));
         sent.is_ok() && lab::try_read_framed(&mut stream).is_some()
     });
+}
+
+#[test]
+fn a_connection_has_so_many_queries_and_no_more() {
+    let lab = Lab::new();
+    let mut stream = lab.connect();
+    stream.write_all(&lab::framed(&query("silent.example.com.", A)).repeat(4 * TCP_PIPELINE)).unwrap();
+    lab.wait("it reads", || lab.resolver.counters().queries >= TCP_PIPELINE as u64);
+    lab.udp(&query("api.example.com.", A));
+    let counters = lab.resolver.counters();
+    // Once the first have their replies, further ones are read.
+    assert!(counters.queries == TCP_PIPELINE as u64 + 1 || counters.failed > 0, "{counters:?}");
 }
 
 /// A client that never reads its replies fills its own queue and nobody else's, until it is cut off.

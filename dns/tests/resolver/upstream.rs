@@ -99,7 +99,10 @@ fn serve_udp(socket: &UdpSocket, seen: &Mutex<Vec<Seen>>, stop: &AtomicBool) {
                     send(&other_id(&answer), from);
                 }
             }
-            "swapped" => send(&other_case(&answer), from),
+            "swapped" => {
+                send(&other_case(&answer), from);
+                send(&answer, from);
+            }
             "garbage" => {
                 let whole = answer.to_vec().unwrap();
                 for noise in [&[][..], &[0xff; 300], &whole[..11], &whole[..20]] {
