@@ -29,7 +29,7 @@ pub struct Entry {
 }
 
 /// One line of an [`Entry`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Match {
     /// Which protocol.
     pub proto: Proto,
