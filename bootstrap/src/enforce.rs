@@ -1,19 +1,32 @@
 //! Enforcers: whatever puts a policy in force on the links of an agent's namespace. All take the same table, and tell
 //! the same verdicts.
+//!
+//! | enforcer | where | takes |
+//! |---|---|---|
+//! | `ebpf` | each link's hook, below everything | `CAP_BPF` and `CAP_PERFMON` in the initial user namespace |
+//! | `nftables` | the namespace's IP layer | `CAP_NET_ADMIN`, the program `nft` |
+//! | `userspace` | the user-space WireGuard device, for the only link | nothing more |
 
 mod ebpf;
+mod nftables;
+mod userspace;
 
 use std::{
     fmt,
+    net::IpAddr,
     os::fd::AsFd,
+    path::PathBuf,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use lattice_audit::Class;
+use lattice_ebpf::AttachMode;
+use lattice_overlay::{Netns, UserFilter};
 use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
 
 use crate::{Failure, Kind, steps::Undo};
+#[cfg(test)]
 pub(crate) use ebpf::Ebpf;
 
 /// Which enforcer to take.
@@ -24,6 +37,18 @@ pub enum EnforcerChoice {
     Auto,
     /// A TC program on every link.
     Ebpf,
+    /// A table of nftables in the agent's namespace.
+    Nftables,
+    /// The user-space WireGuard device judges its packets itself.
+    Userspace,
+}
+
+/// What a choice came to on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Enforcer {
+    Ebpf,
+    Nftables,
+    Userspace,
 }
 
 /// Puts policies in force.
@@ -53,7 +78,23 @@ pub(crate) trait Verdicts: AsFd + Send {
     fn drain(&mut self, f: &mut dyn FnMut(Flow)) -> bool;
 }
 
-/// An enforcer at work.
+/// Where an enforcer is to be.
+pub(crate) struct Place<'a> {
+    /// The agent's namespace.
+    pub(crate) netns: Arc<Netns>,
+    /// All of its links but loopback, still down.
+    pub(crate) links: &'a [&'a str],
+    /// The sandbox's own addresses.
+    pub(crate) own: Vec<IpAddr>,
+    /// Where a bpf file system may be mounted.
+    pub(crate) pins: PathBuf,
+    /// How eBPF is attached.
+    pub(crate) attach: AttachMode,
+    /// The filter of the device, if it was asked for one.
+    pub(crate) filter: Option<UserFilter>,
+}
+
+/// An enforcer at work. It denies everything until a policy is applied.
 pub(crate) struct Started {
     pub(crate) enforcer: Shared,
     pub(crate) verdicts: Box<dyn Verdicts>,
@@ -62,6 +103,17 @@ pub(crate) struct Started {
     pub(crate) words: String,
     /// Takes its policy away, after the last verdict is written.
     pub(crate) undo: Undo,
+}
+
+impl Enforcer {
+    /// Starts it, and polices every link.
+    pub(crate) fn start(self, place: Place<'_>) -> Result<Started, Failure> {
+        match self {
+            Self::Ebpf => ebpf::Ebpf::start(place),
+            Self::Nftables => nftables::start(place),
+            Self::Userspace => userspace::start(place),
+        }
+    }
 }
 
 /// Locks a shared enforcer.
@@ -74,19 +126,38 @@ pub(crate) fn lock(enforcer: &Mutex<dyn Enforce>) -> MutexGuard<'_, dyn Enforce 
 /// # Errors
 /// What is missing, and the remedy.
 pub fn enforcement(choice: EnforcerChoice) -> Result<String, Failure> {
+    choose(choice).map(|(_, words)| words)
+}
+
+/// Finds the enforcer. Only what the kernel refuses is fallen back from, and it is said why.
+pub(crate) fn choose(choice: EnforcerChoice) -> Result<(Enforcer, String), Failure> {
+    let ebpf = || ebpf::probe().map(|words| (Enforcer::Ebpf, words));
+    let nftables = || nftables::probe().map(|()| (Enforcer::Nftables, "nftables".to_owned()));
+    let userspace = || (Enforcer::Userspace, "the user-space WireGuard device".to_owned());
     match choice {
-        EnforcerChoice::Auto | EnforcerChoice::Ebpf => ebpf::probe(),
+        EnforcerChoice::Ebpf => ebpf(),
+        EnforcerChoice::Nftables => nftables(),
+        EnforcerChoice::Userspace => Ok(userspace()),
+        EnforcerChoice::Auto => ebpf().or_else(|no_ebpf| {
+            let because = |(enforcer, words)| (enforcer, format!("{words}, because {no_ebpf}"));
+            match nftables() {
+                Ok(found) => Ok(because(found)),
+                Err(no_nft) => {
+                    let (enforcer, words) = userspace();
+                    Ok((enforcer, format!("{words}, because {no_ebpf}, and {no_nft}")))
+                }
+            }
+        }),
     }
 }
 
 impl FromStr for EnforcerChoice {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "ebpf" => Ok(Self::Ebpf),
-            _ => Err("use auto or ebpf".into()),
-        }
+        [Self::Auto, Self::Ebpf, Self::Nftables, Self::Userspace]
+            .into_iter()
+            .find(|choice| choice.to_string() == text)
+            .ok_or_else(|| "use auto, ebpf, nftables or userspace".into())
     }
 }
 
@@ -95,6 +166,8 @@ impl fmt::Display for EnforcerChoice {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::Ebpf => "ebpf",
+            Self::Nftables => "nftables",
+            Self::Userspace => "userspace",
         })
     }
 }

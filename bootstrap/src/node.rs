@@ -47,7 +47,8 @@ impl Node {
         let state = Base::state_step(&mut steps, state)?;
         let base = Base::start(&mut steps, &config.join, runtime, stop)?;
         let here = base.underlay.clone();
-        let device = base.device_step(&mut steps, &config.interface, config.backend, config.mtu, &here)?;
+        let device =
+            base.device_step(&mut steps, &config.interface, config.backend, config.mtu, &here, None)?;
         steps.run("links", || {
             use lattice_overlay::link;
             let map = base.map();

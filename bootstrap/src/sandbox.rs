@@ -9,15 +9,15 @@ use std::{
 use ipnet::IpNet;
 use lattice_dns::Names;
 use lattice_ebpf::AttachMode;
-use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
-use lattice_policy::{RuleSpec, Target};
+use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, link};
+use lattice_policy::RuleSpec;
 use lattice_wire::NetMap;
 use tokio::runtime::Handle;
 
 use crate::{
     Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
     control::{self, Control},
-    enforce::{Ebpf, EnforcerChoice},
+    enforce::{self, Enforcer, EnforcerChoice, Place},
     failure::chain,
     gate::PolicyGate,
     identity::{self, Identity, Join, now_unix},
@@ -28,6 +28,7 @@ use crate::{
     state::Role,
     steps::{drops, nothing},
     sync::{Standing, Sync, Tunnel},
+    uplink::WayOut,
 };
 
 mod policy;
@@ -89,41 +90,55 @@ impl Sandbox {
                 .map_err(|error| kernel("cannot raise the agent's loopback", &error))?;
             Ok((netns.clone(), drops(netns.clone()), netns.path().display().to_string()))
         })?;
-        let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &inside)?;
-
-        for rule in unreachable(&config.egress, map) {
-            steps.warn(&format!(
-                "--egress-allow {rule}: this version of Lattice has no way out of the overlay {}, so what lies outside stays unreachable",
-                map.pool
-            ));
+        let (enforcer, words) = enforce::choose(config.enforcer)?;
+        if config.enforcer == EnforcerChoice::Auto && enforcer != Enforcer::Ebpf {
+            steps.warn(&format!("the policy is enforced by {words}"));
         }
+        let filter = (enforcer == Enforcer::Userspace).then(|| FilterConfig { own: own.to_vec() });
+        let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &inside, filter)?;
+
+        let way_out = WayOut::make(&mut steps, &config, map.pool, &base.underlay, &inside, &state)?;
         let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
         let closed = closed(&base.underlay, map);
+        let links: Vec<&str> = [LINK].into_iter().chain(way_out.link()).collect();
         let policed = steps.run("policy", || {
-            let started = Ebpf::start(state.bpf(), own.to_vec(), config.attach, inside.clone(), LINK)?;
+            let started = enforcer.start(Place {
+                netns: inside.clone(),
+                links: &links,
+                own: own.into_iter().chain(way_out.addresses()).collect(),
+                pins: state.bpf(),
+                attach: config.attach,
+                filter: device.filter().cloned(),
+            })?;
             policy::begin(started, config.egress, policy, closed, &config.audit_file, &config.join.name)
         })?;
 
         steps.run("links", || {
-            let links = || -> Result<(), link::LinkError> {
+            let configure = || -> Result<(), link::LinkError> {
                 for address in own {
                     link::add_address(&inside, LINK, IpNet::from(address))?;
                 }
                 link::set_mtu(&inside, LINK, config.mtu)?;
                 link::set_up(&inside, LINK)?;
-                // Everything, not only the pool: a packet that has a route meets the policy, is refused with an
-                // answer and is recorded. One without a route fails in silence.
-                link::add_route(&inside, IpNet::V4(ipnet::Ipv4Net::default()), LINK, Some(own[0]))?;
-                link::add_route(&inside, IpNet::V6(ipnet::Ipv6Net::default()), LINK, Some(own[1]))
+                // Everything that has no other way out, not only the pool: a packet that has a route meets the policy,
+                // is refused with an answer and is recorded. One without a route fails in silence.
+                let all = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
+                let here = all.into_iter().zip(own).filter(|(_, own)| !way_out.carries(*own));
+                for (net, own) in here.chain([(IpNet::V4(map.pool), own[0])]) {
+                    link::add_route(&inside, net, LINK, Some(own))?;
+                }
+                Ok(())
             };
-            links().map_err(|error| kernel("cannot configure the agent's link", &error))?;
-            let policed = every_link_is_policed(&inside)?;
+            configure().map_err(|error| kernel("cannot configure the agent's link", &error))?;
+            let policed = every_link_is_policed(&inside, &way_out)?;
             let detail = format!("{} mtu {}, policed: {policed}", map.address, config.mtu);
             Ok(((), drops(device.clone()), detail))
         })?;
 
+        way_out.open(&mut steps)?;
+
         steps.run("watch", || {
-            let watch = Watch::start(inside.clone(), policed.enforcer.clone(), &[LINK])
+            let watch = Watch::start(inside.clone(), policed.enforcer.clone(), &links)
                 .map_err(|error| kernel("cannot watch the agent's links", &error))?;
             Ok(((), drops(watch), "links that appear are policed".into()))
         })?;
@@ -233,6 +248,7 @@ impl Base {
         backend: BackendChoice,
         mtu: u16,
         inside: &Arc<Netns>,
+        filter: Option<FilterConfig>,
     ) -> Result<Arc<dyn Device>, Failure> {
         let credentials = &self.identity.credentials;
         steps.run("device", || {
@@ -243,7 +259,7 @@ impl Base {
                 mtu,
                 underlay: self.underlay.clone(),
                 inside: inside.clone(),
-                filter: None,
+                filter,
             };
             let device: Arc<dyn Device> = lattice_overlay::create(config, backend)
                 .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?
@@ -291,15 +307,6 @@ pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
     Failure::new(kind, format!("{what}: {reason}{remedy}"))
 }
 
-/// The rules that name destinations outside the overlay, as they were written.
-fn unreachable<'a>(egress: &'a [RuleSpec], map: &NetMap) -> Vec<&'a str> {
-    let outside = |rule: &&RuleSpec| match &rule.target {
-        Target::Net(net) => !IpNet::V4(map.pool).contains(net),
-        Target::Name(_) => true,
-    };
-    egress.iter().filter(outside).map(|rule| rule.text.as_str()).collect()
-}
-
 /// What no DNS name opens, beside the private addresses that none opens anywhere: the overlay, and this host.
 fn closed(underlay: &Netns, map: &NetMap) -> Vec<IpNet> {
     let own = link::addresses(underlay).unwrap_or_default().into_iter().map(|(_, address)| address.into());
@@ -321,14 +328,15 @@ fn unrouted_v6(map: &NetMap) -> std::net::Ipv6Addr {
     octets.into()
 }
 
-/// Refuses to go on when the namespace holds a link besides loopback and the policed one.
-fn every_link_is_policed(inside: &Netns) -> Result<String, Failure> {
+/// Refuses to go on when the namespace holds a link besides loopback and the policed ones.
+fn every_link_is_policed(inside: &Netns, way_out: &WayOut) -> Result<String, Failure> {
     let links = link::links(inside).map_err(|error| kernel("cannot list the agent's links", &error))?;
-    match links.iter().find(|link| link.name != "lo" && link.name != LINK) {
+    let policed: Vec<&str> = [LINK].into_iter().chain(way_out.link()).collect();
+    match links.iter().find(|link| link.name != "lo" && !policed.contains(&link.name.as_str())) {
         Some(link) => {
             let text = format!("the agent's namespace holds {:?}, which no policy covers", link.name);
             Err(Failure::new(Kind::Internal, text))
         }
-        None => Ok(LINK.into()),
+        None => Ok(policed.join(", ")),
     }
 }

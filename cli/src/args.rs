@@ -164,8 +164,8 @@ pub(crate) struct Start {
     /// Isolation
     #[arg(long, value_enum, default_value = "pod")]
     pub(crate) mode: Mode,
-    /// What the agent may reach, [proto:]cidr[:ports], repeatable; without it, nothing. This version reaches the
-    /// overlay only: a rule for anything else is accepted with a warning
+    /// What the agent may reach, [proto:]target[:ports], repeatable; without it, nothing. The target is a network, an
+    /// address, or a DNS name such as api.example.com or *.example.com
     #[arg(long, value_name = "RULE")]
     pub(crate) egress_allow: Vec<String>,
     /// Accepted and already true: everything that no rule allows is denied
@@ -210,7 +210,7 @@ pub(crate) struct Start {
     /// runsc platform: systrap, ptrace, kvm [default: systrap where it runs, else ptrace]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
-    /// What enforces the policy: auto, ebpf
+    /// What enforces the policy: ebpf, nftables, userspace, or auto for the first that works here
     #[arg(long, default_value = "auto", value_name = "ENFORCER")]
     pub(crate) enforcer: EnforcerChoice,
     /// How the eBPF program is attached

@@ -1,17 +1,16 @@
 //! eBPF: pinned on a bpf file system of the sandbox's own, so that the policy outlives this process.
 
 use std::{
-    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use lattice_audit::Class;
-use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, Events, Options, bpffs};
+use lattice_ebpf::{Attached, EbpfError, Enforcer, Events, Options, bpffs};
 use lattice_overlay::Netns;
 use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
 
-use super::{Enforce, Started, Verdicts, failed};
+use super::{Enforce, Place, Started, Verdicts, failed};
 use crate::{Failure, Kind, failure::chain, sandbox::kernel};
 
 /// The program of one sandbox.
@@ -32,20 +31,17 @@ pub(super) fn probe() -> Result<String, Failure> {
 }
 
 impl Ebpf {
-    /// Loads the program, and polices `link` of `netns` before anything can pass it.
-    pub(crate) fn start(
-        pins: PathBuf,
-        own: Vec<IpAddr>,
-        attach: AttachMode,
-        netns: Arc<Netns>,
-        link: &str,
-    ) -> Result<Started, Failure> {
+    /// Loads the program, and polices the links before anything can pass them.
+    pub(crate) fn start(place: Place<'_>) -> Result<Started, Failure> {
+        let Place { netns, links, own, pins, attach, .. } = place;
         let mounted = BpfDir::mount(pins.clone())?;
         let options = Options { pin_dir: pins, own, attach };
         let mut enforcer = Enforcer::load(&options).map_err(|error| failed(&error))?;
         let verdicts = Box::new(enforcer.events().map_err(|error| failed(&error))?);
         let mut this = Self { enforcer, netns, attached: None };
-        this.police(link)?;
+        for link in links {
+            this.police(link)?;
+        }
         let words = format!("ebpf/{} (kernel)", this.hook());
         let enforcer = Arc::new(Mutex::new(this));
         let kept = enforcer.clone();

@@ -14,7 +14,7 @@ use nix::{
 
 use super::{tests::map, *};
 use crate::{
-    enforce::{Ebpf, Started},
+    enforce::{Ebpf, Place, Started},
     links::Watch,
     recorder::Recorder,
     steps::Undo,
@@ -52,7 +52,15 @@ impl Lab {
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
 
         let own = vec![map.address.addr().into()];
-        let started = Ebpf::start(pins, own, AttachMode::Auto, inside.clone(), "wg0").unwrap();
+        let place = Place {
+            netns: inside.clone(),
+            links: &["wg0"],
+            own,
+            pins,
+            attach: AttachMode::Auto,
+            filter: None,
+        };
+        let started = Ebpf::start(place).unwrap();
         let Started { enforcer, verdicts, undo, .. } = started;
         let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
         let policy = Arc::new(wanted(1, &flags, map, 0).unwrap());

@@ -1,0 +1,61 @@
+//! User space: the WireGuard device judges the packets of its link. There must be no other link.
+
+use std::sync::{Arc, Mutex};
+
+use lattice_audit::Class;
+use lattice_overlay::{FilterEvents, UserFilter};
+use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
+
+use super::{Enforce, Place, Started, Verdicts, failed};
+use crate::{Failure, Kind};
+
+pub(super) fn start(place: Place<'_>) -> Result<Started, Failure> {
+    let filter = place.filter.ok_or_else(|| Failure::new(Kind::Internal, "the device has no filter"))?;
+    if let [_, other, ..] = place.links {
+        return Err(refused(other));
+    }
+    let verdicts = Box::new(filter.events().map_err(|error| failed(&error))?);
+    Ok(Started {
+        enforcer: Arc::new(Mutex::new(filter)),
+        verdicts,
+        class: Class::Netns,
+        words: "userspace (netns)".into(),
+        undo: crate::steps::nothing(),
+    })
+}
+
+fn refused(link: &str) -> Failure {
+    let text = format!(
+        "the user-space filter polices the overlay's link only, not {link}: \
+         rules for addresses outside the overlay take --enforcer ebpf or nftables"
+    );
+    Failure::new(Kind::Kernel, text)
+}
+
+impl Enforce for UserFilter {
+    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure> {
+        UserFilter::apply(self, &policy.compile(), pins, policy.generation).map_err(|error| failed(&error))
+    }
+
+    fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure> {
+        UserFilter::pin(self, pins).map_err(|error| failed(&error))
+    }
+
+    fn police(&mut self, link: &str) -> Result<(), Failure> {
+        Err(refused(link))
+    }
+
+    fn lost(&self) -> Result<u64, Failure> {
+        Ok(UserFilter::lost(self))
+    }
+
+    fn counters(&self) -> Result<Vec<(RuleId, Counter)>, Failure> {
+        UserFilter::counters(self).map_err(|error| failed(&error))
+    }
+}
+
+impl Verdicts for FilterEvents {
+    fn drain(&mut self, f: &mut dyn FnMut(Flow)) -> bool {
+        FilterEvents::drain(self, f) == Self::BATCH
+    }
+}
