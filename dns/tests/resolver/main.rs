@@ -10,7 +10,7 @@ use std::{
     collections::HashSet,
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hickory_proto::{
@@ -22,7 +22,7 @@ use lattice_dns::{
     limits::{MAX_CONNECTIONS, TCP_PIPELINE, WILDCARD_NAMES},
 };
 
-use crate::lab::{AGENT, Lab, addresses, query, read_framed};
+use crate::lab::{AGENT, Lab, PATIENCE, addresses, query, read_framed};
 
 const A: RecordType = RecordType::A;
 
@@ -307,8 +307,9 @@ fn who_does_not_read_is_not_served_further() {
     let mut stream = lab.connect();
     stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     let queries = lab::framed(&query("tool.lattice.", A)).repeat(100);
-    let mut stalled = 0;
+    let (start, mut stalled) = (Instant::now(), 0);
     loop {
+        assert!(start.elapsed() < PATIENCE, "it is not cut off");
         match stream.write(&queries) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
