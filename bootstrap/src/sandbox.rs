@@ -245,6 +245,7 @@ impl Base {
                 mtu,
                 underlay: self.underlay.clone(),
                 inside: inside.clone(),
+                filter: None,
             };
             let device: Arc<dyn Device> = lattice_overlay::create(config, backend)
                 .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?

@@ -3,15 +3,24 @@
 //! A device is created with its link down and without address or peer: nothing can use it before its owner has put the
 //! policy in place. Dropping it removes the link.
 
+mod commands;
 mod engine;
 mod error;
+mod filter;
+mod gate;
 mod kernel;
 mod probe;
 mod tun;
 mod udp;
 mod userspace;
 
-use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use ipnet::IpNet;
 use lattice_wire::{WgPrivateKey, WgPublicKey, netmap::MAX_PEERS};
@@ -19,6 +28,7 @@ use lattice_wire::{WgPrivateKey, WgPublicKey, netmap::MAX_PEERS};
 pub use crate::wireguard::Drops;
 use crate::{Netns, link};
 pub use error::DeviceError;
+pub use filter::{FilterEvents, UserFilter};
 pub use probe::{kernel_has_wireguard, tun_usable};
 
 /// Which implementation of WireGuard moves the packets.
@@ -42,7 +52,7 @@ impl fmt::Display for Backend {
 /// Which backend to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// The kernel's where it has one, else user space.
+    /// The kernel's where it has one and no filter is asked for, else user space.
     #[default]
     Auto,
     /// The kernel's or none.
@@ -83,6 +93,15 @@ pub struct DeviceConfig {
     pub underlay: Arc<Netns>,
     /// The namespace the link appears in.
     pub inside: Arc<Netns>,
+    /// Has the device judge the link's packets itself; see [`Device::filter`]. Only user space can: `Auto` takes it then.
+    pub filter: Option<FilterConfig>,
+}
+
+/// What a device's filter is made from.
+#[derive(Debug, Clone)]
+pub struct FilterConfig {
+    /// The sandbox's own addresses: the only ones it may send from, and the only ones that others reach.
+    pub own: Vec<IpAddr>,
 }
 
 /// A peer as it shall be.
@@ -141,16 +160,23 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the device is gone.
     fn drops(&self) -> Result<Option<Drops>, DeviceError>;
+
+    /// The filter that was asked for in the [`DeviceConfig`], which lets nothing pass until it is given a policy. It judges
+    /// this link's packets and no others: that there is no other link in the namespace is its owner's care.
+    fn filter(&self) -> Option<&UserFilter> {
+        None
+    }
 }
 
 /// Creates a device: its link is in `inside`, down and without address; its UDP socket is in `underlay`.
 ///
 /// # Errors
-/// When the name is invalid or taken, or the chosen backend cannot run here.
+/// When the name is invalid or taken, or the chosen backend cannot run here or cannot filter.
 pub fn create(config: DeviceConfig, choice: BackendChoice) -> Result<Box<dyn Device>, DeviceError> {
     check_name(&config.name)?;
     let kernel = match choice {
-        BackendChoice::Auto => kernel_has_wireguard(),
+        BackendChoice::Auto => config.filter.is_none() && kernel_has_wireguard(),
+        BackendChoice::Kernel if config.filter.is_some() => return Err(DeviceError::KernelFilter),
         BackendChoice::Kernel if !kernel_has_wireguard() => return Err(DeviceError::NoKernelWireGuard),
         BackendChoice::Kernel => true,
         BackendChoice::UserSpace => false,

@@ -3,7 +3,7 @@
 //! ```text
 //!   device ── create, set_peers, peers
 //!     ├─ kernel      wireguard-control + link
-//!     └─ userspace   engine: poll ─ tun ─ wireguard (pure state) ─ udp
+//!     └─ userspace   engine: poll ─ tun ─ gate (the policy, where asked for) ─ wireguard (pure state) ─ udp
 //!   link      links, addresses, routes of a namespace
 //!   endpoint  the underlay addresses a peer can be tried at
 //! ```
@@ -15,8 +15,8 @@ pub mod netns;
 mod wireguard;
 
 pub use device::{
-    Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, PeerConfig, PeerStatus, create,
-    kernel_has_wireguard, tun_usable,
+    Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, PeerConfig,
+    PeerStatus, UserFilter, create, kernel_has_wireguard, tun_usable,
 };
 pub use endpoint::endpoints;
 pub use link::{Link, LinkError};

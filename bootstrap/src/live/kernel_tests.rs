@@ -40,6 +40,7 @@ impl Lab {
             mtu: 1420,
             underlay: Arc::new(Netns::create().unwrap()),
             inside: inside.clone(),
+            filter: None,
         };
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
 

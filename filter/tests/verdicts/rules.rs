@@ -63,6 +63,11 @@ fn only_known_protocols_and_own_addresses() {
     assert_eq!(fixture.egress(&ip6(17, v6(OWN6), v6("ff02::fb"), &udp(1, 5353))), Reason::Multicast);
     assert_eq!(fixture.ingress(&ip4(17, TOOL, [10, 42, 0, 3], &udp(1, 53))), Reason::DefaultDeny);
     assert_eq!(fixture.ingress(&ip4(17, OWN4, OWN4, &udp(1, 53))), Reason::Spoofed);
+    assert_eq!(
+        fixture.egress(&ip4(17, OWN4, OWN4, &udp(1, 53))),
+        Reason::RuleAllow,
+        "to itself, as to others"
+    );
     // Neighbour discovery is for Ethernet links; here it is ICMP to a group.
     let solicitation = ip6(58, v6(OWN6), v6("ff02::1:ff00:1"), &icmp(135, 0, 0, &[0; 16]));
     assert_eq!(fixture.egress(&solicitation), Reason::Multicast);
@@ -102,6 +107,19 @@ fn malformed_packets_are_denied() {
 }
 
 #[test]
+fn a_range_without_ports_fits_nothing() {
+    let entry =
+        |count| entry("192.0.2.0/24", &vec![line(Proto::Tcp, Some((90, 80)), Action::Allow, 1); count]);
+    // Few lines and many.
+    for count in [1, 9] {
+        let mut fixture = Fixture::with(&Table { egress: vec![entry(count)], ingress: vec![] });
+        for port in [0, 79, 80, 85, 90, 91, 65535] {
+            assert_eq!(fixture.egress(&syn4(TOOL, port)), Reason::DefaultDeny, "{port}");
+        }
+    }
+}
+
+#[test]
 fn extension_headers_are_walked_but_never_rerouted() {
     let mut fixture = Fixture::with(&table());
     let peer = v6("2001:db8::1");
@@ -116,6 +134,8 @@ fn extension_headers_are_walked_but_never_rerouted() {
     assert_eq!(fixture.egress(&behind(43, &routing(1), 8080)), Reason::Protocol);
     let late_hop = [0, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0];
     assert_eq!(fixture.egress(&behind(60, &late_hop, 8080)), Reason::Malformed);
+    let twice = [&[44, 0, 0, 0, 0, 0, 0, 9][..], &fragment6(6, true, 0, b"")].concat();
+    assert_eq!(fixture.egress(&behind(44, &twice, 8080)), Reason::Malformed, "a fragment of a fragment");
     let chain = |headers: usize| {
         let mut bytes = [60, 0, 1, 4, 0, 0, 0, 0].repeat(headers);
         let last = bytes.len() - 8;

@@ -1,5 +1,6 @@
 //! Flows, their replies and errors, fragments, and what a new policy does to them.
 
+use lattice_filter::Filter;
 use lattice_policy::{Action, Direction, Proto, Reason, RuleId, Table};
 
 use crate::{fixture::*, packet::*};
@@ -72,6 +73,14 @@ fn replies_pass_and_openers_are_judged() {
 }
 
 #[test]
+fn other_icmp_is_no_echo() {
+    let mut fixture = Fixture::with(&table());
+    assert_eq!(fixture.egress(&ip4(1, OWN4, TOOL, &icmp(13, 0, 5, &[0; 12]))), Reason::RuleAllow);
+    assert_eq!(fixture.ingress(&ip4(1, TOOL, OWN4, &icmp(0, 0, 13, b""))), Reason::DefaultDeny);
+    assert_eq!(fixture.ingress(&ip4(1, TOOL, OWN4, &icmp(14, 0, 5, &[0; 12]))), Reason::DefaultDeny);
+}
+
+#[test]
 fn icmp_errors_pass_only_about_allowed_flows() {
     let mut fixture = Fixture::with(&table());
     let router = [198, 51, 100, 9];
@@ -80,6 +89,9 @@ fn icmp_errors_pass_only_about_allowed_flows() {
     assert_eq!(fixture.ingress(&error), Reason::DefaultDeny);
     assert_eq!(fixture.egress(&sent), Reason::RuleAllow);
     assert_eq!(fixture.ingress(&error), Reason::Established);
+    let mut optional = error.clone();
+    optional[28] = 0x46;
+    assert_eq!(fixture.ingress(&optional), Reason::DefaultDeny, "ports behind options are none of these");
     let cut = ip4(1, router, OWN4, &icmp(3, 4, 0, &sent[..23]));
     assert_eq!(fixture.ingress(&cut), Reason::DefaultDeny, "a quote without ports");
 
@@ -97,6 +109,39 @@ fn icmp_errors_pass_only_about_allowed_flows() {
 
     fixture.apply(&Table::default(), 2);
     assert_eq!(fixture.ingress(&error), Reason::DefaultDeny, "about a flow that was cut");
+}
+
+#[test]
+fn an_error_goes_to_the_address_it_is_about() {
+    let other = [10, 42, 0, 3];
+    let mut fixture = Fixture { filter: Filter::new(vec![OWN4.into(), other.into()]), now_ns: 0 };
+    fixture.apply(&table(), 1);
+    let sent = syn4(TOOL, 8080);
+    assert_eq!(fixture.egress(&sent), Reason::RuleAllow);
+    let error = |to| ip4(1, [198, 51, 100, 9], to, &icmp(3, 4, 0, &sent[..28]));
+    assert_eq!(fixture.ingress(&error(other)), Reason::DefaultDeny);
+    assert_eq!(fixture.ingress(&error(OWN4)), Reason::Established);
+}
+
+#[test]
+fn what_a_rule_denies_is_denied_again() {
+    let mut fixture = Fixture::with(&table());
+    let flags = [SYN, SYN, ACK, RST];
+    for packet in flags.map(|flags| ip4(6, OWN4, [192, 0, 2, 66], &tcp(1111, 8080, flags, b""))) {
+        assert_eq!(fixture.egress(&packet), Reason::RuleDeny);
+    }
+}
+
+#[test]
+fn a_flow_is_judged_anew_as_it_was_opened() {
+    let mut fixture = Fixture::with(&table());
+    let peer = [192, 0, 2, 7];
+    assert_eq!(fixture.ingress(&ip4(6, peer, OWN4, &tcp(4000, 9000, SYN, b""))), Reason::RuleAllow);
+    fixture.apply(&table(), 2);
+    let answer = ip4(6, OWN4, peer, &tcp(9000, 4000, ACK, b""));
+    assert_eq!(fixture.egress(&answer), Reason::Established);
+    fixture.apply(&Table { ingress: vec![], ..table() }, 3);
+    assert_eq!(fixture.egress(&answer), Reason::DefaultDeny, "its port 4000 is none that the agent may call");
 }
 
 #[test]

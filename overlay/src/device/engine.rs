@@ -17,7 +17,7 @@ use nix::{
     sys::eventfd::EventFd,
 };
 
-use super::{Drops, PeerConfig, PeerStatus, tun::Tun, udp::Udp};
+use super::{Drops, PeerStatus, commands::Command, gate::Gate, tun::Tun, udp::Udp};
 use crate::wireguard::{Interface, Output, Path};
 
 /// Reads in a row from one side before the other has its turn.
@@ -25,14 +25,6 @@ const BATCH: usize = 64;
 
 /// The largest IP packet, and the largest run of datagrams.
 const MAX_PACKET: usize = 65_535;
-
-/// What the device's owner asks of the thread.
-pub(super) enum Command {
-    SetPeers(Vec<PeerConfig>, std::sync::mpsc::SyncSender<()>),
-    Peers(std::sync::mpsc::SyncSender<Vec<PeerStatus>>),
-    Drops(std::sync::mpsc::SyncSender<Drops>),
-    Stop,
-}
 
 /// The thread's state.
 pub(super) struct Engine {
@@ -46,7 +38,29 @@ pub(super) struct Engine {
 struct Io {
     tun: Tun,
     udp: Udp,
+    gate: Option<Gate>,
     link_drops: u64,
+}
+
+impl Io {
+    /// Whether the policy lets a packet of the link out. The sender of one that it does not is told at once.
+    fn lets_out(&mut self, packet: &[u8]) -> bool {
+        match self.gate.as_mut().map_or(Ok(()), |gate| gate.egress(packet)) {
+            Ok(()) => true,
+            Err(refusal) => {
+                if let Some(refusal) = refusal {
+                    self.write(&refusal);
+                }
+                false
+            }
+        }
+    }
+
+    fn write(&mut self, packet: &[u8]) {
+        if self.tun.write(packet).is_err() {
+            self.link_drops += 1;
+        }
+    }
 }
 
 impl Output for Io {
@@ -55,8 +69,8 @@ impl Output for Io {
     }
 
     fn deliver(&mut self, packet: &[u8]) {
-        if self.tun.write(packet).is_err() {
-            self.link_drops += 1;
+        if self.gate.as_mut().is_none_or(|gate| gate.ingress(packet)) {
+            self.write(packet);
         }
     }
 }
@@ -66,10 +80,12 @@ impl Engine {
         interface: Interface,
         tun: Tun,
         udp: Udp,
+        gate: Option<Gate>,
         commands: Receiver<Command>,
         wake: Arc<EventFd>,
     ) -> Self {
-        Self { interface, io: Io { tun, udp, link_drops: 0 }, commands, wake, buffer: vec![0; MAX_PACKET] }
+        let io = Io { tun, udp, gate, link_drops: 0 };
+        Self { interface, io, commands, wake, buffer: vec![0; MAX_PACKET] }
     }
 
     /// Runs until told to stop.
@@ -83,15 +99,27 @@ impl Engine {
             if ready.command && !self.handle_commands(now) {
                 return Ok(());
             }
-            if ready.datagram {
-                self.handle_datagrams(now);
+            let batch = self.handle_batch(&ready, now);
+            if let Some(gate) = &mut self.io.gate {
+                gate.tell();
             }
-            if ready.packet {
-                self.handle_packets(now)?;
-            }
-            self.interface.handle_timeout(now, &mut self.io);
-            self.io.udp.flush();
+            batch?;
         }
+    }
+
+    fn handle_batch(&mut self, ready: &Ready, now: Instant) -> io::Result<()> {
+        if let Some(gate) = &mut self.io.gate {
+            gate.begin();
+        }
+        if ready.datagram {
+            self.handle_datagrams(now);
+        }
+        if ready.packet {
+            self.handle_packets(now)?;
+        }
+        self.interface.handle_timeout(now, &mut self.io);
+        self.io.udp.flush();
+        Ok(())
     }
 
     fn wait(&self) -> io::Result<Ready> {
@@ -127,7 +155,12 @@ impl Engine {
     fn handle_packets(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..BATCH {
             match self.io.tun.read(&mut self.buffer) {
-                Ok(len) => self.interface.handle_packet(&self.buffer[..len], now, &mut self.io),
+                Ok(len) => {
+                    let packet = &self.buffer[..len];
+                    if self.io.lets_out(packet) {
+                        self.interface.handle_packet(packet, now, &mut self.io);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -148,6 +181,23 @@ impl Engine {
                 }
                 Command::Peers(reply) => drop(reply.send(self.peers())),
                 Command::Drops(reply) => drop(reply.send(self.drops())),
+                // Without a gate nobody has a handle to ask with; the sender that is dropped says so.
+                Command::Apply(program, old) => {
+                    if let Some(gate) = &mut self.io.gate {
+                        let _ = old.send(gate.switch(*program));
+                    }
+                }
+                Command::Pin(pins, done) => {
+                    if let Some(gate) = &mut self.io.gate {
+                        gate.pin(&pins);
+                        let _ = done.send(());
+                    }
+                }
+                Command::Counters(reply) => {
+                    if let Some(gate) = &self.io.gate {
+                        let _ = reply.send(gate.counters());
+                    }
+                }
                 Command::Stop => return false,
             }
         }

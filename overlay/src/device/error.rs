@@ -22,6 +22,14 @@ pub enum DeviceError {
         "this kernel has no WireGuard: load the module (modprobe wireguard), or use the userspace backend instead"
     )]
     NoKernelWireGuard,
+    /// A filter was asked for of the kernel's WireGuard.
+    #[error(
+        "the kernel's WireGuard cannot filter packets itself: use the userspace backend, or enforce the policy on its link"
+    )]
+    KernelFilter,
+    /// The events of the filter have a reader.
+    #[error("the filter events of {0} are taken already: there can be one reader")]
+    EventsTaken(String),
     /// No TUN device could be made.
     #[error(
         "cannot open a TUN device: {0}; is the tun module loaded, /dev/net/tun there, and CAP_NET_ADMIN held?"

@@ -2,19 +2,17 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        mpsc::{self, Sender, SyncSender},
-    },
     thread::{self, JoinHandle},
     time::Instant,
 };
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use lattice_filter::Filter;
 
 use super::{
-    Backend, Device, DeviceConfig, DeviceError, Drops, PeerConfig, PeerStatus, check_count,
-    engine::{Command, Engine},
+    Backend, Device, DeviceConfig, DeviceError, Drops, PeerConfig, PeerStatus, UserFilter, check_count,
+    commands::{Command, Commands},
+    engine::Engine,
+    gate::Gate,
     tun::Tun,
     udp::Udp,
 };
@@ -22,10 +20,9 @@ use crate::{link, wireguard::Interface};
 
 /// A WireGuard device in this process.
 pub(super) struct UserSpaceDevice {
-    name: String,
     listen_port: u16,
-    commands: Sender<Command>,
-    wake: Arc<EventFd>,
+    commands: Commands,
+    filter: Option<UserFilter>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,11 +40,11 @@ impl UserSpaceDevice {
         link::set_mtu(&config.inside, &name, config.mtu)?;
 
         let start = |source| DeviceError::Start { name: name.clone(), source };
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| start(error.into()))?);
-        let (commands, inbox) = mpsc::channel();
+        let (commands, inbox, wake) = Commands::new(&name).map_err(start)?;
+        let gate = config.filter.map(|filter| Gate::new(Filter::new(filter.own), commands.clone()));
+        let (gate, filter) = gate.transpose().map_err(start)?.unzip();
         let interface = Interface::new(&config.private_key, config.mtu, Instant::now());
-        let engine = Engine::new(interface, tun, udp, inbox, Arc::clone(&wake));
+        let engine = Engine::new(interface, tun, udp, gate, inbox, wake);
         let device = name.clone();
         let thread = thread::Builder::new()
             .name(name.clone())
@@ -57,21 +54,7 @@ impl UserSpaceDevice {
                 }
             })
             .map_err(start)?;
-        Ok(Self { name, listen_port, commands, wake, thread: Some(thread) })
-    }
-
-    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, DeviceError> {
-        let stopped = || DeviceError::Stopped(self.name.clone());
-        let (reply, answer) = mpsc::sync_channel(1);
-        self.send(command(reply)).map_err(|_| stopped())?;
-        answer.recv().map_err(|_| stopped())
-    }
-
-    fn send(&self, command: Command) -> Result<(), mpsc::SendError<Command>> {
-        self.commands.send(command)?;
-        // It fails only when the counter is full, and then the thread wakes anyhow.
-        let _ = self.wake.write(1);
-        Ok(())
+        Ok(Self { listen_port, commands, filter, thread: Some(thread) })
     }
 }
 
@@ -81,7 +64,7 @@ impl Device for UserSpaceDevice {
     }
 
     fn name(&self) -> &str {
-        &self.name
+        self.commands.name()
     }
 
     fn listen_port(&self) -> u16 {
@@ -90,26 +73,30 @@ impl Device for UserSpaceDevice {
 
     fn set_peers(&self, peers: &[PeerConfig]) -> Result<(), DeviceError> {
         check_count(peers)?;
-        self.ask(|done| Command::SetPeers(peers.to_vec(), done))
+        self.commands.ask(|done| Command::SetPeers(peers.to_vec(), done))
     }
 
     fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError> {
-        self.ask(Command::Peers)
+        self.commands.ask(Command::Peers)
     }
 
     fn drops(&self) -> Result<Option<Drops>, DeviceError> {
-        self.ask(Command::Drops).map(Some)
+        self.commands.ask(Command::Drops).map(Some)
+    }
+
+    fn filter(&self) -> Option<&UserFilter> {
+        self.filter.as_ref()
     }
 }
 
 impl Drop for UserSpaceDevice {
     fn drop(&mut self) {
         // Where the thread has ended by itself, its link is gone already.
-        let _ = self.send(Command::Stop);
+        let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!(device = self.name, "the WireGuard device's thread panicked");
+            tracing::error!(device = self.commands.name(), "the WireGuard device's thread panicked");
         }
     }
 }
@@ -117,7 +104,7 @@ impl Drop for UserSpaceDevice {
 impl fmt::Debug for UserSpaceDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserSpaceDevice")
-            .field("name", &self.name)
+            .field("name", &self.commands.name())
             .field("listen_port", &self.listen_port)
             .finish_non_exhaustive()
     }

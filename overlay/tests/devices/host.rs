@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, PeerConfig, create, link};
+use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, PeerConfig, create, link};
 use lattice_wire::WgPrivateKey;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,9 +34,18 @@ impl Host {
     }
 
     pub(crate) fn with_backend(number: u8, name: &str, backend: BackendChoice) -> Self {
+        Self::with_filter(number, name, backend, None)
+    }
+
+    pub(crate) fn with_filter(
+        number: u8,
+        name: &str,
+        backend: BackendChoice,
+        filter: Option<FilterConfig>,
+    ) -> Self {
         let netns = || Arc::new(Netns::create().expect("needs root"));
         let mut host = Self::in_namespaces(number, name, netns(), netns());
-        host.device = Some(create(host.device_config(), backend).unwrap());
+        host.device = Some(create(DeviceConfig { filter, ..host.device_config() }, backend).unwrap());
         host
     }
 
@@ -60,6 +69,7 @@ impl Host {
             mtu: 1420,
             underlay: Arc::clone(&self.underlay),
             inside: Arc::clone(&self.inside),
+            filter: None,
         }
     }
 

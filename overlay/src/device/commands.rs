@@ -1,0 +1,66 @@
+//! What the owners of a user-space device, and of its filter, ask of its thread.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SendError, Sender, SyncSender},
+    },
+};
+
+use lattice_filter::Program;
+use lattice_policy::{Counter, Pin, RuleId};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::{DeviceError, Drops, PeerConfig, PeerStatus};
+
+/// A request, with the way its answer takes.
+pub(super) enum Command {
+    SetPeers(Vec<PeerConfig>, SyncSender<()>),
+    Peers(SyncSender<Vec<PeerStatus>>),
+    Drops(SyncSender<Drops>),
+    /// Answered with the program of before.
+    Apply(Box<Program>, SyncSender<Option<Program>>),
+    Pin(Vec<Pin>, SyncSender<()>),
+    Counters(SyncSender<Vec<(RuleId, Counter)>>),
+    Stop,
+}
+
+/// The way to the thread.
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    device: Arc<str>,
+    sender: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl Commands {
+    /// The way to the thread of `device`, and the thread's end of it: the inbox, and what wakes it.
+    ///
+    /// # Errors
+    /// When there is no event descriptor left.
+    pub(super) fn new(device: &str) -> io::Result<(Self, Receiver<Command>, Arc<EventFd>)> {
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let (sender, inbox) = mpsc::channel();
+        Ok((Self { device: device.into(), sender, wake: Arc::clone(&wake) }, inbox, wake))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.device
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(super) fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, DeviceError> {
+        let stopped = || DeviceError::Stopped(self.device.to_string());
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.send(command(reply)).map_err(|_| stopped())?;
+        answer.recv().map_err(|_| stopped())
+    }
+
+    pub(super) fn send(&self, command: Command) -> Result<(), SendError<Command>> {
+        self.sender.send(command)?;
+        // It fails only when the counter is full, and then the thread wakes anyhow.
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+}

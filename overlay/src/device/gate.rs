@@ -1,0 +1,100 @@
+//! The filter in the packet path of the device's thread, which owns it.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, SyncSender},
+    },
+    time::Duration,
+};
+
+use lattice_filter::{Filter, Program, Refusal};
+use lattice_policy::{Action, Counter, Direction, Flow, Pin, RuleId};
+use nix::{
+    sys::eventfd::{EfdFlags, EventFd},
+    time::{ClockId, clock_gettime},
+};
+
+use super::{
+    commands::Commands,
+    filter::{FilterEvents, UserFilter},
+};
+
+/// Events that wait for the owner to drain them, some 0.5 MiB.
+const EVENTS: usize = 4096;
+
+/// A filter, its clock, and the way its events take.
+pub(super) struct Gate {
+    filter: Filter,
+    now_ns: u64,
+    events: SyncSender<Flow>,
+    bell: Arc<EventFd>,
+    /// Events that found no room on their way to the owner.
+    untold: u64,
+    lost: Arc<AtomicU64>,
+}
+
+impl Gate {
+    /// The gate and its owner's handle, which sends by `commands`.
+    ///
+    /// # Errors
+    /// When there is no event descriptor left.
+    pub(super) fn new(filter: Filter, commands: Commands) -> io::Result<(Self, UserFilter)> {
+        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let (events, flows) = mpsc::sync_channel(EVENTS);
+        let lost = Arc::new(AtomicU64::new(0));
+        let reader = FilterEvents { flows, bell: Arc::clone(&bell) };
+        let events_once = Arc::new(Mutex::new(Some(reader)));
+        let handle = UserFilter { commands, lost: Arc::clone(&lost), events: events_once };
+        Ok((Self { filter, now_ns: 0, events, bell, untold: 0, lost }, handle))
+    }
+
+    /// Reads the clock, once for a batch.
+    pub(super) fn begin(&mut self) {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+        self.now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// Whether a packet of the link may go out; if not, what its sender is told.
+    pub(super) fn egress(&mut self, packet: &[u8]) -> Result<(), Option<Refusal>> {
+        let decision = self.filter.judge(Direction::Egress, packet, self.now_ns);
+        match decision.action {
+            Action::Allow => Ok(()),
+            Action::Deny => Err(self.filter.refusal(packet, decision.reason)),
+        }
+    }
+
+    /// Whether a packet may come in to the link.
+    pub(super) fn ingress(&mut self, packet: &[u8]) -> bool {
+        self.filter.judge(Direction::Ingress, packet, self.now_ns).action == Action::Allow
+    }
+
+    /// Hands the events of a batch to the owner, who is woken once for all.
+    pub(super) fn tell(&mut self) {
+        if !self.filter.has_events() {
+            return;
+        }
+        for flow in self.filter.take_events() {
+            if self.events.try_send(flow).is_err() {
+                self.untold += 1;
+            }
+        }
+        self.lost.store(self.untold + self.filter.lost(), Ordering::Relaxed);
+        // It fails only when the counter is full, and then the descriptor is readable anyhow.
+        let _ = self.bell.write(1);
+    }
+
+    pub(super) fn switch(&mut self, program: Program) -> Option<Program> {
+        self.filter.switch(program)
+    }
+
+    pub(super) fn pin(&mut self, pins: &[Pin]) {
+        self.filter.pin(pins);
+    }
+
+    pub(super) fn counters(&self) -> Vec<(RuleId, Counter)> {
+        self.filter.counters()
+    }
+}
