@@ -133,19 +133,21 @@ impl Filter {
         let Some(program) = &self.program else { return Verdict::without_rule(Reason::NoPolicy) };
         let force = Force { program, epoch: self.epoch, now_ns };
         if packet.fragment == Fragment::Later {
-            return Verdict::without_rule(match self.flows.is_fragment_known(force, packet) {
-                true => Reason::Established,
-                false => Reason::Fragment,
+            let first = self.flows.first_fragment(force, packet);
+            return first.map_or(Verdict::without_rule(Reason::Fragment), |line| {
+                Verdict::of(Reason::Established, line)
             });
         }
-        if packet.quote.is_some() && self.flows.is_related(force, packet) {
-            return Verdict::without_rule(Reason::Established);
+        if let Some(line) = self.flows.related(force, packet) {
+            return Verdict::of(Reason::Established, line);
         }
-        let verdict = Verdict::from(self.flows.judge(force, packet));
-        if packet.fragment == Fragment::First && verdict.decision().action == Action::Allow {
-            self.flows.remember_fragment(force, packet);
+        let outcome = self.flows.judge(force, packet);
+        if packet.fragment == Fragment::First
+            && let Some(line) = outcome.allowed()
+        {
+            self.flows.remember_fragment(force, packet, line);
         }
-        verdict
+        Verdict::from(outcome)
     }
 
     fn is_own(&self, family: u8, number: u128) -> bool {

@@ -4,7 +4,7 @@ use lattice_policy::{Action, Direction};
 
 use crate::{
     lru::{Lru, Slot},
-    packet::{FlowKey, Fragment, Packet, TCP, UDP},
+    packet::{FlowKey, Packet, TCP, UDP},
     program::{Line, Program},
 };
 
@@ -43,9 +43,11 @@ struct FragmentKey {
     direction: Direction,
 }
 
+/// The first fragment of a datagram, and what let it in.
 struct Seen {
     at_ns: u64,
     epoch: u32,
+    line: Line,
 }
 
 /// The policy in force.
@@ -65,6 +67,17 @@ pub(crate) enum Outcome {
     Decided(Line),
     /// No line names it.
     Unnamed,
+}
+
+impl Outcome {
+    /// The line that lets the packet pass, if one does.
+    pub(crate) fn allowed(&self) -> Option<Line> {
+        match self {
+            Self::Established(line) => Some(*line),
+            Self::Decided(line) if line.action == Action::Allow => Some(*line),
+            Self::Decided(_) | Self::Unnamed => None,
+        }
+    }
 }
 
 impl Flows {
@@ -115,26 +128,29 @@ impl Flows {
         Some(slot)
     }
 
-    /// Whether an ICMP error is about a live flow. Errors come in from any router, about what the agent itself sent. They
-    /// go out only to the flow's other end: else an agent could write to the whole world in quotes of an allowed flow.
-    pub(crate) fn is_related(&mut self, force: Force<'_>, packet: &Packet<'_>) -> bool {
-        let Some(key) = packet.quoted() else { return false };
+    /// What let in the live flow that an ICMP error is about. Errors come in from any router, about what the agent itself
+    /// sent. They go out only to the flow's other end: else an agent could write to the whole world in quotes of an
+    /// allowed flow.
+    pub(crate) fn related(&mut self, force: Force<'_>, packet: &Packet<'_>) -> Option<Line> {
+        let key = packet.quoted()?;
         let goes_back = packet.direction == Direction::Ingress || key.remote == packet.key.remote;
-        key.local == packet.key.local && goes_back && self.live(force, &key).is_some()
+        if key.local != packet.key.local || !goes_back {
+            return None;
+        }
+        self.live(force, &key).map(|slot| self.flows[slot].line)
     }
 
-    pub(crate) fn remember_fragment(&mut self, force: Force<'_>, packet: &Packet<'_>) {
-        let seen = Seen { at_ns: force.now_ns, epoch: force.epoch };
+    /// Lets in the rest of the datagram of which `packet` is the first fragment.
+    pub(crate) fn remember_fragment(&mut self, force: Force<'_>, packet: &Packet<'_>, line: Line) {
+        let seen = Seen { at_ns: force.now_ns, epoch: force.epoch, line };
         self.fragments.insert(FragmentKey::of(packet), seen);
     }
 
-    /// Whether the first fragment of the packet's datagram was allowed.
-    pub(crate) fn is_fragment_known(&self, force: Force<'_>, packet: &Packet<'_>) -> bool {
-        debug_assert_eq!(packet.fragment, Fragment::Later);
-        self.fragments.find(&FragmentKey::of(packet)).is_some_and(|slot| {
-            let seen = &self.fragments[slot];
-            seen.epoch == force.epoch && since(force.now_ns, seen.at_ns) <= FRAGMENT_IDLE
-        })
+    /// What let in the first fragment of the datagram of which `packet` is a later one.
+    pub(crate) fn first_fragment(&self, force: Force<'_>, packet: &Packet<'_>) -> Option<Line> {
+        let seen = &self.fragments[self.fragments.find(&FragmentKey::of(packet))?];
+        let counts = seen.epoch == force.epoch && since(force.now_ns, seen.at_ns) <= FRAGMENT_IDLE;
+        counts.then_some(seen.line)
     }
 }
 

@@ -316,6 +316,8 @@ fn events_can_be_drained_when_the_device_is_gone() {
     let mut told = Vec::new();
     events.drain(&mut |flow| told.push(flow.dst));
     assert!(told.contains(&to), "{told:?}");
+    let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0), "there is no more to wake for");
     let gone = filter.apply(&Table::default(), &[], 2).unwrap_err();
     assert!(matches!(gone, DeviceError::Stopped(_)), "{gone}");
 }

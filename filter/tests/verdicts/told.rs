@@ -89,6 +89,13 @@ fn counters_are_by_rule_and_begin_with_the_policy() {
     );
     fixture.apply(&table(), 1);
     assert_eq!(fixture.filter.counters(), []);
+    // What belongs to a datagram or is about a flow counts with it.
+    fixture.egress(&fragment4(ip4(17, OWN4, TOOL, &udp(1, 53)), true, 0));
+    fixture.egress(&fragment4(ip4(17, OWN4, TOOL, &[0; 60]), false, 100));
+    let sent = ip4(17, OWN4, TOOL, &udp(1, 53));
+    fixture.ingress(&ip4(1, [198, 51, 100, 9], OWN4, &icmp(3, 4, 0, &sent[..28])));
+    assert_eq!(fixture.filter.counters(), [(RuleId(2), count(3, 40 + 80 + 56))]);
+    fixture.apply(&table(), 1);
     fixture.ingress(&reply);
     assert_eq!(fixture.filter.counters(), [(RuleId(1), count(1, 44))]);
     fixture.apply(&Table::default(), 2);
