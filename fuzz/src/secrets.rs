@@ -15,12 +15,8 @@ pub(crate) fn token(bytes: &[u8]) -> bool {
         (Ok(_), Ok(_)) => panic!("one token is of both kinds"),
         (Ok(token), Err(_)) => check(text, &token.expose(), &format!("{token:?}")),
         (Err(_), Ok(token)) => check(text, &token.expose(), &format!("{token:?}")),
-        (Err(one), Err(other)) => {
-            let shown = format!("{one} {other}");
-            // A part of the messages' own words is no secret.
-            assert!(text.len() < 20 || !shown.contains(text), "a refused token is printed");
-            return false;
-        }
+        // Their type has no room for the text.
+        (Err(_), Err(_)) => return false,
     }
     true
 }
