@@ -18,7 +18,7 @@ use crate::{
     events::now_ns,
     nflog::Socket,
     nft::Nft,
-    ruleset::{self, Live, Pinned, Place},
+    ruleset::{self, Pinned, Place},
     sets::{Classes, Exhausted, Lines, Serials},
 };
 
@@ -122,8 +122,8 @@ impl Nftables {
         self.nft.apply("make the sets of a policy", &(old.collect::<String>() + &sets))?;
         self.stale.clear();
 
-        let live = Live::Yes { epoch, generation };
-        let switched = self.nft.apply("put a policy in force", &ruleset::chains(&self.place, live));
+        let live = ruleset::live(&self.place, epoch, generation, self.epoch == 0);
+        let switched = self.nft.apply("put a policy in force", &live);
         if let Err(e) = switched {
             self.stale.push(epoch);
             return Err(e);

@@ -9,7 +9,7 @@ use crate::{
     Enter, NftError,
     nflog::Socket,
     nft::Nft,
-    ruleset::{self, Live, Place},
+    ruleset::{self, Place},
     sets::{Classes, Serials},
 };
 
@@ -72,7 +72,7 @@ fn here() -> Enter {
 fn whole(place: &Place) -> String {
     let mut classes = Classes::new(Serials::new(1));
     let elements = classes.table(&Table::default()).unwrap_or_default();
-    let live = ruleset::chains(place, Live::Yes { epoch: 1, generation: 1 });
+    let live = ruleset::live(place, 1, 1, true);
     ruleset::closed(place, &[]) + &ruleset::sets(place, 1, &elements, &[]) + &live
 }
 

@@ -16,7 +16,7 @@ use crate::sets::{Elements, Lines, Ports, Span};
 
 mod chains;
 
-pub(crate) use chains::chains;
+pub(crate) use chains::live;
 
 /// In the mark of what is told under [`ODD`], above the number of the reason.
 pub(crate) const REASON: u32 = 0xFFFE_0000;
@@ -37,15 +37,6 @@ pub(crate) struct Place {
     pub(crate) table: String,
     /// The NFLOG group.
     pub(crate) group: u16,
-}
-
-/// What the chains do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Live {
-    /// They deny everything.
-    No,
-    /// They ask the sets of this epoch.
-    Yes { epoch: u64, generation: u32 },
 }
 
 /// A pin as the kernel is told it.
@@ -77,7 +68,7 @@ pub(crate) fn closed(place: &Place, own: &[IpAddr]) -> String {
         set(&mut text, &format!("odd{family}"), &format!("{ends} . mark"), &flags, "");
     }
     text.push_str("}\n");
-    text + &chains(place, Live::No)
+    text + &chains::closed(place)
 }
 
 /// Adds the sets of an epoch.

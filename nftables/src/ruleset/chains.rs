@@ -2,27 +2,61 @@
 
 use lattice_policy::{Direction, Reason};
 
-use super::{ALLOWED, DENIED, Live, ODD, Place, mark};
+use super::{ALLOWED, DENIED, ODD, Place, mark};
+
+/// What the chains do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Live {
+    /// They deny everything.
+    No,
+    /// They ask the sets of this epoch.
+    Yes { epoch: u64, generation: u32 },
+}
 
 /// How many bytes of a packet a record carries, for its addresses and ports.
 const SNAP: u32 = 128;
 
-/// Replaces all chains by those of `live`.
-pub(crate) fn chains(place: &Place, live: Live) -> String {
-    let table = &place.table;
-    let chains = [
-        ("tell", "", tell(place, live)),
+/// The chains of a table that denies everything.
+pub(crate) fn closed(place: &Place) -> String {
+    written(place, [lasting(Live::No), changing(place, Live::No)].concat())
+}
+
+/// Puts a policy in force. `first` when the chains were [`closed`] until now.
+pub(crate) fn live(place: &Place, epoch: u64, generation: u32, first: bool) -> String {
+    let live = Live::Yes { epoch, generation };
+    let lasting = if first { lasting(live) } else { Vec::new() };
+    written(place, [lasting, changing(place, live)].concat())
+}
+
+/// Name, hook, rules.
+type Chain = (&'static str, &'static str, String);
+
+/// What every policy has in common.
+fn lasting(live: Live) -> Vec<Chain> {
+    vec![
         ("odd", "", "jump tell\ndrop".into()),
+        ("sound", "", sound()),
+        ("output", "hook output priority filter", output(live)),
+        ("prerouting", "hook prerouting priority mangle", prerouting(live)),
+        ("forward", "hook forward priority filter", String::new()),
+    ]
+}
+
+/// What each policy writes anew. No rule here has a set or map without a name: it would be gone for a packet that is still
+/// on its way through the old rules, and that packet would be refused.
+fn changing(place: &Place, live: Live) -> Vec<Chain> {
+    vec![
+        ("tell", "", tell(place, live)),
         ("echo", "", echo(place, live)),
         ("denied", "", denied(place, live)),
         ("allowed", "", allowed(place, live)),
         ("egress", "", judge(live, Direction::Egress)),
         ("ingress", "", judge(live, Direction::Ingress)),
-        ("sound", "", sound()),
-        ("output", "hook output priority filter", output(live)),
-        ("prerouting", "hook prerouting priority mangle", prerouting(live)),
-        ("forward", "hook forward priority filter", String::new()),
-    ];
+    ]
+}
+
+fn written(place: &Place, chains: Vec<Chain>) -> String {
+    let table = &place.table;
     let mut text = String::new();
     for (name, hook, _) in &chains {
         let hook =
@@ -106,7 +140,8 @@ fn flows(live: Live, [original, reply]: [Direction; 2]) -> String {
             "ct state invalid,untracked meta mark set {malformed} goto odd
 ct state related meta l4proto != {{ icmp, ipv6-icmp }} meta mark set {denied} goto odd
 ct direction reply tcp flags & (syn | ack) == syn meta mark set {denied} goto odd
-ct direction vmap {{ original : jump {}, reply : jump {} }}",
+ct direction original jump {}
+ct direction reply jump {}",
             chain(original),
             chain(reply)
         ),
@@ -135,7 +170,10 @@ meta mark set ct original ip6 {end} map @{sets}6_{epoch}\n"
             )
         })
         .concat();
-    let line = format!("{line}ct protocol {{ icmp, ipv6-icmp }} ct mark set meta mark map @icmp_{epoch}\n");
+    let line = format!(
+        "{line}ct protocol icmp ct mark set meta mark map @icmp_{epoch}
+ct protocol ipv6-icmp ct mark set meta mark map @icmp_{epoch}\n"
+    );
     let allow = format!("meta mark set ct mark map @allow_{epoch}");
     let mut text = format!("{allow} meta mark set 0 accept\n");
     if direction == Direction::Egress {
@@ -161,11 +199,12 @@ fn denied(place: &Place, live: Live) -> String {
     let key = |ip: &str| format!("{ip} saddr . {ip} daddr . meta l4proto . th sport . th dport");
     let (v4, v6) = (key("ip"), key("ip6"));
     format!(
-        "meta l4proto {{ icmp, ipv6-icmp }} goto echo
-meta l4proto {{ tcp, udp }} {v4} @told4 return
-meta l4proto {{ tcp, udp }} {v6} @told6 return
-meta l4proto {{ tcp, udp }} add @told4 {{ {v4} }}
-meta l4proto {{ tcp, udp }} add @told6 {{ {v6} }}
+        "meta l4proto icmp goto echo
+meta l4proto ipv6-icmp goto echo
+{v4} @told4 return
+{v6} @told6 return
+add @told4 {{ {v4} }}
+add @told6 {{ {v6} }}
 {}",
         log(DENIED, place, live)
     )
