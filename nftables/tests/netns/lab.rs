@@ -126,16 +126,6 @@ impl Lab {
         patient(self.peer.run(|| TcpStream::connect_timeout(&(ip, port).into(), PATIENCE)))
     }
 
-    /// Sends the first segment and does not wait for an answer.
-    pub(crate) fn start_connecting_from_peer(&self, to: SocketAddr) -> OwnedFd {
-        self.peer.run(|| {
-            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-            let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
-            assert_eq!(connect(socket.as_raw_fd(), &SockaddrStorage::from(to)), Err(Errno::EINPROGRESS));
-            socket
-        })
-    }
-
     pub(crate) fn peer_listens(&self, ip: IpAddr, port: u16) -> TcpListener {
         self.peer.run(|| TcpListener::bind((ip, port)).unwrap())
     }
@@ -176,6 +166,16 @@ pub(crate) fn options(agent: &Arc<Netns>) -> Options {
         table: Options::TABLE.into(),
         log_group: Options::LOG_GROUP,
     }
+}
+
+/// Sends the first segment and does not wait for an answer.
+pub(crate) fn start_connecting(from: &Netns, to: SocketAddr) -> OwnedFd {
+    from.run(|| {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+        assert_eq!(connect(socket.as_raw_fd(), &SockaddrStorage::from(to)), Err(Errno::EINPROGRESS));
+        socket
+    })
 }
 
 fn patient(stream: io::Result<TcpStream>) -> io::Result<TcpStream> {

@@ -2,17 +2,17 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
 };
 
 use lattice_policy::{Action, Direction, Proto, Reason, Table};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto, setsockopt,
+    socket, sockopt,
 };
 
-use crate::lab::{AGENT4, Lab, NOWHERE4, Netns, PEER4, entry, line, table};
+use crate::lab::{AGENT4, AGENT6, Lab, NOWHERE4, Netns, PEER4, PEER6, entry, line, start_connecting, table};
 
 /// A raw socket to which the caller gives the IP header too.
 fn raw(netns: &Netns) -> OwnedFd {
@@ -152,4 +152,69 @@ fn what_comes_in_must_be_for_the_agent_and_from_another() {
     server.set_nonblocking(false).unwrap();
     send(&raw, &datagram(PEER4, AGENT4, 53, &[]), AGENT4);
     assert_eq!(server.recv_from(&mut [0; 9]).unwrap().1.ip(), IpAddr::from(PEER4));
+}
+
+/// UDP from port 4000 in IPv6 behind `extension`, of the type `next`.
+fn datagram6(source: Ipv6Addr, to: Ipv6Addr, next: u8, extension: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 9 + extension.len() as u8, next, 64];
+    packet.extend([source.octets(), to.octets()].concat());
+    packet.extend(extension);
+    packet.extend([0x0F, 0xA0, 0, 53, 0, 9, 0xFF, 0xFF, b'!']);
+    packet
+}
+
+#[test]
+fn raw_packets_of_ipv6_are_policed_by_what_they_are() {
+    let mut lab = Lab::new();
+    let all = [line(Proto::Any, None, 5)];
+    lab.nftables.apply(&Table { egress: vec![entry("::/0", &all)], ingress: Vec::new() }, &[], 1).unwrap();
+    let raw = lab.agent.run(|| {
+        socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).unwrap()
+    });
+    let send = |packet: &[u8]| {
+        let to = SockaddrIn6::from(SocketAddrV6::new(PEER6, 0, 0, 0));
+        let _ = sendto(raw.as_raw_fd(), packet, &to, MsgFlags::empty());
+    };
+    let mapped = Ipv4Addr::new(10, 42, 0, 1).to_ipv6_mapped();
+    let routing = [&[17, 2, 0, 0, 0, 0, 0, 0][..], &PEER6.octets()].concat();
+    for (packet, reason) in [
+        (datagram6(PEER6, PEER6, 17, &[]), Reason::Spoofed),
+        (datagram6(AGENT6, mapped, 17, &[]), Reason::Malformed),
+        (datagram6(AGENT6, PEER6, 43, &routing), Reason::Protocol),
+        (datagram6(AGENT6, PEER6, 132, &[]), Reason::Protocol),
+        // Chains of extensions that end nowhere.
+        (datagram6(AGENT6, PEER6, 60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(14)), Reason::Protocol),
+    ] {
+        lab.told();
+        send(&packet);
+        let told = lab.wait_for(|f| f.reason == reason);
+        assert_eq!((told.direction, told.action), (Direction::Egress, Action::Deny), "{packet:?}");
+    }
+    // Options for the destination change nothing.
+    send(&datagram6(AGENT6, PEER6, 60, &[17, 0, 1, 4, 0, 0, 0, 0]));
+    let told = lab.wait_for(|f| f.action == Action::Allow);
+    assert_eq!((told.proto, told.dst), (17, SocketAddr::new(PEER6.into(), 53)));
+}
+
+/// TCP that both ends open at once is judged as what it is for the agent: a flow that comes in.
+#[test]
+fn nobody_opens_a_flow_as_a_reply() {
+    let mut lab = Lab::new();
+    let open = [line(Proto::Tcp, Some(8080), 1)];
+    let table = Table { egress: vec![entry("198.51.100.0/24", &open)], ingress: Vec::new() };
+    lab.nftables.apply(&table, &[], 1).unwrap();
+    // Nobody answers there.
+    let _waiting = start_connecting(&lab.agent, SocketAddr::new(NOWHERE4.into(), 8080));
+    let port = lab.wait_for(|f| f.dst.ip() == NOWHERE4 && f.action == Action::Allow).src.port();
+    let mut syn = datagram(NOWHERE4, AGENT4, port, &[])[..20].to_vec();
+    (syn[3], syn[9]) = (40, 6);
+    syn.extend([8080u16.to_be_bytes(), port.to_be_bytes()].concat());
+    syn.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x20, 0, 0, 0, 0, 0]);
+    let pseudo = [&syn[12..20], &[0, 6, 0, 20], &syn[20..]].concat();
+    let sum: u32 = pseudo.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    let folded = (sum & 0xFFFF) + (sum >> 16);
+    syn[36..38].copy_from_slice(&(!((folded & 0xFFFF) + (folded >> 16)) as u16).to_be_bytes());
+    send(&raw(&lab.peer), &syn, AGENT4);
+    let told = lab.wait_for(|f| f.direction == Direction::Ingress && f.proto == 6);
+    assert_eq!((told.reason, told.src.port(), told.dst.port()), (Reason::DefaultDeny, 8080, port));
 }
