@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
     net::IpAddr,
     sync::{
         Arc,
@@ -117,9 +116,11 @@ impl Nftables {
 
         let epoch = self.last_epoch + 1;
         self.last_epoch = epoch;
-        let old = self.stale.iter().map(|&epoch| ruleset::without_sets(&self.place, epoch));
+        let old: String = self.stale.iter().map(|&epoch| ruleset::without_sets(&self.place, epoch)).collect();
         let sets = ruleset::sets(&self.place, epoch, &elements, &pinned);
-        self.nft.apply("make the sets of a policy", &(old.collect::<String>() + &sets))?;
+        let make = |script: &str| self.nft.apply("make the sets of a policy", script);
+        // Old sets that somebody else has removed must not be in the way of every policy from now on.
+        make(&(old + &sets)).or_else(|_| make(&sets))?;
         self.stale.clear();
 
         let live = ruleset::live(&self.place, epoch, generation, self.epoch == 0);
@@ -273,7 +274,5 @@ fn is_name(name: &str) -> bool {
 /// Flows of this network namespace may bear marks of an enforcer that was here before, killed or not. A start that nobody
 /// can guess makes it unlikely that any of them means something now.
 fn first_serial() -> Result<u32, NftError> {
-    let random = getrandom::u32()
-        .map_err(|e| NftError::Run { program: "getrandom", source: io::Error::other(e.to_string()) })?;
-    Ok(random >> 1)
+    Ok(getrandom::u32().map_err(|e| NftError::Random(e.to_string()))? >> 1)
 }
