@@ -1,7 +1,7 @@
 //! The loader: the table, the switch of policies, and pins.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{
         Arc,
@@ -137,7 +137,7 @@ impl Nftables {
     }
 
     /// Adds pins to the policy in force; a pin of an address takes the place of an earlier one. They end by themselves.
-    /// The clock of their ends stands still while the machine sleeps.
+    /// The kernel's clock of their ends stands still while the machine sleeps; each call removes those that are over.
     ///
     /// # Errors
     /// When there is no policy, when more than [`Pin::MAX`] addresses would be pinned, or when `nft` refuses. Earlier pins
@@ -147,26 +147,25 @@ impl Nftables {
             return Err(NftError::NoPolicy);
         }
         let now = now_ns();
-        self.pinned.retain(|_, held| held.until_ns > now);
-        let mut lines = Lines::default();
-        let mut classes = self.classes.clone();
-        let new = hold(&mut classes, &mut lines, pins, now)?;
-        let kept = self.pinned.keys().filter(|address| !new.contains_key(address)).count();
-        if kept + new.len() > Pin::MAX {
-            return Err(NftError::TooManyPins(kept + new.len()));
-        }
-        let replaced = pins.iter().filter_map(|pin| self.pinned.get_key_value(&pin.address));
+        let named: HashSet<IpAddr> = pins.iter().map(|pin| pin.address).collect();
+        // Those that are over are deleted too: the kernel's clock may be behind.
+        let is_gone = |address: &IpAddr, held: &Held| held.until_ns <= now || named.contains(address);
+        let gone = self.pinned.iter().filter(|(address, held)| is_gone(address, held));
         let old: Vec<Pinned> =
-            replaced.map(|(&address, held)| Pinned { address, class: held.class, left: LEAST }).collect();
+            gone.map(|(&address, held)| Pinned { address, class: held.class, left: LEAST }).collect();
+        let (mut classes, mut lines) = (self.classes.clone(), Lines::default());
+        let new = hold(&mut classes, &mut lines, pins, now)?;
+        let total = self.pinned.len() - old.len() + new.len();
+        if total > Pin::MAX {
+            return Err(NftError::TooManyPins(total));
+        }
         let added: Vec<Pinned> = listed(&new).collect();
         let script = ruleset::pins(&self.place, self.epoch, &lines, &old, &added);
         if !script.is_empty() {
             self.nft.apply("pin addresses", &script)?;
         }
         self.classes = classes;
-        for pin in pins {
-            self.pinned.remove(&pin.address);
-        }
+        self.pinned.retain(|address, held| !is_gone(address, held));
         self.pinned.extend(new);
         Ok(())
     }

@@ -40,7 +40,7 @@
 //! - **Broadcast** of the agent's own subnet is denied on every link, not only on Ethernet.
 //! - **Records**: what is denied for its form, and ICMP, is told once a second for its addresses, protocol and reason. The
 //!   time of a record is when it was read.
-//! - **Time of pins** stands still while the machine sleeps.
+//! - **Time of pins** stands still while the machine sleeps, until the next address is pinned.
 
 mod counters;
 mod enforcer;
