@@ -1,8 +1,7 @@
 //! The loader: the table, the switch of policies, and pins.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    io,
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{
         Arc,
@@ -117,9 +116,11 @@ impl Nftables {
 
         let epoch = self.last_epoch + 1;
         self.last_epoch = epoch;
-        let old = self.stale.iter().map(|&epoch| ruleset::without_sets(&self.place, epoch));
+        let old: String = self.stale.iter().map(|&epoch| ruleset::without_sets(&self.place, epoch)).collect();
         let sets = ruleset::sets(&self.place, epoch, &elements, &pinned);
-        self.nft.apply("make the sets of a policy", &(old.collect::<String>() + &sets))?;
+        let make = |script: &str| self.nft.apply("make the sets of a policy", script);
+        // Old sets that somebody else has removed must not be in the way of every policy from now on.
+        make(&(old + &sets)).or_else(|_| make(&sets))?;
         self.stale.clear();
 
         let live = ruleset::live(&self.place, epoch, generation, self.epoch == 0);
@@ -136,7 +137,7 @@ impl Nftables {
     }
 
     /// Adds pins to the policy in force; a pin of an address takes the place of an earlier one. They end by themselves.
-    /// The clock of their ends stands still while the machine sleeps.
+    /// The kernel's clock of their ends stands still while the machine sleeps; each call removes those that are over.
     ///
     /// # Errors
     /// When there is no policy, when more than [`Pin::MAX`] addresses would be pinned, or when `nft` refuses. Earlier pins
@@ -146,26 +147,25 @@ impl Nftables {
             return Err(NftError::NoPolicy);
         }
         let now = now_ns();
-        self.pinned.retain(|_, held| held.until_ns > now);
-        let mut lines = Lines::default();
-        let mut classes = self.classes.clone();
-        let new = hold(&mut classes, &mut lines, pins, now)?;
-        let kept = self.pinned.keys().filter(|address| !new.contains_key(address)).count();
-        if kept + new.len() > Pin::MAX {
-            return Err(NftError::TooManyPins(kept + new.len()));
-        }
-        let replaced = pins.iter().filter_map(|pin| self.pinned.get_key_value(&pin.address));
+        let named: HashSet<IpAddr> = pins.iter().map(|pin| pin.address).collect();
+        // Those that are over are deleted too: the kernel's clock may be behind.
+        let is_gone = |address: &IpAddr, held: &Held| held.until_ns <= now || named.contains(address);
+        let gone = self.pinned.iter().filter(|(address, held)| is_gone(address, held));
         let old: Vec<Pinned> =
-            replaced.map(|(&address, held)| Pinned { address, class: held.class, left: LEAST }).collect();
+            gone.map(|(&address, held)| Pinned { address, class: held.class, left: LEAST }).collect();
+        let (mut classes, mut lines) = (self.classes.clone(), Lines::default());
+        let new = hold(&mut classes, &mut lines, pins, now)?;
+        let total = self.pinned.len() - old.len() + new.len();
+        if total > Pin::MAX {
+            return Err(NftError::TooManyPins(total));
+        }
         let added: Vec<Pinned> = listed(&new).collect();
         let script = ruleset::pins(&self.place, self.epoch, &lines, &old, &added);
         if !script.is_empty() {
             self.nft.apply("pin addresses", &script)?;
         }
         self.classes = classes;
-        for pin in pins {
-            self.pinned.remove(&pin.address);
-        }
+        self.pinned.retain(|address, held| !is_gone(address, held));
         self.pinned.extend(new);
         Ok(())
     }
@@ -273,7 +273,5 @@ fn is_name(name: &str) -> bool {
 /// Flows of this network namespace may bear marks of an enforcer that was here before, killed or not. A start that nobody
 /// can guess makes it unlikely that any of them means something now.
 fn first_serial() -> Result<u32, NftError> {
-    let random = getrandom::u32()
-        .map_err(|e| NftError::Run { program: "getrandom", source: io::Error::other(e.to_string()) })?;
-    Ok(random >> 1)
+    Ok(getrandom::u32().map_err(|e| NftError::Random(e.to_string()))? >> 1)
 }

@@ -38,7 +38,7 @@ pub enum NftError {
         message: String,
     },
     /// `nft` cannot be run.
-    #[error("cannot run {program} in the agent's network namespace: {source}")]
+    #[error("cannot run {program} in the agent's network namespace: {source}; check that both still exist")]
     Run {
         /// Its path.
         program: &'static str,
@@ -63,6 +63,9 @@ pub enum NftError {
         /// Why.
         source: io::Error,
     },
+    /// No random number for the first flow's mark.
+    #[error("the kernel gives no random numbers: {0}; check that getrandom is permitted")]
+    Random(String),
     /// The events were taken before.
     #[error("the log has one reader, and it was taken already")]
     EventsTaken,

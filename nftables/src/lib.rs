@@ -32,15 +32,15 @@
 //!   place (such as TCP outside of its window), are denied as [`Malformed`](lattice_policy::Reason::Malformed).
 //!   Redirects are always denied.
 //! - **TCP**: a SYN that comes back on the very ports of a live flow is denied; eBPF judges it as a flow of its own.
-//! - **Flows** live as long as conntrack says: UDP 30 s, or 120 s once answered. When its table is full, the agent's own
-//!   oldest flows make way, or packets are dropped.
+//! - **Flows** live as long as conntrack says: UDP 30 s, or 120 s once answered. How many there can be is the host's
+//!   `net.netfilter.nf_conntrack_max`, in every namespace; the kernel then drops what would be more.
 //! - **Refusals** go through the kernel: a denied UDP send fails by itself (`EPERM`) besides the ICMP error that follows,
 //!   and the kernel limits how many of those it sends (`net.ipv4.icmp_msgs_per_sec`). Only judged packets are refused; what
 //!   is denied for its form, its source or as multicast is dropped, which the sender also sees as `EPERM`.
 //! - **Broadcast** of the agent's own subnet is denied on every link, not only on Ethernet.
 //! - **Records**: what is denied for its form, and ICMP, is told once a second for its addresses, protocol and reason. The
 //!   time of a record is when it was read.
-//! - **Time of pins** stands still while the machine sleeps.
+//! - **Time of pins** stands still while the machine sleeps, until the next address is pinned.
 
 mod counters;
 mod enforcer;

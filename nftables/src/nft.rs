@@ -91,3 +91,30 @@ fn refusal(doing: &'static str, done: &Output) -> NftError {
     };
     NftError::Nft { doing, message }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_nft_is_one_line_that_says_what() {
+        let told = |stderr: &str| {
+            let status = std::process::ExitStatus::from_raw(1 << 8);
+            refusal("make a table", &Output { status, stdout: Vec::new(), stderr: stderr.into() }).to_string()
+        };
+        let said = "/dev/stdin:3:5-9: Error: Could not process rule: No such file or directory\nadd rule x\n    ^^^\n";
+        assert!(
+            told(said).starts_with(
+                "nft failed to make a table: Could not process rule: No such file or directory;"
+            )
+        );
+        assert!(
+            told("netlink: Error: cache initialization failed: Operation not permitted\n")
+                .contains("CAP_NET_ADMIN")
+        );
+        assert!(told("").contains("exit status: 1"));
+        assert!(told(&"x".repeat(10_000)).len() < 500);
+    }
+}

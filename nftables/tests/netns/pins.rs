@@ -67,9 +67,10 @@ fn a_pin_takes_the_place_of_an_earlier_one_of_its_address() {
     lab.connect(PEER4.into(), 443).unwrap();
     refused(lab.connect(PEER4.into(), 1));
     lab.connect(PEER6.into(), 443).unwrap();
-    // The same again, and one that is over already.
-    lab.nftables.pin(&[pin(PEER4, 443, 72, 600), pin(PEER6, 443, 71, 0)]).unwrap();
+    // The same again, one that is over already, and one twice: the last counts.
+    lab.nftables.pin(&[pin(PEER4, 1, 70, 600), pin(PEER4, 443, 72, 600), pin(PEER6, 443, 71, 0)]).unwrap();
     lab.connect(PEER4.into(), 443).unwrap();
+    refused(lab.connect(PEER4.into(), 1));
     refused(lab.connect(PEER6.into(), 443));
 }
 

@@ -91,6 +91,17 @@ fn a_refused_policy_leaves_the_old_one_in_force() {
 }
 
 #[test]
+fn old_sets_that_are_gone_are_not_in_the_way() {
+    let mut lab = Lab::new();
+    lab.nftables.apply(&table(), &[], 1).unwrap();
+    lab.nftables.apply(&table(), &[], 2).unwrap();
+    lab.agent.command("nft delete map inet lattice tcp_1");
+    lab.nftables.apply(&Table::default(), &[], 3).unwrap();
+    refused(lab.connect(PEER4.into(), 8080));
+    assert_eq!(lab.wait_for(|f| f.dst.port() == 8080).generation, 3);
+}
+
+#[test]
 fn a_second_load_denies_everything_and_knows_no_flow_of_the_first() {
     let mut lab = Lab::new();
     lab.nftables.apply(&table(), &[], 1).unwrap();
