@@ -55,7 +55,9 @@ pub(crate) fn loader(enforcer: Arc<Mutex<Enforcer>>) -> Load {
     Box::new(move |policy| {
         let table = policy.compile();
         let mut enforcer = enforcer.lock().unwrap_or_else(PoisonError::into_inner);
-        enforcer.apply(&table, &[], policy.generation).map_err(|error| Failure::new(Kind::Kernel, chain(&error)))
+        enforcer
+            .apply(&table, &[], policy.generation)
+            .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))
     })
 }
 

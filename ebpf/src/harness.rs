@@ -98,7 +98,7 @@ impl Harness {
         self.test_run(frame, direction, 0, 1, &mut [])?;
         let after = self.enforcer.stats()?;
         let counted = before.iter().zip(&after).find(|(before, after)| before.1 != after.1);
-        let reason = counted.map(|(_, after)| after.0).ok_or(EbpfError::Object("count of this frame"))?;
+        let reason = counted.map(|(_, after)| after.0).ok_or(EbpfError::Object("reason for this frame"))?;
         self.counted = Some(after);
         Ok((event::action(reason), reason))
     }
