@@ -39,7 +39,7 @@ static __always_inline bool is_due(__u64 now, const struct flow_key *flow, __u8 
 	struct denied_key key = { .flow = *flow, .direction = direction, .reason = reason };
 	__u64 *last = bpf_map_lookup_elem(&DENIED, &key);
 
-	if (last && now - *last < SECOND)
+	if (last && !is_over(now, *last, SECOND))
 		return false;
 	/* Without room in the map it is told again sooner. */
 	bpf_map_update_elem(&DENIED, &key, &now, BPF_ANY);

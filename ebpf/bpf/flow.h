@@ -17,6 +17,12 @@ static __always_inline __u64 idle_limit(__u8 proto)
 	return proto == PROTO_TCP ? TCP_IDLE : proto == PROTO_UDP ? UDP_IDLE : ICMP_IDLE;
 }
 
+/* Signed: another CPU may have been here since we read the clock. */
+static __always_inline bool is_over(__u64 now, __u64 since, __u64 limit)
+{
+	return (__s64)(now - since) > (__s64)limit;
+}
+
 /* What a map had no room for is denied later; here it is only counted. */
 static __always_inline void remember(void *map, const void *key, const void *value)
 {
@@ -31,7 +37,7 @@ static __always_inline struct flow_value *live_flow(__u32 epoch, __u64 now, cons
 	struct flow_value *flow = bpf_map_lookup_elem(&FLOWS, key);
 	struct decision d;
 
-	if (!flow || now - flow->seen_ns > idle_limit(key->proto))
+	if (!flow || is_over(now, flow->seen_ns, idle_limit(key->proto)))
 		return NULL;
 	if (flow->epoch != epoch) {
 		d = unpacked(decide(epoch, key, flow->direction));
@@ -52,7 +58,7 @@ static __always_inline struct decision judge_flow(__u32 epoch, __u64 now, const 
 
 	if (flow && (flow->direction == p->direction || !p->opener)) {
 		/* Not every packet: two cores that share a flow would fight over its cache line. */
-		if (now - flow->seen_ns > SECOND)
+		if (is_over(now, flow->seen_ns, SECOND))
 			flow->seen_ns = now;
 		return (struct decision){ ESTABLISHED, flow->rule };
 	}
@@ -150,7 +156,7 @@ static __always_inline struct decision judge_fragment(__u32 epoch, __u64 now, co
 
 	fragment_key_of(p, &key);
 	value = bpf_map_lookup_elem(&FRAGMENTS, &key);
-	if (value && value->epoch == epoch && now - value->seen_ns <= FRAGMENT_IDLE)
+	if (value && value->epoch == epoch && !is_over(now, value->seen_ns, FRAGMENT_IDLE))
 		return (struct decision){ ESTABLISHED, value->rule };
 	return (struct decision){ FRAGMENT, 0 };
 }

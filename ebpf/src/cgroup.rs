@@ -60,7 +60,7 @@ pub(crate) fn is_usable() -> bool {
 }
 
 /// Where the version 2 hierarchy is mounted, by the text of `/proc/mounts` (`fstab(5)`).
-fn mount_point(mounts: &str) -> Option<PathBuf> {
+pub(crate) fn mount_point(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
         let (_, at, kind) = (fields.next()?, fields.next()?, fields.next()?);

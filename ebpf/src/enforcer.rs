@@ -9,13 +9,10 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
-    maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key,
-    },
-    programs::{Program, ProgramError, SchedClassifier},
+    Ebpf,
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
 };
-use lattice_policy::{Counter, Pin, Reason, RuleId, Table};
+use lattice_policy::{Pin, Table};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -26,30 +23,19 @@ use crate::{
     abi::{self, OwnKey, PortKey, PortValue, PrefixKey, PrefixValue, Stats},
     bpffs, cgroup,
     counters::Counters,
-    event, link,
+    link,
     lpm::Tries,
     pins::{self, Pins},
     probe,
 };
 
+mod object;
+mod tally;
 #[cfg(test)]
 mod verdicts;
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.bpf.o"));
-
-const MAPS: [&str; 11] = [
-    "CONFIG",
-    "POLICY",
-    "PORTS",
-    "PINS",
-    "OWN",
-    "FLOWS",
-    "DENIED",
-    "FRAGMENTS",
-    "STATS",
-    "COUNTERS",
-    "EVENTS",
-];
+pub(crate) use object::{loaded, program, refused};
+pub use tally::Overflow;
 
 /// `BPF_F_NO_PREALLOC`, which tries require.
 pub(crate) const NO_PREALLOC: u32 = 1;
@@ -63,17 +49,6 @@ pub struct Options {
     pub own: Vec<IpAddr>,
     /// How to attach to links.
     pub attach: AttachMode,
-}
-
-/// What the program had to leave out, because a table of the kernel was full. No verdict is changed by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Overflow {
-    /// Allowed packets whose flow, or whose datagram's fragments, could not be remembered: what follows them is judged by
-    /// itself, so replies and later fragments are denied.
-    pub untracked: u64,
-    /// Packets that no counter of a rule has: in policies of more than 511 rules, only so many of the further ones have
-    /// one.
-    pub uncounted: u64,
 }
 
 /// A loaded policy program. Dropping it ends nothing: policy and links stay until the pins go.
@@ -100,8 +75,8 @@ type PrefixTrie = LpmTrie<MapData, PrefixKey, PrefixValue>;
 type PortTrie = LpmTrie<MapData, PortKey, PortValue>;
 
 impl Enforcer {
-    /// Makes and pins the maps of the programs, which are loaded when a link needs them. Everything is denied until a policy is applied; a policy that is already
-    /// pinned below `pin_dir` stays in force, and is taken over.
+    /// Makes and pins the maps of the programs, which are loaded when a link needs them. Everything is denied until a
+    /// policy is applied; a policy that is already pinned below `pin_dir` stays in force, and is taken over.
     ///
     /// # Errors
     /// When a capability or kernel feature is missing, when `pin_dir` is not on a BPF file system, or when another
@@ -113,20 +88,23 @@ impl Enforcer {
         }
         let pins = options.pin_dir.join(format!("abi{}", abi::VERSION));
         let lock = open_pins(&options.pin_dir, &pins)?;
-        let mut ebpf = load_object(&pins)?;
-        let mut own = take(&mut ebpf, "OWN")?;
+        let mut ebpf = object::load(&pins)?;
+        let mut own = object::take(&mut ebpf, "OWN")?;
         set_own(&mut own, &options.own)?;
-        let config = take(&mut ebpf, "CONFIG")?;
+        let config = object::take(&mut ebpf, "CONFIG")?;
         let epoch = epoch_of(read(&config)?);
         Ok(Self {
             _own: own,
             events_taken: false,
             config,
-            policy: take(&mut ebpf, "POLICY")?,
-            ports: take(&mut ebpf, "PORTS")?,
-            pinned: Pins::new(take(&mut ebpf, "PINS")?, epoch)?,
-            stats: take(&mut ebpf, "STATS")?,
-            counters: Counters { low: take(&mut ebpf, "COUNTERS")?, high: take(&mut ebpf, "HIGH_COUNTERS")? },
+            policy: object::take(&mut ebpf, "POLICY")?,
+            ports: object::take(&mut ebpf, "PORTS")?,
+            pinned: Pins::new(object::take(&mut ebpf, "PINS")?, epoch)?,
+            stats: object::take(&mut ebpf, "STATS")?,
+            counters: Counters {
+                low: object::take(&mut ebpf, "COUNTERS")?,
+                high: object::take(&mut ebpf, "HIGH_COUNTERS")?,
+            },
             ebpf,
             pins,
             mode: options.attach,
@@ -185,7 +163,8 @@ impl Enforcer {
     }
 
     /// Polices a link of the **caller's** network namespace, both ways. Do it before the link is up. Doing it again
-    /// replaces the programs without a gap. On loopback it denies everything: no packet comes in from an own address.
+    /// replaces the programs without a gap; a link that was deleted and made again under the same name needs it. Pins of
+    /// links that are gone are removed on the way. On loopback it denies everything: no packet comes in from an own address.
     ///
     /// # Errors
     /// When there is no such link, it is neither Ethernet nor plain IP, or the kernel lacks the attach mode.
@@ -217,90 +196,12 @@ impl Enforcer {
         self.events_taken = true;
         Ok(Events(ring))
     }
-
-    /// How many verdicts were enforced but not told, because the ring was full.
-    ///
-    /// # Errors
-    /// When the kernel does not answer.
-    pub fn lost(&self) -> Result<u64, EbpfError> {
-        Ok(self.read_stats()?[abi::LOST])
-    }
-
-    /// How many packets each reason decided, in the order of the reasons' numbers.
-    ///
-    /// # Errors
-    /// When the kernel does not answer.
-    pub fn stats(&self) -> Result<Vec<(Reason, u64)>, EbpfError> {
-        let counts = self.read_stats()?;
-        Ok(event::REASONS.into_iter().map(|reason| (reason, counts[reason as usize])).collect())
-    }
-
-    /// What each rule of the policy in force decided about since it came into force: packets that it denied, and those of
-    /// the flows that it let in, both ways. [`RuleId::NONE`] is what no rule named. A rule that decided nothing is left
-    /// out.
-    ///
-    /// # Errors
-    /// When the kernel does not answer.
-    pub fn counters(&self) -> Result<Vec<(RuleId, Counter)>, EbpfError> {
-        self.counters.read(epoch_of(read(&self.config)?))
-    }
-
-    /// What the kernel's tables had no room for, since the first policy.
-    ///
-    /// # Errors
-    /// When the kernel does not answer.
-    pub fn overflow(&self) -> Result<Overflow, EbpfError> {
-        let counts = self.read_stats()?;
-        Ok(Overflow { untracked: counts[abi::UNTRACKED], uncounted: counts[abi::UNCOUNTED] })
-    }
-
-    fn read_stats(&self) -> Result<[u64; abi::REASONS], EbpfError> {
-        let per_cpu = self.stats.get(&0, 0).map_err(EbpfError::map("read", "STATS"))?;
-        let mut sums = [0; abi::REASONS];
-        for stats in per_cpu.iter() {
-            for (sum, count) in sums.iter_mut().zip(stats.count) {
-                *sum += count;
-            }
-        }
-        Ok(sums)
-    }
 }
 
 impl std::fmt::Debug for Enforcer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Enforcer").field("pins", &self.pins).field("mode", &self.mode).finish_non_exhaustive()
     }
-}
-
-/// The program called `name` for links.
-pub(crate) fn program<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut SchedClassifier, EbpfError> {
-    loaded(ebpf, name, SchedClassifier::load)
-}
-
-/// The program called `name`, loaded at its first use: the verifier takes some 15 ms for each, and a sandbox whose links
-/// are all of one kind needs half of them.
-pub(crate) fn loaded<'a, P>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-    load: fn(&mut P) -> Result<(), ProgramError>,
-) -> Result<&'a mut P, EbpfError>
-where
-    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-{
-    let program = ebpf.program_mut(name).ok_or(EbpfError::Object(name))?;
-    let is_loaded = program.fd().is_ok();
-    let program: &mut P = program.try_into().map_err(|e| refused(name, e))?;
-    if !is_loaded {
-        load(program).map_err(|e| refused(name, e))?;
-    }
-    Ok(program)
-}
-
-pub(crate) fn refused(name: &'static str, e: ProgramError) -> EbpfError {
-    EbpfError::Program { name, source: Box::new(e) }
 }
 
 fn open_pins(pin_dir: &Path, pins: &Path) -> Result<Flock<File>, EbpfError> {
@@ -317,20 +218,6 @@ fn open_pins(pin_dir: &Path, pins: &Path) -> Result<Flock<File>, EbpfError> {
         Errno::EWOULDBLOCK => EbpfError::InUse(pin_dir.into()),
         e => fail(e.into()),
     })
-}
-
-fn load_object(pins: &Path) -> Result<Ebpf, EbpfError> {
-    let mut loader = EbpfLoader::new();
-    loader.verifier_log_level(VerifierLogLevel::STATS);
-    for name in MAPS {
-        loader.map_pin_path(name, pins.join(name));
-    }
-    loader.load(OBJECT).map_err(|e| EbpfError::Load(Box::new(e)))
-}
-
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, EbpfError> {
-    let map = ebpf.take_map(name).ok_or(EbpfError::Object(name))?;
-    T::try_from(map).map_err(EbpfError::map("find what the loader expects", name))
 }
 
 /// The addresses that stay are never touched; the map is full-size, so the others go first.

@@ -25,10 +25,16 @@ pub enum EbpfError {
     #[error("{0} own addresses are too many for one sandbox; at most {max} fit", max = crate::abi::MAX_OWN)]
     TooManyAddresses(usize),
     /// Too many names' addresses at a time.
-    #[error("{0} addresses of names are too many at a time; at most {max} fit until some of them end", max = lattice_policy::Pin::MAX)]
+    #[error(
+        "{0} addresses of names are too many at a time; at most {max} fit, so wait until some of them are over",
+        max = lattice_policy::Pin::MAX
+    )]
     TooManyPins(usize),
     /// Too many lines for one name's address.
-    #[error("{lines} allow lines by name are too many for {address}; at most {max} fit", max = lattice_policy::Pin::MAX_LINES)]
+    #[error(
+        "{lines} allow lines by name are too many for {address}; at most {max} fit, so merge their ports",
+        max = lattice_policy::Pin::MAX_LINES
+    )]
     PinTooLong {
         /// The address.
         address: std::net::IpAddr,

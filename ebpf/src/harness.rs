@@ -31,6 +31,8 @@ const REDIRECT: u32 = 7;
 pub struct Harness {
     /// Applies policies, tells verdicts and counts.
     pub enforcer: Enforcer,
+    /// What the reasons counted up to the last judgement.
+    counted: Option<Vec<(Reason, u64)>>,
     /// Declared last: unmounted when the enforcer is gone.
     pins: Pins,
 }
@@ -64,7 +66,7 @@ impl Harness {
     pub fn new(own: &[IpAddr]) -> Result<Self, EbpfError> {
         let pins = Pins::mount()?;
         let options = Options { pin_dir: pins.dir.clone(), own: own.to_vec(), attach: AttachMode::Auto };
-        Ok(Self { enforcer: Enforcer::load(&options)?, pins })
+        Ok(Self { enforcer: Enforcer::load(&options)?, counted: None, pins })
     }
 
     /// Takes the enforcer over with other addresses, as the next process would.
@@ -72,10 +74,10 @@ impl Harness {
     /// # Errors
     /// As [`Enforcer::load`].
     pub fn reload(self, own: &[IpAddr]) -> Result<Self, EbpfError> {
-        let Self { enforcer, pins } = self;
+        let Self { enforcer, pins, .. } = self;
         drop(enforcer);
         let options = Options { pin_dir: pins.dir.clone(), own: own.to_vec(), attach: AttachMode::Auto };
-        Ok(Self { enforcer: Enforcer::load(&options)?, pins })
+        Ok(Self { enforcer: Enforcer::load(&options)?, counted: None, pins })
     }
 
     /// Where the pins are.
@@ -89,11 +91,15 @@ impl Harness {
     /// # Errors
     /// When the kernel does not run it: it wants an Ethernet header and as much after it as the shortest IP header.
     pub fn judge(&mut self, frame: &[u8], direction: Direction) -> Result<(Action, Reason), EbpfError> {
-        let before = self.enforcer.stats()?;
+        let before = match self.counted.take() {
+            Some(counted) => counted,
+            None => self.enforcer.stats()?,
+        };
         self.test_run(frame, direction, 0, 1, &mut [])?;
         let after = self.enforcer.stats()?;
         let counted = before.iter().zip(&after).find(|(before, after)| before.1 != after.1);
-        let reason = counted.map(|(_, after)| after.0).ok_or(EbpfError::Object("count of this frame"))?;
+        let reason = counted.map(|(_, after)| after.0).ok_or(EbpfError::Object("reason for this frame"))?;
+        self.counted = Some(after);
         Ok((event::action(reason), reason))
     }
 
@@ -131,6 +137,7 @@ impl Harness {
         repeat: u32,
         out: &mut [u8],
     ) -> Result<(u32, usize, Duration), EbpfError> {
+        self.counted = None;
         let name = match direction {
             Direction::Egress => "egress_l2",
             Direction::Ingress => "ingress_l2",

@@ -1,5 +1,6 @@
 //! Verdicts of the programs on single frames, by `BPF_PROG_TEST_RUN`, without any network.
 
+use aya::maps::{HashMap, Map, MapData};
 use lattice_policy::{Action, Direction, Proto, Reason, Table};
 
 use self::fixture::{Fixture, entry, line};
@@ -286,6 +287,20 @@ fn a_new_policy_is_in_force_at_the_next_packet() {
     assert_eq!(fixture.egress(&ip4(6, OWN4, TOOL, &tcp(1111, 8080, ACK, b"data"))), Reason::DefaultDeny);
     fixture.apply(&table(), 3);
     assert_eq!(fixture.ingress(&reply), Reason::DefaultDeny, "a flow that was cut stays cut");
+}
+
+#[test]
+fn a_flow_that_another_cpu_saw_later_is_alive() {
+    let mut fixture = Fixture::with(&table());
+    assert_eq!(fixture.egress(&syn4(TOOL, 8080)), Reason::RuleAllow);
+    let pin = fixture.harness.pins().dir.join(format!("abi{}/FLOWS", crate::abi::VERSION));
+    let map = Map::LruHashMap(MapData::from_pin(pin).unwrap());
+    let mut flows: HashMap<_, [u8; 40], [u8; 24]> = HashMap::try_from(map).unwrap();
+    let (key, mut flow) = flows.iter().next().unwrap().unwrap();
+    let seen_ns = u64::from_ne_bytes(flow[..8].try_into().unwrap());
+    flow[..8].copy_from_slice(&(seen_ns + 3_600_000_000_000).to_ne_bytes());
+    flows.insert(key, flow, 0).unwrap();
+    assert_eq!(fixture.ingress(&ip4(6, TOOL, OWN4, &tcp(8080, 1111, ACK, b""))), Reason::Established);
 }
 
 #[test]

@@ -287,8 +287,12 @@ fn the_fence_outlives_its_loader_and_gone_cgroups_leave_no_pins() {
     assert_eq!(site.call(true, &DENIED[..3]), [libc::EPERM; 3]);
     assert_eq!(site.call(true, &ALLOWED[..3]), [0; 3]);
 
-    site.cgroup = Cgroup::new().unwrap();
-    // The kernel lets go of a removed cgroup in its own time.
+    // A cgroup in which there was never a socket: those would hold it until they are closed on both ends.
+    let other = Cgroup::new().unwrap();
+    site.enforcer.attach_cgroup(&other.0).unwrap();
+    assert_eq!(names(), 8);
+    drop(other);
+    // The kernel lets go of it in its own time.
     let deadline = Instant::now() + PATIENCE;
     loop {
         site.enforcer.attach_cgroup(&site.cgroup.0).unwrap();

@@ -41,10 +41,13 @@ fn peers() -> [IpAddr; 2] {
     [PEER4.into(), PEER6.into()]
 }
 
-/// What is so in the flows that were told about `port` of `ip`.
+/// What is so in the flows that were told about `port` of `ip`. A denied one is told again when its sender repeats itself
+/// after a second, which a busy machine may give it time for.
 fn about(flows: &[Flow], ip: IpAddr, port: u16) -> Vec<(Direction, Action, Reason, u32, u32)> {
     let told = flows.iter().filter(|f| f.dst == SocketAddr::new(ip, port));
-    told.map(|f| (f.direction, f.action, f.reason, f.rule.0, f.generation)).collect()
+    let mut told: Vec<_> = told.map(|f| (f.direction, f.action, f.reason, f.rule.0, f.generation)).collect();
+    told.dedup();
+    told
 }
 
 fn allowed_passes_and_denied_is_refused(kind: Kind, mode: AttachMode) {

@@ -108,6 +108,17 @@ fn a_policy_has_no_pins_but_its_own() {
 }
 
 #[test]
+fn what_another_policy_left_in_the_slot_opens_nothing() {
+    let mut fixture = Fixture::with(&table());
+    let next_in_the_same_slot = 1 + crate::abi::SLOTS;
+    let left = [pin(NAMED, &[https(30)], EVER)];
+    fixture.harness.enforcer.pinned.fill(next_in_the_same_slot, &left).unwrap();
+    assert_eq!(fixture.egress(&from(1, NAMED)), Reason::DefaultDeny);
+    pins(&mut fixture, &left).unwrap();
+    assert_eq!(fixture.egress(&from(2, NAMED)), Reason::RuleAllow);
+}
+
+#[test]
 fn pins_are_bounded_and_those_that_are_over_make_room() {
     let mut fixture = Fixture::with(&table());
     let numbered = |n: usize| IpAddr::from([100, 64, (n >> 8) as u8, n as u8]);
@@ -131,7 +142,9 @@ fn pins_are_bounded_and_those_that_are_over_make_room() {
     drop(events);
     let mut fixture = Fixture::of(harness.reload(&[OWN4.into()]).unwrap());
     assert!(matches!(pins(&mut fixture, &one_more), Err(EbpfError::TooManyPins(4097))));
-    fixture.apply_with(&table(), &many(EVER), 3);
+    for generation in 3..6 {
+        fixture.apply_with(&table(), &many(EVER), generation);
+    }
     assert!(matches!(pins(&mut fixture, &one_more), Err(EbpfError::TooManyPins(4097))));
 
     pins(&mut fixture, &many(1)[..2]).unwrap();
