@@ -89,6 +89,11 @@ async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Resul
 
 /// Whether a host may route `pool` into the overlay. A hostile server could else take over its way to the Internet.
 fn acceptable(pool: Ipv4Net, address: Ipv4Net) -> bool {
+    is_private(pool) && pool.contains(&address)
+}
+
+/// Whether `net` lies where an overlay may be.
+pub(crate) fn is_private(net: Ipv4Net) -> bool {
     const PRIVATE: [(Ipv4Addr, u8); 5] = [
         (Ipv4Addr::new(10, 0, 0, 0), 8),
         (Ipv4Addr::new(172, 16, 0, 0), 12),
@@ -96,8 +101,7 @@ fn acceptable(pool: Ipv4Net, address: Ipv4Net) -> bool {
         (Ipv4Addr::new(100, 64, 0, 0), 10),
         (Ipv4Addr::new(198, 18, 0, 0), 15),
     ];
-    let private = PRIVATE.into_iter().any(|(at, len)| Ipv4Net::new_assert(at, len).contains(&pool));
-    private && pool.contains(&address)
+    PRIVATE.into_iter().any(|(at, len)| Ipv4Net::new_assert(at, len).contains(&net))
 }
 
 /// Asks for the current network map.

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, bpffs};
 use lattice_overlay::{BackendChoice, Device, DeviceConfig, Netns, link};
-use lattice_policy::{RuleSpec, Target};
+use lattice_policy::RuleSpec;
 use lattice_wire::NetMap;
 use tokio::runtime::Handle;
 
@@ -25,6 +25,7 @@ use crate::{
     state::Role,
     steps::{drops, nothing},
     sync::{Standing, Sync, Tunnel},
+    uplink::WayOut,
 };
 
 /// The agent's WireGuard link.
@@ -82,22 +83,21 @@ impl Sandbox {
         })?;
         let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &inside)?;
 
-        for rule in unreachable(&config.egress, map) {
-            steps.warn(&format!(
-                "--egress-allow {rule}: this version of Lattice has no way out of the overlay {}, so what lies outside stays unreachable",
-                map.pool
-            ));
-        }
+        let way_out = WayOut::make(&mut steps, &config, map.pool, &base.underlay, &inside, &state)?;
         let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
         let (enforcement, live) = steps.run("policy", || {
             let dir = state.bpf();
             let mounted = BpfDir::mount(dir.clone())?;
-            let options = lattice_ebpf::Options { pin_dir: dir, own: own.to_vec(), attach: config.attach };
+            let own = own.into_iter().chain(way_out.addresses()).collect();
+            let options = lattice_ebpf::Options { pin_dir: dir, own, attach: config.attach };
             let fail = |error: lattice_ebpf::EbpfError| Failure::new(Kind::Kernel, chain(&error));
             let mut enforcer = Enforcer::load(&options).map_err(fail)?;
             enforcer.apply(&policy.compile(), policy.generation).map_err(fail)?;
             let attached = inside
-                .run(|| enforcer.attach(LINK))
+                .run(|| {
+                    let attached = enforcer.attach(LINK)?;
+                    way_out.link().map_or(Ok(attached), |link| enforcer.attach(link))
+                })
                 .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
                 .map_err(fail)?;
             let enforcer = Arc::new(Mutex::new(enforcer));
@@ -128,16 +128,22 @@ impl Sandbox {
                 }
                 link::set_mtu(&inside, LINK, config.mtu)?;
                 link::set_up(&inside, LINK)?;
-                // Everything, not only the pool: a packet that has a route meets the policy, is refused with an
-                // answer and is recorded. One without a route fails in silence.
-                link::add_route(&inside, IpNet::V4(ipnet::Ipv4Net::default()), LINK, Some(own[0]))?;
-                link::add_route(&inside, IpNet::V6(ipnet::Ipv6Net::default()), LINK, Some(own[1]))
+                // Everything that has no other way out, not only the pool: a packet that has a route meets the policy,
+                // is refused with an answer and is recorded. One without a route fails in silence.
+                let all = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
+                let here = all.into_iter().zip(own).filter(|(_, own)| !way_out.carries(*own));
+                for (net, own) in here.chain([(IpNet::V4(map.pool), own[0])]) {
+                    link::add_route(&inside, net, LINK, Some(own))?;
+                }
+                Ok(())
             };
             links().map_err(|error| kernel("cannot configure the agent's link", &error))?;
-            let policed = every_link_is_policed(&inside)?;
+            let policed = every_link_is_policed(&inside, &way_out)?;
             let detail = format!("{} mtu {}, policed: {policed}", map.address, config.mtu);
             Ok(((), drops(device.clone()), detail))
         })?;
+
+        way_out.open(&mut steps)?;
 
         steps.run("resolver", || {
             let resolver = Resolver::start(&inside, base.names.clone())
@@ -305,15 +311,6 @@ pub fn enforcement() -> Result<String, Failure> {
     }
 }
 
-/// The rules that name destinations outside the overlay, as they were written.
-fn unreachable<'a>(egress: &'a [RuleSpec], map: &NetMap) -> Vec<&'a str> {
-    let outside = |rule: &&RuleSpec| {
-        let Target::Net(net) = &rule.target;
-        !IpNet::V4(map.pool).contains(net)
-    };
-    egress.iter().filter(outside).map(|rule| rule.text.as_str()).collect()
-}
-
 /// An IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in the overlay's IPv4 address. Nothing
 /// routes to it; it exists so that IPv6 packets of the agent have a source, leave, and are refused and recorded.
 fn unrouted_v6(map: &NetMap) -> std::net::Ipv6Addr {
@@ -329,15 +326,16 @@ fn unrouted_v6(map: &NetMap) -> std::net::Ipv6Addr {
     octets.into()
 }
 
-/// Refuses to go on when the namespace holds a link besides loopback and the policed one.
-fn every_link_is_policed(inside: &Netns) -> Result<String, Failure> {
+/// Refuses to go on when the namespace holds a link besides loopback and the policed ones.
+fn every_link_is_policed(inside: &Netns, way_out: &WayOut) -> Result<String, Failure> {
     let links = link::links(inside).map_err(|error| kernel("cannot list the agent's links", &error))?;
-    match links.iter().find(|link| link.name != "lo" && link.name != LINK) {
+    let policed: Vec<&str> = [LINK].into_iter().chain(way_out.link()).collect();
+    match links.iter().find(|link| link.name != "lo" && !policed.contains(&link.name.as_str())) {
         Some(link) => {
             let text = format!("the agent's namespace holds {:?}, which no policy covers", link.name);
             Err(Failure::new(Kind::Internal, text))
         }
-        None => Ok(LINK.into()),
+        None => Ok(policed.join(", ")),
     }
 }
 

@@ -7,6 +7,8 @@
 //!                              /state.json  for `lattice status`
 //!                              /bpf/        this sandbox's own bpf file system: its pinned policy
 //!                              /agent/      phase two's: bundle and runsc state
+//!                              /uplink      it has a way out of the overlay, with rules in the underlay
+//!             uplink.lock                    held while such rules change
 //! ```
 
 use std::{
@@ -75,7 +77,7 @@ pub struct Status {
 }
 
 /// What may lie in a peer's directory beside its lock.
-const CONTENT: [&str; 3] = ["state.json", "bpf", "agent"];
+const CONTENT: [&str; 4] = ["state.json", "bpf", "agent", "uplink"];
 /// Somebody who looks at a lock, or a removal that is about to end, holds it for some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
@@ -153,11 +155,28 @@ impl StateDir {
         self.path.join("agent")
     }
 
-    /// Removes what phase one of a killed owner left: its pinned policy. Its agent must be gone before.
+    /// The file that says that there is, or may be, an uplink.
+    pub(crate) fn uplink(&self) -> PathBuf {
+        self.path.join("uplink")
+    }
+
+    /// The lock of all uplinks under this root.
+    pub(crate) fn uplink_lock(&self) -> PathBuf {
+        self.path.ancestors().nth(2).unwrap_or(&self.path).join("uplink.lock")
+    }
+
+    /// A number that no other directory of this host has, the same as long as this one is there.
+    pub(crate) fn number(&self) -> io::Result<[u8; 16]> {
+        let meta = fs::metadata(&self.path)?;
+        Ok((u128::from(meta.dev()) << 64 | u128::from(meta.ino())).to_be_bytes())
+    }
+
+    /// Removes what phase one of a killed owner left: its uplink and its pinned policy. Its agent must be gone before.
     ///
     /// # Errors
-    /// When the bpf file system cannot be unmounted.
+    /// When the uplink cannot be removed, or the bpf file system not be unmounted.
     pub fn clear(&self) -> Result<(), Failure> {
+        crate::uplink::clear(self)?;
         lattice_ebpf::bpffs::unmount(&self.bpf())
             .map_err(|error| Failure::new(Kind::Kernel, crate::failure::chain(&error)))?;
         let _ = fs::remove_file(self.path.join("state.json"));

@@ -81,6 +81,13 @@ fn host() -> Vec<Check> {
         ),
         Check::new("/dev/net/tun", true, lattice_overlay::tun_usable().map(|()| "usable".into())),
         Check::new(
+            "nft",
+            false,
+            lattice_bootstrap::uplink::found()
+                .map(|path| path.display().to_string())
+                .map_err(|_| "no: agents reach the overlay alone; apt-get install nftables".into()),
+        ),
+        Check::new(
             "nats-server",
             false,
             on_path("nats-server").ok_or("no: only latticed needs it; apt-get install nats-server".into()),

@@ -36,6 +36,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     lattice_shim::validate(&spec).map_err(|error| of_runsc(&error))?;
     lattice_bootstrap::enforcement()?;
     can_tunnel(args.join.wireguard)?;
+    lattice_bootstrap::uplink::check(&egress)?;
 
     let mut phases = Phases::start();
     let runtime = Runtime::start()?;

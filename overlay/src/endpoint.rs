@@ -7,11 +7,12 @@ use lattice_wire::netmap::MAX_ENDPOINTS;
 use crate::{
     Netns,
     link::{self, Address, Link, LinkError},
+    uplink,
 };
 
 /// The endpoints to report for a device that listens on `port` in `underlay`: the unicast addresses of its links that
 /// are up, IPv4 first, at most [`MAX_ENDPOINTS`]. Left out are loopback and link-local addresses, addresses not settled
-/// yet, and those of tunnels: an overlay's own address is no way to reach its underlay.
+/// yet, those of tunnels: an overlay's own address is no way to reach its underlay; and those of agents' uplinks.
 ///
 /// # Errors
 /// When the namespace cannot be entered.
@@ -21,8 +22,7 @@ pub fn endpoints(underlay: &Netns, port: u16) -> Result<Vec<SocketAddr>, LinkErr
 }
 
 fn candidates(links: &[Link], addresses: &[Address], port: u16) -> Vec<SocketAddr> {
-    let usable_link =
-        |index| links.iter().any(|link| link.index == index && link.up && !link.loopback && !link.tunnel);
+    let usable_link = |index| links.iter().any(|link| link.index == index && link.up && is_outward(link));
     let mut found: Vec<SocketAddr> = addresses
         .iter()
         .filter(|address| address.settled && is_routable(address.ip) && usable_link(address.link))
@@ -36,6 +36,10 @@ fn candidates(links: &[Link], addresses: &[Address], port: u16) -> Vec<SocketAdd
         }
     }
     seen
+}
+
+fn is_outward(link: &Link) -> bool {
+    !link.loopback && !link.tunnel && !link.name.starts_with(uplink::PREFIX)
 }
 
 fn is_routable(ip: IpAddr) -> bool {
@@ -58,7 +62,19 @@ mod tests {
     use super::*;
 
     fn link(index: u32) -> Link {
-        Link { index, name: format!("eth{index}"), up: true, ethernet: true, loopback: false, tunnel: false }
+        let name = format!("eth{index}");
+        let (mtu, mac) = (1500, vec![2, 0, 0, 0, 0, 1]);
+        Link {
+            index,
+            name,
+            up: true,
+            ethernet: true,
+            loopback: false,
+            tunnel: false,
+            mtu,
+            mac,
+            bridge: false,
+        }
     }
 
     fn address(link: u32, ip: &str) -> Address {
@@ -72,6 +88,7 @@ mod tests {
             link(2),
             Link { up: false, ..link(3) },
             Link { tunnel: true, ethernet: false, ..link(4) },
+            Link { name: "lattice-0123abc".into(), ..link(5) },
         ];
         let addresses = [
             address(1, "127.0.0.1"),
@@ -84,6 +101,7 @@ mod tests {
             Address { settled: false, ..address(2, "2001:db8::3") },
             address(3, "192.0.2.3"),
             address(4, "10.42.0.4"),
+            address(5, "198.19.0.4"),
             address(9, "192.0.2.9"),
         ];
         let expected = ["192.0.2.2:51820", "[2001:db8::2]:51820"].map(|text| text.parse().unwrap());

@@ -5,6 +5,7 @@
 //!     ├─ kernel      wireguard-control + link
 //!     └─ userspace   engine: poll ─ tun ─ wireguard (pure state) ─ udp
 //!   link      links, addresses, routes of a namespace
+//!   uplink    an agent's way out of the overlay: veth, NAT, forwarding
 //!   endpoint  the underlay addresses a peer can be tried at
 //! ```
 
@@ -12,6 +13,7 @@ pub mod device;
 mod endpoint;
 pub mod link;
 pub mod netns;
+pub mod uplink;
 mod wireguard;
 
 pub use device::{
@@ -21,3 +23,4 @@ pub use device::{
 pub use endpoint::endpoints;
 pub use link::{Link, LinkError};
 pub use netns::Netns;
+pub use uplink::{Uplink, UplinkConfig, UplinkError, UplinkId};

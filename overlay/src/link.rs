@@ -4,23 +4,21 @@
 //! any thread, in a runtime or not.
 
 mod request;
+mod route;
 mod veth;
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{io, net::IpAddr};
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::{
-    Handle, LinkUnspec, RouteMessageBuilder,
+    Handle, LinkUnspec,
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
         link::{
-            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
+            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
+            LinkLayerType, LinkMessage,
         },
-        route::{RouteMessage, RouteScope},
     },
 };
 
@@ -28,6 +26,8 @@ use crate::Netns;
 
 pub(crate) use request::run;
 use request::{Failed, failed};
+pub(crate) use route::{Route, routes};
+pub use route::{add_default_route, add_route};
 pub use veth::add_veth;
 
 /// Why an operation on links, addresses or routes failed.
@@ -75,22 +75,37 @@ pub struct Link {
     pub loopback: bool,
     /// Carries bare IP packets (`ARPHRD_NONE`), as tunnels do.
     pub tunnel: bool,
+    /// Bytes of a packet; 0 when the kernel does not say.
+    pub mtu: u32,
+    /// Its hardware address; empty where it has none.
+    pub mac: Vec<u8>,
+    /// A bridge.
+    pub bridge: bool,
 }
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
         let kind = message.header.link_layer_type;
-        let name = message.attributes.into_iter().find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(name),
-            _ => None,
-        });
+        let (mut name, mut mtu, mut mac, mut bridge) = (String::new(), 0, Vec::new(), false);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(found) => name = found,
+                LinkAttribute::Mtu(found) => mtu = found,
+                LinkAttribute::Address(found) => mac = found,
+                LinkAttribute::LinkInfo(found) => bridge = found.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+                _ => {}
+            }
+        }
         Self {
             index: message.header.index,
-            name: name.unwrap_or_default(),
+            name,
             up: message.header.flags.contains(LinkFlags::Up),
             ethernet: matches!(kind, LinkLayerType::Ether | LinkLayerType::Loopback),
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             tunnel: kind == LinkLayerType::None,
+            mtu,
+            mac,
+            bridge,
         }
     }
 }
@@ -186,53 +201,21 @@ pub fn add_address(netns: &Netns, name: &str, address: IpNet) -> Result<(), Link
     })
 }
 
-/// Adds a route out of a link, without gateway (`ip route add DEST dev NAME [src PREFSRC]`).
-///
-/// # Errors
-/// When there is no such link, it is down, or the route is there already (`EEXIST`).
-pub fn add_route(
-    netns: &Netns,
-    destination: IpNet,
-    name: &str,
-    preferred_source: Option<IpAddr>,
-) -> Result<(), LinkError> {
-    let action = format!("add a route to {destination} by {name}");
-    run(netns, async |handle| {
-        let index = index_of(&handle, name).await?;
-        let message = route(destination, index, preferred_source).ok_or_else(|| LinkError::Refused {
-            action: action.clone(),
-            source: io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "its preferred source is of the other IP version",
-            ),
-        })?;
-        handle.route().add(message).execute().await.map_err(failed(&action))
+/// Keeps a link from ARP and neighbour discovery, and from joining the groups that the latter takes (`ip link set NAME arp off`).
+pub(crate) fn set_no_arp(netns: &Netns, name: &str) -> Result<(), LinkError> {
+    change(netns, name, &format!("turn ARP off on {name}"), |index| {
+        LinkUnspec::new_with_index(index).arp(false).build()
     })
 }
 
-fn route(destination: IpNet, index: u32, source: Option<IpAddr>) -> Option<RouteMessage> {
-    match (destination, source) {
-        (IpNet::V4(net), None | Some(IpAddr::V4(_))) => {
-            let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(net.network(), net.prefix_len())
-                .scope(RouteScope::Link)
-                .output_interface(index);
-            if let Some(IpAddr::V4(source)) = source {
-                route = route.pref_source(source);
-            }
-            Some(route.build())
-        }
-        (IpNet::V6(net), None | Some(IpAddr::V6(_))) => {
-            let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(net.network(), net.prefix_len())
-                .output_interface(index);
-            if let Some(IpAddr::V6(source)) = source {
-                route = route.pref_source(source);
-            }
-            Some(route.build())
-        }
-        _ => None,
-    }
+/// Tells a link which hardware address `ip` has behind it, for good (`ip neighbour add IP lladdr MAC dev NAME`): it is never
+/// asked for by ARP or neighbour discovery.
+pub(crate) fn add_neighbour(netns: &Netns, name: &str, ip: IpAddr, mac: &[u8]) -> Result<(), LinkError> {
+    run(netns, async |handle| {
+        let index = index_of(&handle, name).await?;
+        let request = handle.neighbours().add(index, ip).link_layer_address(mac);
+        request.execute().await.map_err(failed(format!("say where {ip} is on {name}")))
+    })
 }
 
 /// Deletes a link (`ip link delete NAME`).

@@ -176,17 +176,3 @@ fn a_missing_tun_device_or_runsc_is_named_before_a_token_is_spent() {
     remains::assert_none(&host);
     assert!(!host.dir.join("etc").exists());
 }
-
-#[test]
-fn a_rule_beyond_the_overlay_is_accepted_with_a_warning() {
-    let mut lab = Lab::start();
-    let host = lab.host();
-    let mut command = agent::start(&lab, &host, "agent", &["0.0.0.0/0:443", "10.42.0.9/32:80", "10.0.0.0/8"]);
-    command.args(["--agent-binary", "/bin/true"]);
-    let out = finish(&lab, command);
-    assert_eq!(out.code, 0, "{}", out.stderr);
-    let warnings: Vec<&str> = out.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
-    assert_eq!(warnings.len(), 2, "{}", out.stderr);
-    assert!(warnings[0].contains("--egress-allow 0.0.0.0/0:443: this version"), "{warnings:?}");
-    assert!(warnings[1].contains("--egress-allow 10.0.0.0/8: this version"), "{warnings:?}");
-}

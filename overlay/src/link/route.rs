@@ -1,0 +1,156 @@
+//! Routes (`ip-route(8)`): those of the agent's namespace are made, those of the underlay only read.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use futures::TryStreamExt;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType},
+};
+
+use super::{LinkError, index_of, request::failed, run};
+use crate::Netns;
+
+/// A unicast route of any table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) destination: IpNet,
+    /// The links that it leads out of; several for a multipath route.
+    pub(crate) links: Vec<u32>,
+    /// Bytes, where the route says so itself.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// The unicast routes of a namespace, of all its tables.
+pub(crate) fn routes(netns: &Netns) -> Result<Vec<Route>, LinkError> {
+    run(netns, async |handle| {
+        let mut all = Vec::new();
+        let (v4, v6) = (RouteMessageBuilder::<Ipv4Addr>::new(), RouteMessageBuilder::<Ipv6Addr>::new());
+        for mut message in [v4.build(), v6.build()] {
+            // What the builder presets for a new route would narrow a question.
+            message.header = rtnetlink::packet_route::route::RouteHeader {
+                address_family: message.header.address_family,
+                ..Default::default()
+            };
+            let found: Result<Vec<RouteMessage>, _> =
+                handle.route().get(message).execute().try_collect().await;
+            all.extend(found.map_err(failed("list the routes"))?.into_iter().filter_map(read));
+        }
+        Ok(all)
+    })
+}
+
+fn read(message: RouteMessage) -> Option<Route> {
+    if message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let length = message.header.destination_prefix_length;
+    let mut at = None;
+    let (mut links, mut mtu) = (Vec::new(), None);
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => at = Some(IpAddr::V4(ip)),
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => at = Some(IpAddr::V6(ip)),
+            RouteAttribute::Oif(link) => links.push(link),
+            RouteAttribute::MultiPath(hops) => links.extend(hops.iter().map(|hop| hop.interface_index)),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    let destination = match (at, message.header.address_family) {
+        (Some(at), _) => IpNet::new(at, length).ok()?.trunc(),
+        (None, rtnetlink::packet_route::AddressFamily::Inet) => Ipv4Net::default().into(),
+        (None, rtnetlink::packet_route::AddressFamily::Inet6) => Ipv6Net::default().into(),
+        _ => return None,
+    };
+    links.sort_unstable();
+    links.dedup();
+    Some(Route { destination, links, mtu })
+}
+
+/// Adds the default route of a gateway's IP version (`ip route add default via GATEWAY dev NAME src SOURCE`).
+///
+/// # Errors
+/// When there is no such link, it is down, or there is a default route already (`EEXIST`).
+pub fn add_default_route(
+    netns: &Netns,
+    gateway: IpAddr,
+    name: &str,
+    source: IpAddr,
+) -> Result<(), LinkError> {
+    let action = format!("add a default route via {gateway}");
+    run(netns, async |handle| {
+        let index = index_of(&handle, name).await?;
+        let message = match (gateway, source) {
+            (IpAddr::V4(gateway), IpAddr::V4(source)) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .gateway(gateway)
+                .output_interface(index)
+                .pref_source(source)
+                .build(),
+            (IpAddr::V6(gateway), IpAddr::V6(source)) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .gateway(gateway)
+                .output_interface(index)
+                .pref_source(source)
+                .build(),
+            _ => return Err(other_version(&action)),
+        };
+        handle.route().add(message).execute().await.map_err(failed(&action))
+    })
+}
+
+fn other_version(action: &str) -> LinkError {
+    let text = "its preferred source is of the other IP version";
+    LinkError::Refused { action: action.into(), source: io::Error::new(io::ErrorKind::InvalidInput, text) }
+}
+
+/// Adds a route out of a link, without gateway (`ip route add DEST dev NAME [src PREFSRC]`).
+///
+/// # Errors
+/// When there is no such link, it is down, or the route is there already (`EEXIST`).
+pub fn add_route(
+    netns: &Netns,
+    destination: IpNet,
+    name: &str,
+    preferred_source: Option<IpAddr>,
+) -> Result<(), LinkError> {
+    let action = format!("add a route to {destination} by {name}");
+    run(netns, async |handle| {
+        let index = index_of(&handle, name).await?;
+        let message = route(destination, index, preferred_source).ok_or_else(|| other_version(&action))?;
+        handle.route().add(message).execute().await.map_err(failed(&action))
+    })
+}
+
+fn route(destination: IpNet, index: u32, source: Option<IpAddr>) -> Option<RouteMessage> {
+    match (destination, source) {
+        (IpNet::V4(net), None | Some(IpAddr::V4(_))) => {
+            let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(net.network(), net.prefix_len())
+                .scope(RouteScope::Link)
+                .output_interface(index);
+            if let Some(IpAddr::V4(source)) = source {
+                route = route.pref_source(source);
+            }
+            Some(route.build())
+        }
+        (IpNet::V6(net), None | Some(IpAddr::V6(_))) => {
+            let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(net.network(), net.prefix_len())
+                .output_interface(index);
+            if let Some(IpAddr::V6(source)) = source {
+                route = route.pref_source(source);
+            }
+            Some(route.build())
+        }
+        _ => None,
+    }
+}
