@@ -9,7 +9,7 @@
 
 use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lattice_overlay::{LinkError, Netns, Uplink, UplinkConfig, UplinkError, UplinkId, uplink};
 use lattice_policy::{RuleSpec, Target};
 use sha2::{Digest as _, Sha256};
@@ -28,11 +28,11 @@ pub fn needs_uplink(rules: &[RuleSpec], pool: Ipv4Net) -> bool {
 /// # Errors
 /// [`Kind::Program`] when a rule names something that is in no overlay, and nft is missing.
 pub fn check(rules: &[RuleSpec]) -> Result<(), Failure> {
-    let public = |rule: &RuleSpec| match target(rule) {
-        IpNet::V4(net) => !identity::is_private(net),
+    let public = |net: &IpNet| match net {
+        IpNet::V4(net) => !identity::is_private(*net),
         IpNet::V6(_) => true,
     };
-    match rules.iter().find(|rule| public(rule)) {
+    match rules.iter().find(|rule| targets(rule).iter().any(public)) {
         None => Ok(()),
         Some(rule) => found().map(drop).map_err(|failure| {
             Failure::new(failure.kind, format!("--egress-allow {}: {}", rule.text, failure.message))
@@ -48,16 +48,16 @@ pub fn found() -> Result<PathBuf, Failure> {
     uplink::available().map_err(failure)
 }
 
-/// Where a rule leads. A name's addresses are not known yet.
-fn target(rule: &RuleSpec) -> IpNet {
+/// Where a rule leads. The addresses of a name are not known yet.
+fn targets(rule: &RuleSpec) -> Vec<IpNet> {
     match rule.target {
-        Target::Net(net) => net,
-        Target::Name(_) => IpNet::V4(Ipv4Net::default()),
+        Target::Net(net) => vec![net],
+        Target::Name(_) => vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())],
     }
 }
 
 fn is_outside(rule: &RuleSpec, pool: Ipv4Net) -> bool {
-    !IpNet::V4(pool).contains(&target(rule))
+    targets(rule).iter().any(|net| !IpNet::V4(pool).contains(net))
 }
 
 /// An agent's way out, if it has one. Dropping it closes it.
@@ -86,7 +86,7 @@ impl WayOut {
             found()?;
             let mark = state.uplink();
             let id = id(state)?;
-            let targets = outside.iter().map(|rule| target(rule)).collect();
+            let targets = outside.iter().flat_map(|rule| targets(rule)).collect();
             fs::write(&mark, format!("{}\n", id.table())).map_err(|error| unwritten(&mark, &error))?;
             let made = Uplink::create(UplinkConfig {
                 id,
@@ -112,9 +112,10 @@ impl WayOut {
             Ok((Made { uplink, mark }, nothing(), detail))
         })?;
         for rule in outside {
-            let net = target(rule);
-            if !made.uplink.as_ref().is_some_and(|uplink| uplink.leads_to(&net)) {
-                steps.warn(&unreachable(rule, &net));
+            let nets = targets(rule);
+            let leads = |net: &IpNet| made.uplink.as_ref().is_some_and(|uplink| uplink.leads_to(net));
+            if let (false, Some(net)) = (nets.iter().any(leads), nets.first()) {
+                steps.warn(&unreachable(rule, net));
             }
         }
         Ok(Self(Some(made)))
@@ -255,9 +256,15 @@ mod tests {
     fn only_what_is_outside_the_pool_needs_an_uplink() {
         assert!(!needs(&[]));
         assert!(!needs(&["tcp:10.42.0.9/32:80", "10.42.0.0/16", "10.42.128.0/17:1-2"]));
-        for outside in
-            ["203.0.113.7/32:443", "10.0.0.0/8", "0.0.0.0/0", "10.43.0.1/32", "::/0", "tcp:[2001:db8::7]:443"]
-        {
+        for outside in [
+            "api.example.com:443",
+            "203.0.113.7/32:443",
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "10.43.0.1/32",
+            "::/0",
+            "tcp:[2001:db8::7]:443",
+        ] {
             assert!(needs(&["10.42.0.9/32:80", outside]), "{outside}");
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use lattice_bootstrap::layers::read as read_layers;
 use lattice_policy::{
-    Action, Direction, Packet, Policy, Proto, RuleSpec, effective, evaluate, explain, parse_rule,
+    Action, Direction, Packet, Policy, Proto, RuleSpec, Target, effective, evaluate, explain, parse_rule,
 };
 use lattice_wire::MapPolicy;
 
@@ -38,7 +38,10 @@ pub(crate) fn layers(bytes: &[u8]) -> bool {
 /// Packets just inside and just outside what the rules name.
 fn packets(policy: &Policy, flags: &[RuleSpec]) -> Vec<Packet> {
     let rules = policy.rules().iter().map(|rule| (rule.net, rule.proto, rule.ports.first().copied()));
-    let flags = flags.iter().map(|flag| (flag.net(), flag.proto, flag.ports.first().copied()));
+    let flags = flags.iter().filter_map(|flag| match flag.target {
+        Target::Net(net) => Some((net, flag.proto, flag.ports.first().copied())),
+        Target::Name(_) => None,
+    });
     let mut packets = Vec::new();
     for (net, proto, range) in rules.take(LOOKED_AT).chain(flags.take(LOOKED_AT)) {
         let proto = match (proto, net) {

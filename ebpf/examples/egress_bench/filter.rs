@@ -95,7 +95,7 @@ fn compile(rules: &[String]) -> Result<Table> {
 }
 
 fn apply(enforcer: &mut Enforcer, table: &Table, generation: u32) -> Result<()> {
-    Ok(enforcer.apply(table, generation)?)
+    Ok(enforcer.apply(table, &[], generation)?)
 }
 
 /// With a reader of its verdicts, as a sandbox has one.
