@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use lattice_overlay::{Netns, link};
 use lattice_policy::{
     NamePattern, NameVerdict, Names, Pin, PinBook, Policy, Refused, RuleSpec, effective, narrow::only_widens,
 };
@@ -16,6 +17,7 @@ use lattice_wire::NetMap;
 use crate::{
     Failure, Kind,
     enforce::{self, Shared},
+    failure::chain,
     generations::Generations,
     layers,
 };
@@ -39,6 +41,16 @@ pub(crate) struct Live {
     closed: Vec<IpNet>,
     generations: Generations,
     enforcer: Shared,
+    /// Closes the ways that do not lead by the device's peers, for good.
+    last_resort: Option<LastResort>,
+}
+
+/// What is left when an enforcer takes no policy any more, not even one that denies everything.
+type LastResort = Box<dyn Fn() -> Result<(), Failure> + Send>;
+
+/// Sets `link` of `netns` down.
+pub(crate) fn closing(netns: Arc<Netns>, link: &'static str) -> LastResort {
+    Box::new(move || link::set_down(&netns, link).map_err(|error| Failure::new(Kind::Kernel, chain(&error))))
 }
 
 /// Another policy than the one in force.
@@ -91,7 +103,36 @@ impl Live {
     ) -> Self {
         let names = Names::new(&current, &closed);
         let (layers, book) = (Vec::new(), PinBook::default());
-        Self { flags, layers, current, names, book, unpinned: None, closed, generations, enforcer }
+        Self {
+            flags,
+            layers,
+            current,
+            names,
+            book,
+            unpinned: None,
+            closed,
+            generations,
+            enforcer,
+            last_resort: None,
+        }
+    }
+
+    /// `close` is what [`Live::close`] does.
+    pub(crate) fn close_by(&mut self, close: LastResort) {
+        self.last_resort = Some(close);
+    }
+
+    /// Closes every way out that removing the device's peers does not. Opened again at the next start only.
+    pub(crate) fn close(&self) {
+        let Some(close) = &self.last_resort else { return };
+        match close() {
+            Ok(()) => tracing::error!(
+                "no policy can be put in force: the way out of the overlay is closed until the next start"
+            ),
+            Err(error) => {
+                tracing::error!(%error, "no policy can be put in force, and the way out of the overlay not be closed: END THIS SANDBOX")
+            }
+        }
     }
 
     /// What is in force.

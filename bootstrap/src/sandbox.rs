@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ipnet::IpNet;
@@ -112,6 +112,11 @@ impl Sandbox {
             })?;
             policy::begin(started, config.egress, policy, closed, &config.audit_file, &config.join.name)
         })?;
+
+        if let Some(link) = way_out.link() {
+            let close = live::closing(inside.clone(), link);
+            policed.live.lock().unwrap_or_else(PoisonError::into_inner).close_by(close);
+        }
 
         steps.run("links", || {
             let configure = || -> Result<(), link::LinkError> {
