@@ -99,7 +99,8 @@ impl Sandbox {
 
         let way_out = WayOut::make(&mut steps, &config, map.pool, &base.underlay, &inside, &state)?;
         let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
-        let closed = closed(&base.underlay, map);
+        let closed = closed(&base.underlay, map)
+            .map_err(|error| kernel("cannot list this host's addresses, which no name may open", &error))?;
         let links: Vec<&str> = [LINK].into_iter().chain(way_out.link()).collect();
         let policed = steps.run("policy", || {
             let started = enforcer.start(Place {
@@ -313,9 +314,9 @@ pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
 }
 
 /// What no DNS name opens, beside the private addresses that none opens anywhere: the overlay, and this host.
-fn closed(underlay: &Netns, map: &NetMap) -> Vec<IpNet> {
-    let own = link::addresses(underlay).unwrap_or_default().into_iter().map(|(_, address)| address.into());
-    own.chain([map.pool.into()]).collect()
+fn closed(underlay: &Netns, map: &NetMap) -> Result<Vec<IpNet>, link::LinkError> {
+    let own = link::addresses(underlay)?.into_iter().map(|(_, address)| address.into());
+    Ok(own.chain([map.pool.into()]).collect())
 }
 
 /// An IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in the overlay's IPv4 address. Nothing
