@@ -95,6 +95,10 @@ impl Gate for PolicyGate {
             ..self.flow(refusal.client, RESOLVER, Reason::Name)
         });
     }
+
+    fn untold(&self) {
+        self.teller.miss();
+    }
 }
 
 impl PolicyGate {
