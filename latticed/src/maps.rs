@@ -14,7 +14,8 @@ use std::{
 
 use axum::body::Bytes;
 use lattice_wire::{
-    MapDelta, MapPolicy, MapRequest, MapUpdate, PeerId, WorkspaceId, message::MAX_MESSAGE, subject,
+    MapDelta, MapPolicy, MapRequest, MapUpdate, MapVersion, PeerId, WorkspaceId, message::MAX_MESSAGE,
+    subject,
 };
 use tokio::{sync::Notify, task::yield_now, time::sleep};
 use tracing::{debug, error};
@@ -72,8 +73,8 @@ pub enum NoMap {
 #[derive(Debug, Default)]
 struct State {
     changed: Vec<WorkspaceId>,
-    /// The generation of the last push of each workspace that had one.
-    pushed: BTreeMap<WorkspaceId, u64>,
+    /// What the last push of each workspace that had one led to.
+    pushed: BTreeMap<WorkspaceId, MapVersion>,
 }
 
 impl Maps {
@@ -91,12 +92,12 @@ impl Maps {
         mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).changed)
     }
 
-    fn pushed(&self, workspace: &WorkspaceId) -> Option<u64> {
+    fn pushed(&self, workspace: &WorkspaceId) -> Option<MapVersion> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).pushed.get(workspace).copied()
     }
 
-    fn set_pushed(&self, workspace: WorkspaceId, generation: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pushed.insert(workspace, generation);
+    fn set_pushed(&self, workspace: WorkspaceId, version: MapVersion) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pushed.insert(workspace, version);
     }
 }
 
@@ -125,7 +126,7 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
     let now = now();
     let before = app.maps.pushed(workspace);
     let news = app.store.news(workspace, before, now).await?;
-    if before == Some(news.generation) {
+    if before == Some(news.version) {
         return Ok(());
     }
     let snapshot = if news.rules { Some(app.store.snapshot(workspace, now).await?) } else { None };
@@ -161,8 +162,8 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
         }
         pushed += 1;
     }
-    app.maps.set_pushed(workspace.clone(), news.generation);
-    debug!(%workspace, pushed, generation = news.generation, "network maps pushed");
+    app.maps.set_pushed(workspace.clone(), news.version);
+    debug!(%workspace, pushed, generation = news.version.generation, "network maps pushed");
     Ok(())
 }
 
@@ -173,12 +174,12 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
 pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUpdate, NoMap> {
     let now = now();
     let own = app.store.standing(id, now).await?.ok_or(NoMap::Unknown)?;
-    if request.have == Some(own.generation) {
+    if request.have == Some(own.version) {
         return Ok(MapUpdate::Current);
     }
     app.maps.answers.take(id, Instant::now()).map_err(NoMap::TooOften)?;
     match request.have {
-        Some(have) if have < own.generation => {
+        Some(have) if have.epoch == own.version.epoch && have.generation < own.version.generation => {
             let news = app.store.news(&own.workspace, Some(have), now).await?;
             if !news.is_most() {
                 let policy = match news.rules {
@@ -188,7 +189,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUp
                 return Ok(MapUpdate::Delta(delta(&news, own.not_after, policy)));
             }
         }
-        // Without a map, or with one from a future that a restored database does not know.
+        // Without a map, or with one of a history that a restored database does not know.
         _ => {}
     }
     let snapshot = app.store.snapshot(&own.workspace, now).await?;
@@ -205,8 +206,9 @@ fn policy_of(snapshot: &Snapshot, id: &PeerId) -> MapPolicy {
 /// What one receiver is told. It may be among those that have changed, and knows itself.
 fn delta(news: &News, not_after: Option<i64>, policy: Option<MapPolicy>) -> MapDelta {
     MapDelta {
+        epoch: news.version.epoch,
         since: news.since,
-        generation: news.generation,
+        generation: news.version.generation,
         changed: news.changed.clone(),
         removed: news.removed.clone(),
         not_after,

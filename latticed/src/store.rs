@@ -13,6 +13,7 @@ pub mod enroll;
 pub mod events;
 pub mod expiry;
 mod leases;
+mod lineage;
 pub mod netmap;
 pub mod owner;
 mod page;
@@ -125,6 +126,7 @@ impl Store {
         let store =
             Self { database: database.clone(), read, write, pool, quarantine, lowest: Arc::default() };
         store.check_leases().await?;
+        store.be_born().await?;
         Ok(store)
     }
 

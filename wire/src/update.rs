@@ -9,9 +9,18 @@ use crate::{MapPeer, MapPolicy, NetMap, PeerId, netmap::MAX_PEERS};
 /// What a peer says when it asks for its map.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapRequest {
-    /// The generation that it has; `None` asks for the whole map.
+    /// What it has; `None` asks for the whole map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub have: Option<u64>,
+    pub have: Option<MapVersion>,
+}
+
+/// Which of all maps that one peer ever had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapVersion {
+    /// [`NetMap::epoch`].
+    pub epoch: u64,
+    /// [`NetMap::generation`].
+    pub generation: u64,
 }
 
 /// What latticed pushes, and answers to a [`MapRequest`].
@@ -22,7 +31,7 @@ pub enum MapUpdate {
     Full(NetMap),
     /// What has changed.
     Delta(MapDelta),
-    /// Nothing has: the receiver's generation is the newest.
+    /// Nothing has: the receiver's map is the newest.
     Current,
 }
 
@@ -30,6 +39,8 @@ pub enum MapUpdate {
 /// new, however the changes between were learned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapDelta {
+    /// Counts in this history: it says nothing to a map of another one.
+    pub epoch: u64,
     /// Holds every change after this generation.
     pub since: u64,
     /// The generation that it leads to.
@@ -55,13 +66,21 @@ pub enum Applied {
     Newer,
     /// It was as new already.
     Same,
-    /// The map is too old for this delta, or it would become too big: ask for the whole.
+    /// The map is too old for this delta or of another epoch, or it would become too big: ask for the whole.
     Gap,
 }
 
 impl NetMap {
+    /// Which one it is.
+    pub fn version(&self) -> MapVersion {
+        MapVersion { epoch: self.epoch, generation: self.generation }
+    }
+
     /// Makes the map as new as `delta` is.
     pub fn apply(&mut self, delta: MapDelta) -> Applied {
+        if delta.epoch != self.epoch {
+            return Applied::Gap;
+        }
         if delta.generation <= self.generation {
             return Applied::Same;
         }
@@ -120,6 +139,7 @@ mod tests {
 
     fn map(generation: u64, peers: Vec<MapPeer>) -> NetMap {
         NetMap {
+            epoch: 1,
             generation,
             workspace: WorkspaceId::from_random([1; 10]),
             peer: id(200),
@@ -152,6 +172,7 @@ mod tests {
         fn since(&self, since: u64) -> MapDelta {
             let news = || self.peers.iter().filter(move |(_, (at, _))| *at > since);
             MapDelta {
+                epoch: 1,
                 since,
                 generation: self.generation,
                 changed: news().filter(|(_, (_, there))| *there).map(|(n, (at, _))| peer(*n, *at)).collect(),
@@ -207,11 +228,32 @@ mod tests {
     }
 
     #[test]
+    fn a_delta_of_another_epoch_says_nothing() {
+        let old = map(5, vec![peer(1, 1)]);
+        let delta = |epoch, since, generation| MapDelta {
+            epoch,
+            since,
+            generation,
+            changed: vec![],
+            removed: vec![id(1)],
+            not_after: None,
+            policy: None,
+        };
+        for (since, generation) in [(0, 9), (5, 9), (0, 5), (0, 3)] {
+            let mut map = old.clone();
+            assert_eq!(map.apply(delta(2, since, generation)), Applied::Gap);
+            assert_eq!(map, old);
+        }
+        assert_eq!(old.clone().apply(delta(1, 5, 9)), Applied::Newer);
+    }
+
+    #[test]
     fn nobody_is_its_own_peer_and_a_map_does_not_grow_without_bound() {
         let mut have = map(1, vec![]);
         let mut me = peer(200, 1);
         me.id = id(200);
         let delta = |changed| MapDelta {
+            epoch: 1,
             since: 1,
             generation: 2,
             changed,

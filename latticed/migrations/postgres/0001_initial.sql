@@ -128,6 +128,16 @@ CREATE TABLE cluster (
     pool           TEXT NOT NULL
 );
 
+-- One row: a random number, made when a database is opened that has none.
+CREATE TABLE lineage (
+    one  BIGINT PRIMARY KEY CHECK (one = 1),
+    born BIGINT NOT NULL CHECK (born >= 0)
+);
+
+-- The history that generations count in. It must be another one after a restore: pg_restore makes the table anew, and the number by
+-- which Postgres knows it (32 bits) is another one then.
+CREATE VIEW epoch AS SELECT born # ('lineage'::regclass::oid::bigint << 31) AS epoch FROM lineage;
+
 CREATE VIEW members AS
     SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id
     WHERE peers.removed_at IS NULL AND peers.wireguard_public_key IS NOT NULL;

@@ -127,6 +127,15 @@ CREATE TABLE cluster (
     pool           TEXT NOT NULL
 ) STRICT;
 
+-- One row: a random number, made when a database is opened that has none. A backup is made without it: see epoch.
+CREATE TABLE lineage (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    born INTEGER NOT NULL CHECK (born >= 0)
+) STRICT;
+
+-- The history that generations count in. It must be another one after a restore.
+CREATE VIEW epoch AS SELECT born AS epoch FROM lineage;
+
 CREATE VIEW members AS
     SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id
     WHERE peers.removed_at IS NULL AND peers.wireguard_public_key IS NOT NULL;

@@ -5,6 +5,7 @@ mod admins;
 mod cluster;
 mod enrolment;
 mod lifetimes;
+mod lineage;
 mod lists;
 mod maps;
 mod outage;
@@ -80,7 +81,7 @@ impl Store {
     async fn netmap(&self, id: &PeerId, now: i64) -> Result<Option<NetMap>, StoreError> {
         let Some(own) = self.standing(id, now).await? else { return Ok(None) };
         let map = self.snapshot(&own.workspace, now).await?.netmap(id);
-        assert_eq!(map.as_ref().map(|map| map.generation), Some(own.generation));
+        assert_eq!(map.as_ref().map(NetMap::version), Some(own.version));
         Ok(map)
     }
 }

@@ -1,7 +1,7 @@
 //! Network maps, read from one snapshot: the generation always belongs to the peers and policies beside it.
 
 use ipnet::{IpNet, Ipv4Net};
-use lattice_wire::{MapPeer, NetMap, PeerId, WorkspaceId};
+use lattice_wire::{MapPeer, MapVersion, NetMap, PeerId, WorkspaceId};
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
@@ -15,7 +15,7 @@ use crate::pool::Pool;
 /// A workspace at one generation: what the maps of all its peers are made of.
 #[derive(Debug)]
 pub struct Snapshot {
-    generation: u64,
+    version: MapVersion,
     workspace: WorkspaceId,
     pool: Pool,
     /// With what others are told of each.
@@ -28,8 +28,8 @@ pub struct Snapshot {
 pub struct News {
     /// Every change after this generation is in here.
     pub since: u64,
-    /// The generation now.
-    pub generation: u64,
+    /// What it leads to; `since` is of the same epoch.
+    pub version: MapVersion,
     /// Whether the receivers' policies may be others than at `since`.
     pub rules: bool,
     /// Peers that are new or different.
@@ -45,8 +45,8 @@ pub struct News {
 pub struct Standing {
     /// Its workspace.
     pub workspace: WorkspaceId,
-    /// The generation of its maps.
-    pub generation: u64,
+    /// Of its map.
+    pub version: MapVersion,
     /// Unix seconds from which on it is no member any more.
     pub not_after: Option<i64>,
 }
@@ -59,23 +59,23 @@ impl News {
 }
 
 impl Store {
-    /// What has changed in `workspace` after generation `since`, or with the last change of all.
+    /// What has changed in `workspace` after `since`, or with the last change of all where that is not given or of another epoch.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn news(
         &self,
         workspace: &WorkspaceId,
-        since: Option<u64>,
+        since: Option<MapVersion>,
         now: i64,
     ) -> Result<News, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let (generation, membership, rules): (i64, i64, i64) =
-            sqlx::query_as("SELECT generation, membership, rules FROM workspaces WHERE id = $1")
-                .bind(workspace.as_str())
-                .fetch_one(&mut *transaction)
-                .await?;
-        let since = since.unwrap_or(generation.cast_unsigned().saturating_sub(1));
+        let select = "SELECT epoch, generation, membership, rules FROM workspaces, epoch WHERE id = $1";
+        let (epoch, generation, membership, rules): (i64, i64, i64, i64) =
+            sqlx::query_as(select).bind(workspace.as_str()).fetch_one(&mut *transaction).await?;
+        let version = version(epoch, generation);
+        let since = since.filter(|since| since.epoch == version.epoch).map(|since| since.generation);
+        let since = since.unwrap_or(version.generation.saturating_sub(1));
         // Without a policy or a preset it means nothing to anybody's policy who is there.
         let rules = rules > since.cast_signed()
             || (membership > since.cast_signed() && has_rules(&mut transaction, workspace).await?);
@@ -106,7 +106,7 @@ impl Store {
         transaction.commit().await?;
         Ok(News {
             since,
-            generation: generation.cast_unsigned(),
+            version,
             rules,
             changed: changed.into_iter().filter_map(map_peer).collect(),
             removed: removed.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?,
@@ -123,8 +123,8 @@ impl Store {
     /// When the database fails.
     pub async fn standing(&self, id: &PeerId, now: i64) -> Result<Option<Standing>, StoreError> {
         let row = sqlx::query(
-            "SELECT workspaces.id AS workspace, generation, expires_at FROM members \
-               JOIN workspaces ON workspaces.id = members.workspace \
+            "SELECT workspaces.id AS workspace, epoch, generation, expires_at FROM members \
+               JOIN workspaces ON workspaces.id = members.workspace CROSS JOIN epoch \
              WHERE members.id = $1 AND (expires_at IS NULL OR expires_at > $2)",
         )
         .bind(id.as_str())
@@ -134,7 +134,7 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Standing {
             workspace: text(&row, "workspace")?,
-            generation: row.try_get::<i64, _>("generation").map(i64::cast_unsigned)?,
+            version: version(row.try_get("epoch")?, row.try_get("generation")?),
             not_after: row.try_get("expires_at")?,
         }))
     }
@@ -145,10 +145,9 @@ impl Store {
     /// When the database fails.
     pub async fn snapshot(&self, workspace: &WorkspaceId, now: i64) -> Result<Snapshot, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let (generation,): (i64,) = sqlx::query_as("SELECT generation FROM workspaces WHERE id = $1")
-            .bind(workspace.as_str())
-            .fetch_one(&mut *transaction)
-            .await?;
+        let select = "SELECT epoch, generation FROM workspaces, epoch WHERE id = $1";
+        let (epoch, generation): (i64, i64) =
+            sqlx::query_as(select).bind(workspace.as_str()).fetch_one(&mut *transaction).await?;
         let rows: Vec<PeerRow> = sqlx::query_as(
             "SELECT * FROM members WHERE workspace = $1 AND (expires_at IS NULL OR expires_at > $2) \
              ORDER BY address",
@@ -160,7 +159,7 @@ impl Store {
         let policies = policies::in_force(&mut transaction, workspace, now).await?;
         transaction.commit().await?;
         Ok(Snapshot {
-            generation: generation.cast_unsigned(),
+            version: version(epoch, generation),
             workspace: workspace.clone(),
             pool: self.pool,
             members: rows.into_iter().filter_map(|row| Some((row.clone(), map_peer(row)?))).collect(),
@@ -189,7 +188,8 @@ impl Snapshot {
     pub fn netmap(&self, id: &PeerId) -> Option<NetMap> {
         let (own, _) = self.members.iter().find(|(row, _)| row.id == *id)?;
         Some(NetMap {
-            generation: self.generation,
+            epoch: self.version.epoch,
+            generation: self.version.generation,
             workspace: self.workspace.clone(),
             peer: own.id.clone(),
             address: host(own.address),
@@ -223,6 +223,10 @@ fn map_peer(row: PeerRow) -> Option<MapPeer> {
         online: row.online,
         not_after: row.expires_at,
     })
+}
+
+fn version(epoch: i64, generation: i64) -> MapVersion {
+    MapVersion { epoch: epoch.cast_unsigned(), generation: generation.cast_unsigned() }
 }
 
 /// The /32 of one address.

@@ -88,11 +88,12 @@ async fn news_lead_from_any_map_to_the_newest(place: Place) {
         assert_eq!(news.rules, rules, "step {step}");
         maps.push(store.netmap(&peer_id(1), NOW).await.unwrap().unwrap());
         for old in &maps {
-            let news = store.news(&workspace_id(1), Some(old.generation), NOW).await.unwrap();
+            let news = store.news(&workspace_id(1), Some(old.version()), NOW).await.unwrap();
             let mut map = old.clone();
             let applied = map.apply(MapDelta {
+                epoch: news.version.epoch,
                 since: news.since,
-                generation: news.generation,
+                generation: news.version.generation,
                 changed: news.changed,
                 removed: news.removed,
                 not_after: None,
