@@ -136,14 +136,18 @@ impl Tunnel {
     }
 
     async fn refresh(&mut self) {
-        let have = self.map.version();
-        let ask = identity::ask_map(&self.client, &self.credentials, Some(have));
-        match self.before_expiry(ask).await {
-            Some(Ok(update)) => {
-                self.update(update, Some(have)).await;
+        // What is new may not fit to what we have; then the whole map.
+        for have in [Some(self.map.version()), None] {
+            let asked = self.map.version();
+            match self.before_expiry(identity::ask_map(&self.client, &self.credentials, have)).await {
+                Some(Ok(update)) => {
+                    if self.update(update, Some(asked)).await != Applied::Gap {
+                        return;
+                    }
+                }
+                Some(Err(error)) => return tracing::debug!(%error, "no map refresh"),
+                None => return,
             }
-            Some(Err(error)) => tracing::debug!(%error, "no map refresh"),
-            None => {}
         }
     }
 

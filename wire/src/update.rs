@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{MapPeer, MapPolicy, NetMap, PeerId, netmap::MAX_PEERS};
 
@@ -51,6 +52,9 @@ pub struct MapDelta {
     /// Peers that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<PeerId>,
+    /// The [`share`]s of all peers of the map that it leads to, added up; the receiver's own may be among them. A map that does
+    /// not come to the same has missed something, such as that a policy now keeps two peers apart.
+    pub sum: u64,
     /// The receiver's own [`NetMap::not_after`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<i64>,
@@ -66,8 +70,14 @@ pub enum Applied {
     Newer,
     /// It was as new already.
     Same,
-    /// The map is too old for this delta or of another epoch, or it would become too big: ask for the whole.
+    /// The map is too old for this delta, of another epoch, has missed something, or would become too big: ask for the whole.
     Gap,
+}
+
+/// What one peer adds to [`MapDelta::sum`].
+pub fn share(id: &PeerId) -> u64 {
+    let digest = Sha256::digest(id.as_str());
+    digest.iter().take(8).fold(0, |share, byte| share << 8 | u64::from(*byte))
 }
 
 impl NetMap {
@@ -102,6 +112,10 @@ impl NetMap {
         }
         peers.extend(changed.into_values());
         if peers.len() > MAX_PEERS {
+            return Applied::Gap;
+        }
+        let sum = peers.iter().fold(0u64, |sum, peer| sum.wrapping_add(share(&peer.id)));
+        if delta.sum != sum && delta.sum != sum.wrapping_add(share(&self.peer)) {
             return Applied::Gap;
         }
         self.peers = peers;
@@ -177,10 +191,15 @@ mod tests {
                 generation: self.generation,
                 changed: news().filter(|(_, (_, there))| *there).map(|(n, (at, _))| peer(*n, *at)).collect(),
                 removed: news().filter(|(_, (_, there))| !*there).map(|(n, _)| id(*n)).collect(),
+                sum: sum(&self.whole()),
                 not_after: None,
                 policy: None,
             }
         }
+    }
+
+    fn sum(map: &NetMap) -> u64 {
+        map.peers.iter().fold(0, |sum, peer| sum.wrapping_add(share(&peer.id)))
     }
 
     fn sorted(mut map: NetMap) -> NetMap {
@@ -236,6 +255,7 @@ mod tests {
             generation,
             changed: vec![],
             removed: vec![id(1)],
+            sum: 0,
             not_after: None,
             policy: None,
         };
@@ -245,6 +265,33 @@ mod tests {
             assert_eq!(map, old);
         }
         assert_eq!(old.clone().apply(delta(1, 5, 9)), Applied::Newer);
+    }
+
+    #[test]
+    fn a_map_that_has_missed_something_is_not_made_newer() {
+        let old = map(1, vec![peer(1, 1), peer(2, 1)]);
+        let delta = |sum| MapDelta {
+            epoch: 1,
+            since: 1,
+            generation: 2,
+            changed: vec![],
+            removed: vec![id(1)],
+            sum,
+            not_after: None,
+            policy: None,
+        };
+        let own = share(&id(200));
+        for (sum, applied) in [
+            (share(&id(2)), Applied::Newer),
+            (share(&id(2)).wrapping_add(own), Applied::Newer),
+            (0, Applied::Gap),
+            (own, Applied::Gap),
+            (share(&id(2)).wrapping_add(share(&id(3))), Applied::Gap),
+        ] {
+            let mut map = old.clone();
+            assert_eq!(map.apply(delta(sum)), applied);
+            assert_eq!(map == old, applied == Applied::Gap);
+        }
     }
 
     #[test]
@@ -258,6 +305,7 @@ mod tests {
             generation: 2,
             changed,
             removed: vec![],
+            sum: share(&id(200)),
             not_after: Some(7),
             policy: None,
         };

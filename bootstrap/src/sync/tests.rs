@@ -151,6 +151,7 @@ async fn a_push_of_another_epoch_makes_it_ask_and_changes_nothing() {
         generation: 99,
         changed: vec![],
         removed: map.peers.iter().map(|peer| peer.id.clone()).collect(),
+        sum: 0,
         not_after: None,
         policy: None,
     };

@@ -6,8 +6,7 @@ CREATE TABLE workspaces (
     name       TEXT NOT NULL UNIQUE,
     -- Of the network map. Grows in the same transaction as every change that a map shows.
     generation INTEGER NOT NULL DEFAULT 1,
-    -- The generation of the last change of who is in it, and that of policies, labels or presets.
-    membership INTEGER NOT NULL DEFAULT 1,
+    -- The generation of the last change of policies or labels.
     rules      INTEGER NOT NULL DEFAULT 1,
     created_at INTEGER NOT NULL
 ) STRICT;

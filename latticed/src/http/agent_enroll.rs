@@ -23,6 +23,7 @@ use super::{
 use crate::{
     app::now,
     keys::random,
+    maps,
     store::{
         enroll::EnrollRefused,
         peers::Endpoints,
@@ -120,7 +121,7 @@ async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled,
     api.event("peer.enrolled", Some(&workspace), caller, format!("{id} ({place_name})")).await;
     let map = match reserved {
         true => None,
-        false => api.app.store.snapshot(&workspace, now).await?.netmap(&id),
+        false => maps::whole(&api.app, &workspace, &id).await?,
     };
     Ok(Enrolled {
         peer_id: id,

@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use lattice_wire::{NetMap, PeerId, Token, WgPublicKey, WorkspaceId, message::PeerKind};
 use tempfile::TempDir;
 
+use crate::maps::View;
+
 use super::{
     Database, Page, Store, StoreError,
     enroll::{Admitted, EnrollRefused, NewPeer},
@@ -80,7 +82,9 @@ impl Store {
     /// The map of one peer, as it is answered.
     async fn netmap(&self, id: &PeerId, now: i64) -> Result<Option<NetMap>, StoreError> {
         let Some(own) = self.standing(id, now).await? else { return Ok(None) };
-        let map = self.snapshot(&own.workspace, now).await?.netmap(id);
+        let mut view = View::empty(own.workspace.clone(), self.pool());
+        view.update(self.changes(&own.workspace, None, now).await?);
+        let map = view.netmap(id, now);
         assert_eq!(map.as_ref().map(NetMap::version), Some(own.version));
         Ok(map)
     }

@@ -237,7 +237,7 @@ async fn redeem(
     .bind(peer.jwt_expires_at)
     .execute(&mut *connection)
     .await?;
-    workspaces::bump(connection, &token.workspace, Change::Membership).await?;
+    workspaces::bump(connection, &token.workspace, Change::Peers).await?;
     let row = sqlx::query("SELECT id, workspace, address, expires_at FROM members WHERE id = $1")
         .bind(reserved.as_str())
         .fetch_one(connection)

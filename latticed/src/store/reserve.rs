@@ -165,7 +165,7 @@ impl Store {
             let quarantined = leases::quarantined(connection, self.pool).await?;
             return Ok(Err(EnrollRefused::PoolExhausted { pool: self.pool.to_string(), quarantined }));
         };
-        workspaces::bump(connection, entry.workspace, Change::Membership).await?;
+        workspaces::bump(connection, entry.workspace, Change::Peers).await?;
         Ok(Ok(Admitted {
             peer: entry.id.clone(),
             workspace: entry.workspace.clone(),

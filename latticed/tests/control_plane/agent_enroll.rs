@@ -25,6 +25,9 @@ fn token(server: &Server, more: Value) -> String {
 async fn an_agent_with_a_key_is_a_member_at_once() {
     let (_dir, server) = start();
     let member = Peer::enroll(&server, "member", &server.token("w", 1)).await;
+    let tool = format!("/api/v1/peers/{}/labels", member.id());
+    assert_eq!(server.admin("PUT", &tool, Some(json!({"labels": {"role": "tool"}}))).0, 200);
+    Peer::enroll(&server, "stranger", &server.token("w", 1)).await;
     let mut pushes = member.pushes().await;
     let lt = token(&server, json!({}));
     let key = public_key();
@@ -32,16 +35,17 @@ async fn an_agent_with_a_key_is_a_member_at_once() {
         "policyPreset": "sandboxed", "publicKey": key});
     let (status, made) = ask(&server, &lt, body);
     assert_eq!(status, 201, "{made}");
-    assert_eq!(made["overlayIP"], "10.42.0.3/32");
+    assert_eq!(made["overlayIP"], "10.42.0.4/32");
     assert!(made["expiresAt"].as_str().unwrap().ends_with('Z'));
     let config = made["wireguardConfig"].as_str().unwrap();
     assert!(
-        config.contains("Address = 10.42.0.3/32") && config.contains("AllowedIPs = 10.42.0.2/32"),
+        config.contains("Address = 10.42.0.4/32") && config.contains("AllowedIPs = 10.42.0.2/32"),
         "{config}"
     );
+    assert!(!config.contains("10.42.0.3"), "its preset keeps it apart from who is no tool: {config}");
     assert!(!config.lines().any(|line| line.starts_with("PrivateKey")));
-    let map = pushed(&mut pushes, "the agent", |map| !map.peers.is_empty()).await;
-    assert_eq!((map.peers[0].public_key, map.peers[0].not_after.is_some()), (key, true));
+    let map = pushed(&mut pushes, "the agent", |map| map.peers.len() == 2).await;
+    assert_eq!((map.peers[1].public_key, map.peers[1].not_after.is_some()), (key, true));
 
     // Its own token opens this peer, and admits nobody.
     let own = made["enrollmentToken"].as_str().unwrap();
@@ -56,7 +60,7 @@ async fn an_agent_with_a_key_is_a_member_at_once() {
     let (status, renewed) = server.request("POST", &format!("{path}/renew"), Some(own), None);
     assert_eq!((status, renewed["expiresAt"].is_string()), (200, true));
     assert_eq!(server.request("DELETE", &path, Some(own), None).0, 204);
-    pushed(&mut pushes, "it is gone", |map| map.peers.is_empty()).await;
+    pushed(&mut pushes, "it is gone", |map| map.peers.len() == 1).await;
     assert_eq!(server.request("GET", &path, Some(own), None).0, 404);
 }
 

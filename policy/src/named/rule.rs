@@ -33,6 +33,16 @@ pub(crate) enum NamedTarget {
 // === impl NamedRule ===
 
 impl NamedRule {
+    /// Which peers it names, where it names peers.
+    pub fn peers(&self) -> Option<&Selector> {
+        if let NamedTarget::Peers(selector) = &self.target { Some(selector) } else { None }
+    }
+
+    /// The network that it names, where it names one.
+    pub fn net(&self) -> Option<IpNet> {
+        if let NamedTarget::Net(net) = &self.target { Some(*net) } else { None }
+    }
+
     /// Whether it names single addresses and ports, as the isolated preset asks for.
     pub(crate) fn is_narrow(&self) -> bool {
         let exact = match &self.target {

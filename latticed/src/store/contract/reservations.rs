@@ -53,6 +53,8 @@ async fn a_reserved_peer_is_nowhere_until_its_token_is_redeemed(place: Place) {
     let row = store.peer(&peer_id(1)).await.unwrap().unwrap();
     assert_eq!((row.preset.as_deref(), row.agent_type.as_deref()), (Some("sandboxed"), Some("coder")));
     assert!(row.online && row.labels["team"] == "red");
+    let tool = BTreeMap::from([("role".to_owned(), "tool".to_owned())]);
+    store.set_labels(&other, &tool).await.unwrap();
     assert_eq!(store.netmap(&other, NOW).await.unwrap().unwrap().peers.len(), 1);
     let again = enroll_at(&store, 3, "agent", &bound, NOW + 6).await;
     assert_eq!(again, Ok(Admitted { again: true, ..admitted }));
