@@ -20,6 +20,8 @@ mod page;
 pub mod peers;
 pub mod policies;
 pub mod presence;
+pub mod prune;
+pub mod repeat;
 pub mod reserve;
 pub mod tokens;
 pub mod workspaces;

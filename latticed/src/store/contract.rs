@@ -12,6 +12,8 @@ mod outage;
 mod owner;
 mod policies;
 mod presence;
+mod prune;
+mod repeat;
 mod reservations;
 mod tokens;
 

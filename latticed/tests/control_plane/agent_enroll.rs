@@ -83,6 +83,41 @@ async fn a_reserved_place_is_taken_by_the_agent_that_it_is_for() {
     assert_eq!(server.admin("GET", &path, None).1["reserved"], false);
 }
 
+#[tokio::test]
+async fn the_same_request_with_the_same_key_is_answered_with_the_same_peer() {
+    let (_dir, server) = start();
+    let lt = token(&server, json!({}));
+    let ask = |keys: &[&str], body: &Value| {
+        let headers: Vec<_> = keys.iter().map(|key| ("idempotency-key", *key)).collect();
+        server.request_with("POST", "/api/v1/agent-enroll", Some(&lt), Some(body.clone()), &headers)
+    };
+    let body = json!({"agentName": "a", "workspaceId": "w", "publicKey": public_key()});
+    let (status, first) = ask(&["one"], &body);
+    assert_eq!(status, 201, "{first}");
+    // The answer was lost, and the one use of the token is spent.
+    let (status, again) = ask(&["one"], &body);
+    assert_eq!(status, 201, "{again}");
+    for same in ["peerId", "overlayIP", "wireguardConfig", "expiresAt"] {
+        assert_eq!(first[same], again[same], "{same}");
+    }
+    let path = format!("/api/v1/peers/{}", first["peerId"].as_str().unwrap());
+    let open = |answer: &Value| server.request("GET", &path, answer["enrollmentToken"].as_str(), None).0;
+    assert_eq!((open(&first), open(&again)), (401, 200), "the token of the lost answer is revoked");
+
+    let other = json!({"agentName": "b", "workspaceId": "w", "publicKey": public_key()});
+    let (status, refused) = ask(&["one"], &other);
+    assert_eq!((status, &refused["code"]), (422, &json!("idempotency_key_reused")));
+    assert_eq!(ask(&["two"], &body).1["code"], "token_used");
+    assert_eq!(ask(&[], &body).1["code"], "token_used");
+    for bad in [&["", ""][..1], &["a", "b"], &[&"x".repeat(256)], &["\u{e4}"]] {
+        assert_eq!(ask(bad, &body).0, 400, "{bad:?}");
+    }
+    assert_eq!(server.peers().len(), 1);
+    assert_eq!(server.request("DELETE", &path, again["enrollmentToken"].as_str(), None).0, 204);
+    let (status, gone) = ask(&["one"], &body);
+    assert_eq!((status, &gone["code"]), (409, &json!("peer_gone")));
+}
+
 #[test]
 fn a_spent_token_is_a_conflict_and_an_event() {
     let (_dir, server) = start();
