@@ -17,6 +17,7 @@ export LATTICE_ROOTFS = $(ROOTFS)
 bench-control: setup-test
 	cargo build --release --bin latticed
 	tests/with-postgres cargo run --release -p latticed --example control_bench
+	tests/with-postgres cargo run --release -p latticed --example control_bench -- --sandboxed
 
 .PHONY: help demo test lint setup setup-test rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
 
