@@ -17,6 +17,7 @@ use crate::pool::Pool;
 pub struct Snapshot {
     generation: u64,
     workspace: WorkspaceId,
+    name: String,
     pool: Pool,
     /// With what others are told of each.
     members: Vec<(PeerRow, MapPeer)>,
@@ -145,10 +146,11 @@ impl Store {
     /// When the database fails.
     pub async fn snapshot(&self, workspace: &WorkspaceId, now: i64) -> Result<Snapshot, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let (generation,): (i64,) = sqlx::query_as("SELECT generation FROM workspaces WHERE id = $1")
-            .bind(workspace.as_str())
-            .fetch_one(&mut *transaction)
-            .await?;
+        let (generation, name): (i64, String) =
+            sqlx::query_as("SELECT generation, name FROM workspaces WHERE id = $1")
+                .bind(workspace.as_str())
+                .fetch_one(&mut *transaction)
+                .await?;
         let rows: Vec<PeerRow> = sqlx::query_as(
             "SELECT * FROM members WHERE workspace = $1 AND (expires_at IS NULL OR expires_at > $2) \
              ORDER BY address",
@@ -162,6 +164,7 @@ impl Store {
         Ok(Snapshot {
             generation: generation.cast_unsigned(),
             workspace: workspace.clone(),
+            name,
             pool: self.pool,
             members: rows.into_iter().filter_map(|row| Some((row.clone(), map_peer(row)?))).collect(),
             policies,
@@ -170,6 +173,11 @@ impl Store {
 }
 
 impl Snapshot {
+    /// The generation of the maps that are made of it.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Every overlay address lies in here.
     pub fn pool(&self) -> Ipv4Net {
         self.pool.net()
@@ -191,6 +199,7 @@ impl Snapshot {
         Some(NetMap {
             generation: self.generation,
             workspace: self.workspace.clone(),
+            workspace_name: Some(self.name.clone()),
             peer: own.id.clone(),
             address: host(own.address),
             pool: self.pool.net(),
