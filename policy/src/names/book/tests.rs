@@ -102,6 +102,11 @@ fn what_is_open_is_listed_with_its_end() {
     let all = [("a.example.com", address(1), 10), ("b.example.com", address(1), 20)];
     assert!(book.open(&wide).eq(all), "an address rule opens the third");
     assert!(book.open(&narrow).eq([all[0]]), "the other is kept, but opens nothing");
+    let policy = ["a.example.com", "93.184.0.1"]
+        .iter()
+        .fold(Policy::new(1), |policy, rule| policy.egress(Action::Allow, parse_rule(rule).unwrap()));
+    let closed = Names::new(&policy, &["93.184.0.1/32".parse().unwrap()]);
+    assert!(book.open(&closed).eq([]), "it is open by its address, not by its name");
 }
 
 #[test]
