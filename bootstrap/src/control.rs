@@ -3,7 +3,6 @@
 //! Whoever connects is sent one [`Report`] as JSON, and the connection is closed.
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     os::{
@@ -11,21 +10,20 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use lattice_policy::{Action, Counter, Direction, Rule, RuleId, builtin};
-use nix::poll::PollTimeout;
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    Failure, Kind,
-    bell::Bell,
-    enforce::{self, Shared},
-    live::Live,
+use nix::{
+    poll::PollTimeout,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
+
+use crate::{Failure, Kind, bell::Bell};
+pub(crate) use report::Sources;
+pub use report::{NameReport, Report, ResolverReport, RuleCount, RuleReport};
+
+mod report;
 
 /// Name of the socket in the sandbox's state directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -35,49 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const BREATH: Duration = Duration::from_millis(50);
 /// More than the report of the biggest policy.
 const MAX_REPORT: u64 = 64 << 20;
-
-/// The policy in force, and what it did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// What enforces it, and its class.
-    pub enforcement: String,
-    /// As flow records name it.
-    pub generation: u32,
-    /// The layers of the control plane that the flags are narrowed by.
-    pub layers: Vec<String>,
-    /// Its rules, then the built-in ones that decided about something.
-    pub rules: Vec<RuleReport>,
-    /// What no rule named, and so was denied.
-    pub default: RuleCount,
-    /// Verdicts that were enforced but could not be put on record.
-    pub lost: u64,
-}
-
-/// One rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleReport {
-    /// As flow records name it.
-    pub id: u32,
-    /// Which way.
-    pub direction: Direction,
-    /// What happens.
-    pub action: Action,
-    /// Its text, and where it comes from.
-    pub rule: String,
-    /// What it decided about.
-    #[serde(flatten)]
-    pub count: RuleCount,
-}
-
-/// What was decided about, since the policy is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct RuleCount {
-    /// Packets.
-    pub packets: u64,
-    /// Their bytes, from the IP header on.
-    pub bytes: u64,
-}
 
 /// The running socket; dropping it ends it.
 pub(crate) struct Control {
@@ -135,51 +90,26 @@ fn answer(mut stream: UnixStream, report: impl Fn() -> Result<Report, Failure>) 
 
 /// Asks the sandbox whose state directory is `dir`.
 pub(crate) fn ask(dir: &Path) -> io::Result<Report> {
-    let stream = at(dir, |path| UnixStream::connect(path))?;
+    let stream = at(dir, connected)?;
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = Vec::new();
     stream.take(MAX_REPORT).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
 }
 
+/// Never waits: a queue that is full belongs to a sandbox that has stopped to answer.
+fn connected(path: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
+}
+
 /// A socket's path may have 107 bytes, which a state directory can exceed: it is reached through its descriptor.
 fn at<T>(dir: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let dir = File::open(dir)?;
     work(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(SOCKET))
-}
-
-/// The policy of `live` with the counters of `enforcer`.
-pub(crate) fn report(
-    enforcement: &str,
-    live: &Arc<Mutex<Live>>,
-    enforcer: &Shared,
-) -> Result<Report, Failure> {
-    // First the policy, then its enforcer, as everywhere; both at once, so that the ids are those of this policy.
-    let live = live.lock().unwrap_or_else(PoisonError::into_inner);
-    let enforcer = enforce::lock(enforcer);
-    // The resolver and every change of the policy wait meanwhile, so each rule is looked up, not searched for.
-    let counters: HashMap<RuleId, Counter> = enforcer.counters()?.into_iter().collect();
-    let count = |id: RuleId| {
-        let Counter { packets, bytes } = counters.get(&id).copied().unwrap_or_default();
-        RuleCount { packets, bytes }
-    };
-    let line = |rule: &Rule| RuleReport {
-        id: rule.id.0,
-        direction: rule.direction,
-        action: rule.action,
-        rule: rule.text.clone(),
-        count: count(rule.id),
-    };
-    let policy = live.policy();
-    let built_in = builtin::rules().iter().map(line).filter(|line| line.count.packets > 0);
-    Ok(Report {
-        enforcement: enforcement.to_owned(),
-        generation: policy.generation,
-        layers: live.layers().to_vec(),
-        rules: policy.rules().iter().map(line).chain(built_in).collect(),
-        default: count(RuleId::NONE),
-        lost: enforcer.lost()?,
-    })
 }
 
 /// What the running sandbox `name` says of itself.
@@ -195,6 +125,10 @@ pub fn rules(root: &Path, name: &lattice_wire::PeerName) -> Result<Report, Failu
             io::ErrorKind::PermissionDenied => {
                 format!("cannot ask the sandbox {name:?}: {error}; run as root")
             }
+            io::ErrorKind::WouldBlock => {
+                let seconds = PATIENCE.as_secs();
+                format!("the sandbox {name:?} does not answer within {seconds} s: is its supervisor stopped?")
+            }
             _ => format!("the sandbox {name:?} does not answer: {error}"),
         };
         Failure::new(Kind::Input, text)
@@ -203,6 +137,10 @@ pub fn rules(root: &Path, name: &lattice_wire::PeerName) -> Result<Report, Failu
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use lattice_policy::{Action, Direction};
+
     use super::*;
 
     fn sample(generation: u32) -> Report {
@@ -219,6 +157,16 @@ mod tests {
             }],
             default: RuleCount::default(),
             lost: 0,
+            names: vec![NameReport {
+                name: "api.example.com".into(),
+                address: "198.51.100.7".parse().unwrap(),
+                seconds: 60,
+            }],
+            resolver: ResolverReport {
+                queries: 2,
+                refused: BTreeMap::from([("type".into(), 1)]),
+                ..Default::default()
+            },
         }
     }
 
@@ -228,12 +176,34 @@ mod tests {
         let dir = root.path().join("x".repeat(200));
         fs::create_dir(&dir).unwrap();
         let control = Control::start(&dir, || Ok(sample(7))).unwrap();
-        let silent = at(&dir, |path| UnixStream::connect(path)).unwrap();
+        let silent = at(&dir, connected).unwrap();
         assert_eq!(ask(&dir).unwrap(), sample(7), "whoever does not read holds nobody up");
         drop((silent, control));
         assert_eq!(ask(&dir).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         let again = Control::start(&dir, || Ok(sample(8))).unwrap();
         assert_eq!(ask(&dir).unwrap().generation, 8, "a dead one's socket is in nobody's way");
         drop(again);
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_has_stopped_to_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let _never_accepts = at(dir.path(), |path| UnixListener::bind(path)).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = at(dir.path(), connected) {
+            waiting.push(stream);
+        }
+        assert_eq!(ask(dir.path()).unwrap_err().kind(), io::ErrorKind::WouldBlock, "its queue is full");
+        waiting.pop();
+    }
+
+    #[test]
+    fn an_older_report_is_read() {
+        let mut older = serde_json::to_value(sample(7)).unwrap();
+        for field in ["names", "resolver"] {
+            older.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        let report: Report = serde_json::from_value(older).unwrap();
+        assert_eq!((report.names.len(), report.resolver.queries), (0, 0));
     }
 }

@@ -131,10 +131,10 @@ pub(crate) fn expire(live: &Mutex<Live>) {
     live.lock().unwrap_or_else(PoisonError::into_inner).expire_pins(now);
 }
 
-fn boot_time() -> Duration {
+pub(crate) fn boot_time() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

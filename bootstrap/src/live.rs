@@ -258,6 +258,11 @@ impl Live {
         )
     }
 
+    /// What names open at the moment: name, address, and its end in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(crate) fn pinned(&self) -> impl Iterator<Item = (&str, IpAddr, u64)> {
+        self.book.open(&self.names)
+    }
+
     /// Forgets pins that end by `now_ns`, and lets what others hold of their addresses live on.
     pub(crate) fn expire_pins(&mut self, now_ns: u64) {
         let pins = self.book.expire(&self.names, now_ns);

@@ -36,5 +36,6 @@ pub(crate) fn update(names: &Names, map: &NetMap) {
         let addresses = peer.allowed_ips.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
         (peer.name.to_string(), addresses.map(IpNet::addr).collect())
     });
-    names.replace(peers, Some(map.workspace.as_str()), vec![map.pool.into()]);
+    let workspaces = [Some(map.workspace.as_str()), map.workspace_name.as_deref()];
+    names.replace(peers, workspaces.into_iter().flatten(), vec![map.pool.into()]);
 }

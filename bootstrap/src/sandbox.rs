@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
-    control::{self, Control},
+    control::{Control, Sources},
     enforce::{self, Enforcer, EnforcerChoice, Place},
     failure::chain,
     gate::PolicyGate,
@@ -149,11 +149,12 @@ impl Sandbox {
             Ok(((), drops(watch), "links that appear are policed".into()))
         })?;
 
-        steps.run("resolver", || {
+        let resolver = steps.run("resolver", || {
             let gate = PolicyGate { live: policed.live.clone(), teller: policed.teller.clone() };
             let resolver = resolver::start(&inside, &base.underlay, base.names.clone(), gate)
+                .map(Arc::new)
                 .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;
-            Ok(((), drops(resolver), "127.0.0.1:53, <peer>.lattice and what rules name".into()))
+            Ok((resolver.clone(), drops(resolver), "127.0.0.1:53, <peer>.lattice and what rules name".into()))
         })?;
 
         let status = Status {
@@ -170,10 +171,10 @@ impl Sandbox {
         peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         steps.run("control", || {
             let Policed { enforcer, live, words, .. } = policed;
-            let control = Control::start(state.path(), move || control::report(&words, &live, &enforcer))
-                .map_err(|error| {
-                    Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
-                })?;
+            let sources = Sources { words, live, enforcer, resolver };
+            let control = Control::start(state.path(), move || sources.report()).map_err(|error| {
+                Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
+            })?;
             Ok(((), drops(control), "answers lattice sandbox rules".into()))
         })?;
         state.publish(&status)?;

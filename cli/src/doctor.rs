@@ -70,10 +70,13 @@ fn host() -> Vec<Check> {
                 .map_err(|error| chain(&error)),
         ),
         Check::new(
-            "eBPF",
+            "enforcer",
             true,
             lattice_bootstrap::enforcement(EnforcerChoice::Auto).map_err(|failure| failure.message),
         ),
+        enforcer("enforcer eBPF", EnforcerChoice::Ebpf),
+        Check::new("eBPF at the agent's calls", false, calls()),
+        enforcer("enforcer nftables", EnforcerChoice::Nftables),
         Check::new(
             "WireGuard in the kernel",
             false,
@@ -88,7 +91,7 @@ fn host() -> Vec<Check> {
             "nft",
             false,
             lattice_bootstrap::uplink::found()
-                .map(|path| path.display().to_string())
+                .map(|path| format!("{}: rules may name what is outside the overlay", path.display()))
                 .map_err(|_| "no: agents reach the overlay alone; apt-get install nftables".into()),
         ),
         Check::new(
@@ -97,6 +100,20 @@ fn host() -> Vec<Check> {
             on_path("nats-server").ok_or("no: only latticed needs it; apt-get install nats-server".into()),
         ),
     ]
+}
+
+/// One of several: without it, another takes its place.
+fn enforcer(name: &'static str, choice: EnforcerChoice) -> Check {
+    Check::new(name, false, lattice_bootstrap::enforcement(choice).map_err(|failure| failure.message))
+}
+
+/// The hooks at the calls of a cgroup, a second fence beside the one at the links.
+fn calls() -> Result<String, String> {
+    match lattice_ebpf::probe() {
+        Ok(support) if support.cgroup => Ok("the cgroup hooks are there".into()),
+        Ok(_) => Err("no: no cgroup v2 with hooks is mounted; the links are policed all the same".into()),
+        Err(error) => Err(chain(&error)),
+    }
 }
 
 fn on_path(program: &str) -> Option<String> {

@@ -29,6 +29,9 @@ struct Policy {
 #[derive(Serialize, Deserialize)]
 struct Answer {
     action: Action,
+    reason: String,
+    rule: Option<String>,
+    generation: u64,
     opinions: Vec<Opinion>,
 }
 
@@ -111,7 +114,7 @@ fn explain(args: &PolicyExplain) -> Result<(), Failure> {
     };
     let body = json!({
         "workspace": args.workspace,
-        "peer": args.peer,
+        "peer": args.from,
         "egressAllow": args.egress_allow,
         "direction": direction,
         "protocol": protocol,
@@ -123,7 +126,7 @@ fn explain(args: &PolicyExplain) -> Result<(), Failure> {
     match args.admin.output {
         Format::Json => output::print(&json!(answer).to_string()),
         Format::Table => {
-            output::print(&format!("{} {}: {}", word(&direction), args.flow, word(&answer.action)));
+            output::print(&sentence(&answer, direction, args));
             let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
             let row = |o: &Opinion| {
                 vec![o.layer.clone(), word(&o.action), o.reason.clone(), dash(&o.rule), dash(&o.policy)]
@@ -135,9 +138,28 @@ fn explain(args: &PolicyExplain) -> Result<(), Failure> {
                     "public addresses of the name are pinned when the agent's resolver is asked for it",
                 );
             }
+            if direction == Direction::Egress && args.egress_allow.is_empty() {
+                output::print(
+                    "no --egress-allow was given, so the flags allow nothing: give those that the sandbox was started with",
+                );
+            }
         }
     }
     Ok(())
+}
+
+/// The answer in one line, in the words of the flow record.
+fn sentence(answer: &Answer, direction: Direction, args: &PolicyExplain) -> String {
+    let by = answer.rule.as_ref().map_or_else(|| "no rule".into(), |rule| format!("rule {rule}"));
+    format!(
+        "{} {}: {} by {by}, reason {}, generation {} of the map of {}",
+        word(&direction),
+        args.flow,
+        word(&answer.action),
+        answer.reason,
+        answer.generation,
+        args.from,
+    )
 }
 
 /// The other end of a flow.
@@ -147,7 +169,7 @@ enum End {
     Name(NamePattern),
 }
 
-/// `proto:address:port`, `proto:name:port`, `icmp:address`; an IPv6 address is in brackets.
+/// `[proto:]address:port`, `[proto:]name:port`, `icmp:address`; an IPv6 address is in brackets. TCP unless said.
 fn flow(text: &str) -> Result<(&str, End, Option<u16>), Failure> {
     let wrong = || {
         let text = format!(
@@ -155,20 +177,20 @@ fn flow(text: &str) -> Result<(&str, End, Option<u16>), Failure> {
         );
         Failure::new(Kind::Usage, text)
     };
-    let (proto, rest) = text.split_once(':').ok_or_else(wrong)?;
+    let (proto, rest) = match text.split_once(':') {
+        Some((proto @ ("tcp" | "udp" | "icmp"), rest)) => (proto, rest),
+        _ => ("tcp", text),
+    };
     let plain = |text: &str| match text.trim_start_matches('[').trim_end_matches(']').parse() {
         Ok(address) => Some(End::Address(address)),
         Err(_) => text.parse().ok().filter(|name: &NamePattern| !name.is_wildcard()).map(End::Name),
     };
-    match proto {
-        "icmp" => Ok((proto, plain(rest).ok_or_else(wrong)?, None)),
-        "tcp" | "udp" => {
-            let (address, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
-            let port = port.parse().map_err(|_| wrong())?;
-            Ok((proto, plain(address).ok_or_else(wrong)?, Some(port)))
-        }
-        _ => Err(wrong()),
+    if proto == "icmp" {
+        return Ok((proto, plain(rest).ok_or_else(wrong)?, None));
     }
+    let (end, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    Ok((proto, plain(end).ok_or_else(wrong)?, Some(port)))
 }
 
 fn one(name: &str, workspace: &str) -> Result<String, Failure> {
@@ -203,6 +225,9 @@ mod tests {
         assert_eq!(flow("udp:[fd00::1]:53").unwrap(), ("udp", address("fd00::1"), Some(53)));
         assert_eq!(flow("icmp:10.42.0.5").unwrap(), ("icmp", address("10.42.0.5"), None));
         assert_eq!(flow("tcp:API.example.com:443").unwrap(), ("tcp", name("api.example.com"), Some(443)));
+        assert_eq!(flow("10.42.0.5:8080").unwrap(), ("tcp", address("10.42.0.5"), Some(8080)));
+        assert_eq!(flow("[fd00::1]:53").unwrap(), ("tcp", address("fd00::1"), Some(53)));
+        assert_eq!(flow("api.example.com:443").unwrap(), ("tcp", name("api.example.com"), Some(443)));
         assert_eq!(flow("icmp:api.example.com").unwrap(), ("icmp", name("api.example.com"), None));
         for bad in [
             "",
@@ -215,6 +240,10 @@ mod tests {
             "tcp:127.1:80",
             "tcp:*.example.com:443",
             "tcp:api.example.com",
+            "api.example.com",
+            "10.42.0.5",
+            "10.42.0.5:8080:1",
+            "*.example.com:443",
         ] {
             assert!(flow(bad).is_err(), "{bad}");
         }

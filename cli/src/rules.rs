@@ -1,10 +1,10 @@
-//! `lattice sandbox rules`: the policy in force on this host, and what each rule decided about.
+//! `lattice sandbox rules`: the policy in force on this host, what each rule decided about, and what names open.
 
 use std::process::ExitCode;
 
 use lattice_bootstrap::{
     Failure, Kind,
-    control::{self, Report, RuleCount, RuleReport},
+    control::{self, NameReport, Report, ResolverReport, RuleCount, RuleReport},
 };
 use lattice_policy::{Action, Direction};
 
@@ -27,10 +27,12 @@ pub(crate) fn run(global: &Global, name: &str, format: Format) -> Result<ExitCod
 }
 
 fn table(report: &Report) {
-    let layers = if report.layers.is_empty() { "none".into() } else { report.layers.join(", ") };
     output::print(&format!(
-        "enforced by {}, generation {}, layers: {layers}",
-        report.enforcement, report.generation
+        "enforced by {}, generation {}, layers: {}, lost verdicts: {}",
+        report.enforcement,
+        report.generation,
+        layers(report),
+        report.lost
     ));
     let row = |direction: &str, action: &str, count: RuleCount, rule: &str| {
         vec![
@@ -55,4 +57,28 @@ fn table(report: &Report) {
     let mut rows: Vec<_> = report.rules.iter().map(of).collect();
     rows.push(row("both", "deny", report.default, "everything else"));
     output::table(&["DIRECTION", "ACTION", "PACKETS", "BYTES", "RULE"], &rows);
+    if !report.names.is_empty() {
+        let row = |line: &NameReport| {
+            vec![line.name.clone(), line.address.to_string(), format!("{} s", line.seconds)]
+        };
+        output::table(&["NAME", "OPENS", "FOR"], &report.names.iter().map(row).collect::<Vec<_>>());
+    }
+    output::print(&resolver(&report.resolver));
+}
+
+/// The layers that a flow must pass, the flags last.
+pub(crate) fn layers(report: &Report) -> String {
+    report.layers.iter().map(String::as_str).chain(["flags"]).collect::<Vec<_>>().join(", ")
+}
+
+fn resolver(counts: &ResolverReport) -> String {
+    let ResolverReport { queries, local, cached, forwarded, timeouts, wrong, failed, malformed, .. } = counts;
+    let mut text = format!(
+        "resolver: {queries} queries, {local} local, {cached} cached, {forwarded} forwarded, {failed} failed, {timeouts} timeouts, {wrong} wrong answers, {malformed} malformed"
+    );
+    let refused: Vec<_> = counts.refused.iter().map(|(why, count)| format!("{why} {count}")).collect();
+    if !refused.is_empty() {
+        text.push_str(&format!("; refused: {}", refused.join(", ")));
+    }
+    text
 }

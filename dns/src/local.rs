@@ -98,7 +98,7 @@ mod tests {
     fn names() -> Names {
         let names = Names::default();
         let tool = vec!["10.42.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-        names.replace([("tool".into(), tool)], Some("acme"), vec!["203.0.113.0/24".parse().unwrap()]);
+        names.replace([("tool".into(), tool)], ["w-7", "Acme"], vec!["203.0.113.0/24".parse().unwrap()]);
         names
     }
 
@@ -106,10 +106,11 @@ mod tests {
     fn peers_are_found_with_and_without_their_workspace() {
         let names = names().table();
         let ask = |name: &str, kind| forward(name, Some(kind), &names);
-        let four = Local::Found(vec![RData::A("10.42.0.2".parse().unwrap())]);
+        let four = || Local::Found(vec![RData::A("10.42.0.2".parse().unwrap())]);
         let six = Local::Found(vec![RData::AAAA("fd00::2".parse().unwrap())]);
-        assert_eq!(ask("tool.lattice", Kind::A), Some(four));
+        assert_eq!(ask("tool.lattice", Kind::A), Some(four()));
         assert_eq!(ask("tool.acme.lattice", Kind::Aaaa), Some(six));
+        assert_eq!(ask("tool.w-7.lattice", Kind::A), Some(four()));
         assert_eq!(forward("tool.lattice", None, &names), Some(Local::Found(vec![])));
         for missing in ["other.lattice", "tool.other.lattice", "a.tool.lattice", "tool.acme.acme.lattice"] {
             assert_eq!(ask(missing, Kind::A), Some(Local::None), "{missing}");

@@ -20,21 +20,21 @@ pub(crate) struct Table {
     /// By peer name, without the zone.
     addresses: HashMap<String, Vec<IpAddr>>,
     peers: HashMap<IpAddr, String>,
-    workspace: Option<String>,
+    workspaces: Vec<String>,
     pools: Vec<IpNet>,
 }
 
 impl Names {
-    /// Replaces all names. `workspace` is what peers' names may be followed by (one label); of addresses within `pools` that
-    /// no peer has, the reverse name is answered too: there is none. Queries see all of the old, or all of the new.
-    pub fn replace(
+    /// Replaces all names. `workspaces` are what peers' names may be followed by (one label each); of addresses within `pools`
+    /// that no peer has, the reverse name is answered too: there is none. Queries see all of the old, or all of the new.
+    pub fn replace<'a>(
         &self,
         peers: impl IntoIterator<Item = (String, Vec<IpAddr>)>,
-        workspace: Option<&str>,
+        workspaces: impl IntoIterator<Item = &'a str>,
         pools: Vec<IpNet>,
     ) {
-        let mut table =
-            Table { workspace: workspace.map(str::to_ascii_lowercase), pools, ..Table::default() };
+        let workspaces = workspaces.into_iter().map(str::to_ascii_lowercase).collect();
+        let mut table = Table { workspaces, pools, ..Table::default() };
         for (peer, addresses) in peers {
             let peer = peer.to_ascii_lowercase();
             for address in &addresses {
@@ -53,10 +53,10 @@ impl Names {
 impl Table {
     /// The addresses of a name below the zone, given without it (`peer` or `peer.workspace`).
     pub(crate) fn addresses(&self, name: &str) -> Option<&[IpAddr]> {
-        let peer = match (name.split_once('.'), &self.workspace) {
-            (None, _) => name,
-            (Some((peer, workspace)), Some(own)) if workspace == own => peer,
-            (Some(_), _) => return None,
+        let peer = match name.split_once('.') {
+            None => name,
+            Some((peer, workspace)) if self.workspaces.iter().any(|own| own == workspace) => peer,
+            Some(_) => return None,
         };
         self.addresses.get(peer).map(Vec::as_slice)
     }

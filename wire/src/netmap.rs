@@ -28,6 +28,9 @@ pub struct NetMap {
     pub generation: u64,
     /// The receiver's workspace.
     pub workspace: WorkspaceId,
+    /// Its name, which never changes: `<peer>.<name>.lattice` is a peer's name too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_name: Option<String>,
     /// The receiver's id.
     pub peer: PeerId,
     /// The receiver's overlay address (a /32 within `pool`).

@@ -156,6 +156,7 @@ mod tests {
             epoch: 1,
             generation,
             workspace: WorkspaceId::from_random([1; 10]),
+            workspace_name: None,
             peer: id(200),
             address: "10.42.0.9/32".parse().unwrap(),
             pool: "10.42.0.0/16".parse().unwrap(),

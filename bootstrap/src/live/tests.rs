@@ -23,6 +23,7 @@ pub(crate) fn map(egress: Option<&[&str]>) -> NetMap {
         epoch: 1,
         generation: 1,
         workspace: WorkspaceId::from_random([1; 10]),
+        workspace_name: None,
         peer: PeerId::from_random([9; 10]),
         address: "10.42.0.9/32".parse().unwrap(),
         pool: "10.42.0.0/16".parse().unwrap(),

@@ -222,7 +222,7 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         admin: Admin,
     },
-    /// Say what becomes of a flow, and which rule decides
+    /// Say what becomes of a flow, which rule decides, of which policy, and why
     Explain(Box<PolicyExplain>),
 }
 
@@ -267,10 +267,11 @@ pub(crate) enum Way {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct PolicyExplain {
-    /// Name of the peer
-    #[arg(long, value_name = "NAME")]
-    pub(crate) peer: String,
+    /// Name of the peer whose policy is asked
+    #[arg(long, alias = "peer", value_name = "NAME")]
+    pub(crate) from: String,
     /// Workspace that it is in
     #[arg(short, long, default_value = "default")]
     pub(crate) workspace: String,
@@ -278,10 +279,11 @@ pub(crate) struct PolicyExplain {
     #[arg(long, value_name = "RULE")]
     pub(crate) egress_allow: Vec<String>,
     /// Which way the flow is opened
-    #[arg(value_enum)]
+    #[arg(value_enum, default_value = "egress")]
     pub(crate) way: Way,
-    /// PROTO:ADDRESS:PORT or PROTO:NAME:PORT of the other end (egress), or its address and the peer's own port (ingress); icmp
-    /// has no port
+    /// [PROTO:]ADDRESS:PORT or [PROTO:]NAME:PORT of the other end (egress), or its address and the peer's own port (ingress);
+    /// tcp unless said; icmp has no port
+    #[arg(value_name = "DESTINATION")]
     pub(crate) flow: String,
     #[command(flatten)]
     pub(crate) admin: Admin,

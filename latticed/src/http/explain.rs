@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{Json, extract::State};
 use lattice_policy::{
     Action, Compiler, Direction, NamePattern, NamedFlow, NamedPolicy, Opinion, Packet, Proto, Reason,
-    RuleSpec, explain, explain_name, parse_rule,
+    RuleSpec, effective, evaluate, explain, explain_name, parse_rule,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,13 @@ enum Flow {
 pub(super) struct Answer {
     #[schemars(with = "policies::Action")]
     action: Action,
+    /// As the flow record will say it.
+    #[schemars(with = "String")]
+    reason: Reason,
+    /// Likewise: what is left of the rules that allow the flow, and where it comes from; null when no rule decides.
+    rule: Option<String>,
+    /// Of the map that the answer is about. A sandbox that has it enforces what is said here.
+    generation: u64,
     opinions: Vec<OpinionView>,
 }
 
@@ -106,13 +113,32 @@ pub(super) async fn post(
     })?;
     let pool = snapshot.pool();
     let layers = Compiler::new(pool, &members, &policies).layers(receiver);
-    let opinions = match flow {
-        Flow::ToAddress(packet) => explain(&layers, &flags, pool, &packet),
-        Flow::ToName(flow) => explain_name(&layers, &flags, pool, &flow),
+    let (opinions, (action, reason, rule)) = match flow {
+        Flow::ToAddress(packet) => {
+            let opinions = explain(&layers, &flags, pool, &packet);
+            // A sandbox to which this is too much denies everything.
+            let verdict = effective(1, &layers, &flags, pool).map_or(
+                (Action::Deny, Reason::NoPolicy, None),
+                |policy| {
+                    let verdict = evaluate(&policy, &packet);
+                    let rule = policy.rule(verdict.rule).map(|rule| rule.text.clone());
+                    (verdict.action, verdict.reason, rule)
+                },
+            );
+            (opinions, verdict)
+        }
+        Flow::ToName(flow) => {
+            let opinions = explain_name(&layers, &flags, pool, &flow);
+            // The resolver, which knows all of them, speaks last.
+            let denies = opinions.iter().rev().find(|opinion| opinion.action == Action::Deny);
+            let verdict = denies
+                .or(opinions.last())
+                .map_or((Action::Deny, Reason::NoPolicy, None), |o| (o.action, o.reason, o.rule.clone()));
+            (opinions, verdict)
+        }
     };
-    let passes = opinions.iter().all(|opinion| opinion.action == Action::Allow);
-    let action = if passes { Action::Allow } else { Action::Deny };
-    Ok(Json(Answer { action, opinions: opinions.into_iter().map(OpinionView::from).collect() }))
+    let opinions = opinions.into_iter().map(OpinionView::from).collect();
+    Ok(Json(Answer { action, reason, rule, generation: snapshot.generation(), opinions }))
 }
 
 fn flow(question: &Question) -> Result<Flow, ApiError> {

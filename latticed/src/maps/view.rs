@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use lattice_policy::Member;
-use lattice_wire::{MapPeer, MapPolicy, MapVersion, PeerId, WorkspaceId, update::share};
+use lattice_wire::{MapPeer, MapPolicy, MapVersion, PeerId, PeerName, WorkspaceId, update::share};
 use tracing::error;
 
 use super::{
@@ -40,6 +40,7 @@ const GONE: usize = 10_000;
 pub struct View {
     version: MapVersion,
     workspace: WorkspaceId,
+    name: Option<PeerName>,
     pool: Ipv4Net,
     /// What is new since this generation, or a later one, can be told.
     begin: u64,
@@ -102,6 +103,7 @@ impl View {
         Self {
             version: MapVersion { epoch: 0, generation: 0 },
             workspace,
+            name: None,
             pool,
             begin: 0,
             pushed: 0,
@@ -121,7 +123,7 @@ impl View {
     }
 
     fn read(&mut self, changes: Changes) {
-        let Changes { version, since, policies, changed, removed, .. } = changes;
+        let Changes { version, name, since, policies, changed, removed, .. } = changes;
         let grouping = self.grouping + 1;
         *self = Self { grouping, begin: since, ..Self::empty(self.workspace.clone(), self.pool) };
         self.pushed = version.generation.saturating_sub(1);
@@ -131,7 +133,7 @@ impl View {
         }
         self.compile(version.generation);
         // Those that have gone lately were among them, so that it is known who saw them.
-        self.take(Changes { version, since, whole: false, policies: None, changed: vec![], removed });
+        self.take(Changes { version, name, since, whole: false, policies: None, changed: vec![], removed });
     }
 
     /// Of which workspace it is.
@@ -156,6 +158,7 @@ impl View {
 
     fn take(&mut self, changes: Changes) {
         let at = changes.version.generation;
+        self.name = Some(changes.name);
         // What was otherwise for a while in between, others may have told.
         let leaps = at > self.version.generation.saturating_add(1);
         let mut is_doubtful = leaps && changes.policies.is_some();

@@ -1,7 +1,7 @@
 //! What network maps are made of, read from one snapshot: the version always belongs to the peers and policies beside it.
 
 use ipnet::{IpNet, Ipv4Net};
-use lattice_wire::{MapPeer, MapVersion, PeerId, WorkspaceId};
+use lattice_wire::{MapPeer, MapVersion, PeerId, PeerName, WorkspaceId};
 use sqlx::{AnyConnection, FromRow, Row as _, any::AnyRow};
 
 use super::{
@@ -20,6 +20,7 @@ const LATELY: u64 = 256;
 /// Members and policies of a workspace.
 #[derive(Debug)]
 pub struct Snapshot {
+    generation: u64,
     pool: Pool,
     members: Vec<PeerRow>,
     policies: Vec<PolicyRow>,
@@ -30,6 +31,8 @@ pub struct Snapshot {
 pub struct Changes {
     /// What it leads to.
     pub version: MapVersion,
+    /// The workspace's name.
+    pub name: PeerName,
     /// Every change after this generation is in here.
     pub since: u64,
     /// Whether it is all there is.
@@ -65,10 +68,10 @@ impl Store {
         now: i64,
     ) -> Result<Changes, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let select = "SELECT epoch, generation, rules FROM workspaces, epoch WHERE id = $1";
-        let (epoch, generation, rules): (i64, i64, i64) =
-            sqlx::query_as(select).bind(workspace.as_str()).fetch_one(&mut *transaction).await?;
-        let version = version(epoch, generation);
+        let select = "SELECT epoch, generation, rules, name FROM workspaces, epoch WHERE id = $1";
+        let row = sqlx::query(select).bind(workspace.as_str()).fetch_one(&mut *transaction).await?;
+        let version = version(row.try_get("epoch")?, row.try_get("generation")?);
+        let (rules, name): (i64, _) = (row.try_get("rules")?, text(&row, "name")?);
         let have = have.filter(|have| have.epoch == version.epoch && have.generation <= version.generation);
         let since = have.map(|have| have.generation);
         let changes = match since {
@@ -89,7 +92,7 @@ impl Store {
             false => None,
         };
         transaction.commit().await?;
-        Ok(Changes { version, since, whole, policies, changed, removed })
+        Ok(Changes { version, name, since, whole, policies, changed, removed })
     }
 
     /// Where a peer belongs; `None` when there is no such peer, or its time is over.
@@ -120,6 +123,10 @@ impl Store {
     /// When the database fails.
     pub async fn snapshot(&self, workspace: &WorkspaceId, now: i64) -> Result<Snapshot, StoreError> {
         let mut transaction = self.begin_read().await?;
+        let (generation,): (i64,) = sqlx::query_as("SELECT generation FROM workspaces WHERE id = $1")
+            .bind(workspace.as_str())
+            .fetch_one(&mut *transaction)
+            .await?;
         let members: Vec<PeerRow> = sqlx::query_as(
             "SELECT * FROM members WHERE workspace = $1 AND (expires_at IS NULL OR expires_at > $2) \
              ORDER BY address",
@@ -130,7 +137,7 @@ impl Store {
         .await?;
         let policies = policies::in_force(&mut transaction, workspace, now).await?;
         transaction.commit().await?;
-        Ok(Snapshot { pool: self.pool, members, policies })
+        Ok(Snapshot { generation: generation.cast_unsigned(), pool: self.pool, members, policies })
     }
 
     /// Every overlay address lies in here.
@@ -140,6 +147,11 @@ impl Store {
 }
 
 impl Snapshot {
+    /// Of the maps that it leads to.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Every overlay address lies in here.
     pub fn pool(&self) -> Ipv4Net {
         self.pool.net()

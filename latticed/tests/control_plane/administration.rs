@@ -128,11 +128,12 @@ fn a_flow_to_a_name_is_explained() {
     };
     let (status, answer) = ask(json!({"name": "API.example.com."}));
     assert_eq!((status, &answer["action"]), (200, &json!("allow")), "{answer}");
+    assert_eq!(answer["rule"], "tcp:*.example.com:443 (policy web)");
     assert_eq!(says(&answer, "policies"), r#""allow" "tcp:*.example.com:443""#);
     assert_eq!(says(&answer, "resolver"), r#""allow" "tcp:*.example.com:443 (policy web)""#);
 
     let (_, answer) = ask(json!({"name": "no.example.com"}));
-    assert_eq!(answer["action"], "deny", "{answer}");
+    assert_eq!((&answer["action"], &answer["reason"]), (&json!("deny"), &json!("name")), "{answer}");
     assert_eq!(says(&answer, "resolver"), r#""deny" "no.example.com (policy web)""#);
     for other in [json!({"name": "example.com"}), json!({"name": "a.example.com", "port": 80})] {
         assert_eq!(ask(other.clone()).1["action"], "deny", "{other}");
@@ -173,6 +174,9 @@ fn labels_and_policies_are_written_and_explained() {
     let opinions = explain();
     assert_eq!(opinions["action"], "allow", "{opinions}");
     assert!(opinions["opinions"].as_array().unwrap().iter().any(|o| o["layer"] == "preset sandboxed"));
+    assert_eq!(opinions["reason"], "rule-allow", "{opinions}");
+    assert!(opinions["rule"].as_str().unwrap().ends_with("(preset sandboxed)"), "{opinions}");
+    let generation = opinions["generation"].as_u64().unwrap();
 
     let policy = json!({"name": "no-tools", "selector": "agent-type=coder", "description": "",
         "rules": [{"direction": "egress", "action": "deny", "rule": "tcp:{role=tool}:8080"}]});
@@ -183,6 +187,8 @@ fn labels_and_policies_are_written_and_explained() {
     let opinions = explain();
     assert_eq!(opinions["action"], "deny");
     assert!(opinions["opinions"].as_array().unwrap().iter().any(|o| o["policy"] == "no-tools"), "{opinions}");
+    assert!(opinions["rule"].as_str().unwrap().ends_with("(policy no-tools)"), "{opinions}");
+    assert!(opinions["generation"].as_u64().unwrap() > generation, "a policy makes another map: {opinions}");
 
     let one = "/api/v1/policies/no-tools?workspace=w";
     assert_eq!(server.admin("GET", one, None).1["policy"], policy);

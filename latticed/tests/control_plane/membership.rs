@@ -16,6 +16,7 @@ async fn a_newcomer_is_pushed_to_the_others_and_they_learn_where_it_is() {
     let alone = a.netmap().await.unwrap();
     assert!(alone.peers.is_empty());
     assert_eq!((&alone.peer, alone.address), (a.id(), a.grant.address));
+    assert_eq!(alone.workspace_name.as_deref(), Some("w"), "peers answer to <peer>.<workspace>.lattice");
 
     let mut pushes = a.pushes().await;
     let b = Peer::enroll(&server, "b", &token).await;

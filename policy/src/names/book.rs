@@ -93,6 +93,16 @@ impl PinBook {
         pins.filter(|pin| !pin.matches.is_empty()).collect()
     }
 
+    /// The pairs that open something under the policy of `names`, with their ends: by address, then by name.
+    pub fn open<'a>(&'a self, names: &'a Names) -> impl Iterator<Item = (&'a str, IpAddr, u64)> {
+        let pairs = self
+            .live
+            .iter()
+            .flat_map(|(address, all)| all.iter().map(move |(name, end)| (name.as_ref(), *address, *end)));
+        pairs
+            .filter(|(name, address, _)| names.admitting(name, *address).is_ok_and(|rules| !rules.is_empty()))
+    }
+
     /// What all live names of `address` open together. It ends when the first of its lines does.
     fn merged(&self, names: &Names, address: IpAddr) -> (Pin, Vec<RuleId>) {
         let mut rules = BTreeMap::new();

@@ -41,6 +41,7 @@ mod tests {
             epoch: 1,
             generation: 1,
             workspace: WorkspaceId::from_random([1; 10]),
+            workspace_name: None,
             peer: PeerId::from_random([1; 10]),
             address: "10.42.0.5/32".parse().unwrap(),
             pool: "10.42.0.0/16".parse().unwrap(),

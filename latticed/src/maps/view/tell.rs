@@ -45,6 +45,7 @@ impl View {
             epoch: self.version.epoch,
             generation: self.version.generation,
             workspace: self.workspace.clone(),
+            workspace_name: self.name.as_ref().map(ToString::to_string),
             peer: id.clone(),
             address: host(own.row.address),
             pool: self.pool,

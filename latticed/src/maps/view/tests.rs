@@ -151,6 +151,7 @@ impl World {
         }
         Changes {
             version: MapVersion { epoch: 1, generation: self.generation },
+            name: "demo".parse().unwrap(),
             since,
             whole: have.is_none(),
             policies,

@@ -90,6 +90,23 @@ fn a_new_policy_judges_what_is_pinned() {
 }
 
 #[test]
+fn what_is_open_is_listed_with_its_end() {
+    let (wide, narrow) = (names(&["*.example.com:443", "10.0.0.1"]), names(&["a.example.com"]));
+    let mut book = PinBook::default();
+    learned(&mut book, &wide, "a.example.com", address(1), 10);
+    learned(&mut book, &wide, "B.example.com", address(1), 20);
+    book.learn(&wide, "a.example.com", "10.0.0.1".parse().unwrap(), 30).unwrap();
+    let all = [("a.example.com", address(1), 10), ("b.example.com", address(1), 20)];
+    assert!(book.open(&wide).eq(all), "an address rule opens the third");
+    assert!(book.open(&narrow).eq([all[0]]), "the other is kept, but opens nothing");
+    let policy = ["a.example.com", "93.184.0.1"]
+        .iter()
+        .fold(Policy::new(1), |policy, rule| policy.egress(Action::Allow, parse_rule(rule).unwrap()));
+    let closed = Names::new(&policy, &["93.184.0.1/32".parse().unwrap()]);
+    assert!(book.open(&closed).eq([]), "it is open by its address, not by its name");
+}
+
+#[test]
 fn the_book_is_bounded() {
     let (names, mut book) = (names(&["*.example.com:443"]), PinBook::default());
     let bound = u32::try_from(Pin::MAX).unwrap();
