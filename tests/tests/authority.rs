@@ -28,25 +28,30 @@ fn a_policy_narrows_a_running_sandbox_and_its_removal_widens_it() {
     let _services = [lab.serve_http(&tool, 8080), lab.serve_http(&tool, 9090)];
     let targets = [format!("{ip}:8080"), format!("{ip}:9090")];
     let [open, other] = [targets[0].as_str(), targets[1].as_str()];
-    let mut agent = Prober::start(&lab, &runner, "a", &[&format!("{ip}/32")], &targets);
-    agent.await_results("both are reached", &[(open, "ok"), (other, "ok")]);
+    for enforcer in ["ebpf", "nftables", "userspace"] {
+        let _none = std::fs::remove_file(runner.dir.join("audit.jsonl"));
+        let mut start = agent::start(&lab, &runner, "a", &[&format!("{ip}/32")]);
+        start.args(["--enforcer", enforcer]);
+        let mut agent = Prober::run(start, &lab, "a", &targets);
+        agent.await_results("both are reached", &[(open, "ok"), (other, "ok")]);
 
-    let add = ["policy", "add", "web", "--workspace", "demo", "--selector", "kind=sandbox"];
-    lab.admin(&[&add[..], &["--allow-egress", "tcp:{role=tool}:8080"]].concat());
-    agent.await_results("one is refused", &[(open, "ok"), (other, "no")]);
+        let add = ["policy", "add", "web", "--workspace", "demo", "--selector", "kind=sandbox"];
+        lab.admin(&[&add[..], &["--allow-egress", "tcp:{role=tool}:8080"]].concat());
+        agent.await_results("one is refused", &[(open, "ok"), (other, "no")]);
 
-    let deny = ["policy", "add", "freeze", "--workspace", "demo", "--selector", "name=a"];
-    lab.admin(&[&deny[..], &["--deny-egress", "0.0.0.0/0"]].concat());
-    agent.await_results("deny wins", &[(open, "no"), (other, "no")]);
+        let deny = ["policy", "add", "freeze", "--workspace", "demo", "--selector", "name=a"];
+        lab.admin(&[&deny[..], &["--deny-egress", "0.0.0.0/0"]].concat());
+        agent.await_results("deny wins", &[(open, "no"), (other, "no")]);
 
-    lab.admin(&["policy", "remove", "freeze", "--workspace", "demo"]);
-    agent.await_results("one is open again", &[(open, "ok"), (other, "no")]);
-    lab.admin(&["policy", "remove", "web", "--workspace", "demo"]);
-    agent.await_results("both are open again", &[(open, "ok"), (other, "ok")]);
+        lab.admin(&["policy", "remove", "freeze", "--workspace", "demo"]);
+        agent.await_results("one is open again", &[(open, "ok"), (other, "no")]);
+        lab.admin(&["policy", "remove", "web", "--workspace", "demo"]);
+        agent.await_results("both are open again", &[(open, "ok"), (other, "ok")]);
 
-    let audit = std::fs::read_to_string(runner.dir.join("audit.jsonl")).unwrap();
-    assert!(audit.lines().any(|line| line.contains("\"deny\"") && line.contains("freeze")), "{audit}");
-    agent.end(&runner);
+        let audit = std::fs::read_to_string(runner.dir.join("audit.jsonl")).unwrap();
+        assert!(audit.lines().any(|line| line.contains("\"deny\"") && line.contains("freeze")), "{audit}");
+        agent.end(&runner);
+    }
 }
 
 #[test]

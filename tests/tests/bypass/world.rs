@@ -84,7 +84,12 @@ impl World {
         let mut start = agent::start(&self.lab, &self.runner, "agent", egress);
         start.args(["--enforcer", enforcer.flag()]);
         start.args(["--agent-binary", "/usr/bin/python3", "--", "-c", PROGRAM]).args(names);
-        self.observe(|| Process::spawn(start, "agent", self.lab.dir.path()).finish(LIMIT))
+        self.observe(|| {
+            let out = Process::spawn(start, "agent", self.lab.dir.path()).finish(LIMIT);
+            let policed = out.stderr.lines().find(|line| line.contains("] policy ")).unwrap_or_default();
+            assert!(policed.contains(enforcer.flag()), "{}", out.stderr);
+            out
+        })
     }
 
     /// Runs attempts on a bare host.
