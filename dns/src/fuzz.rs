@@ -153,7 +153,8 @@ fn answer_to(kind: Kind, bytes: &[u8]) -> bool {
     let mut told = reply(Transport::Tcp, &query, &message);
     let mut may = found;
     may.retain(|address| !address.is_loopback());
-    (told.sort_unstable(), may.sort_unstable());
+    told.sort_unstable();
+    may.sort_unstable();
     assert_eq!(told, may);
     true
 }
