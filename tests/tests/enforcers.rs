@@ -120,7 +120,8 @@ impl Field {
             "{allows:#?}"
         );
         for (probe, _) in self.probes().iter().filter(|(_, result)| result.is_none()) {
-            let (host, port) = probe.split_once(':').unwrap().1.rsplit_once(':').unwrap();
+            let (_, to) = probe.split_once(':').expect("a probe");
+            let (host, port) = to.rsplit_once(':').expect("a port");
             let is_it = |record: &&Value| {
                 record["dstIP"] == host.trim_matches(['[', ']'])
                     && record["dstPort"].as_u64() == port.parse().ok()
