@@ -24,6 +24,8 @@ mod cache;
 mod core;
 mod counters;
 mod decide;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 pub mod limits;
 mod local;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod dns;
 mod json;
 mod layers;
 mod policy;
@@ -30,6 +31,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "audit-file", run: audit::file },
     Target { name: "audit-line", run: audit::line },
     Target { name: "credentials", run: secrets::credentials },
+    Target { name: "dns-answer", run: dns::answer },
+    Target { name: "dns-query", run: dns::query },
     Target { name: "enrolment", run: wire::enrolment },
     Target { name: "heartbeat", run: wire::heartbeat },
     Target { name: "labels", run: policy::labels },

@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod lab;
+pub mod prober;
 pub mod process;
 pub mod remains;
 pub mod sniffer;
@@ -21,5 +22,6 @@ pub mod tools;
 
 pub use agent::Attempt;
 pub use lab::{Host, Lab};
+pub use prober::Prober;
 pub use process::{Output, Process};
 pub use sniffer::{Packet, Sniffer};

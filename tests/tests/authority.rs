@@ -3,49 +3,9 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use lattice_tests::{Host, Lab, Process, agent, lab::wait_until, remains};
-use nix::sys::signal::Signal;
+use lattice_tests::{Host, Lab, Prober, Process, agent, remains};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// An agent that tries `targets` (`ip:port`) over and over, one line for each attempt: `<target> <ok or no>`.
-struct Prober(Process);
-
-impl Prober {
-    fn start(lab: &Lab, host: &Host, name: &str, egress: &[&str], targets: &[String]) -> Self {
-        let mut command = agent::start(lab, host, name, egress);
-        let script = format!(
-            "while :; do for t in {}; do curl -sf -m 3 -o /dev/null http://$t/ && echo $t ok || echo $t no; done; sleep 0.05; done",
-            targets.join(" ")
-        );
-        command.args(["--agent-binary", "/bin/sh", "--", "-c", &script]);
-        Self(Process::spawn(command, name, lab.dir.path()))
-    }
-
-    /// Waits until every one of `expected` was the result of three attempts in a row that began after now.
-    fn await_results(&mut self, what: &str, expected: &[(&str, &str)]) {
-        let from = self.0.output().0.len();
-        wait_until(LIMIT, what, || {
-            let out = self.0.output().0;
-            let new = out.get(from..).unwrap_or_default();
-            // The first whole line may be of an attempt from before.
-            expected.iter().all(|(target, result)| {
-                let results: Vec<&str> = new
-                    .lines()
-                    .skip(1)
-                    .filter_map(|line| line.strip_prefix(target)?.strip_prefix(' '))
-                    .collect();
-                results.len() >= 3 && results.iter().rev().take(3).all(|got| got == result)
-            })
-        });
-    }
-
-    fn end(self, host: &Host) {
-        self.0.signal(Signal::SIGTERM);
-        self.0.finish(LIMIT);
-        remains::assert_none(host);
-    }
-}
 
 fn up_with(lab: &Lab, host: &Host, name: &str, token_options: &[&str]) -> (Process, Ipv4Addr) {
     let mut create = vec!["token", "create", "--workspace", "demo"];
@@ -68,25 +28,30 @@ fn a_policy_narrows_a_running_sandbox_and_its_removal_widens_it() {
     let _services = [lab.serve_http(&tool, 8080), lab.serve_http(&tool, 9090)];
     let targets = [format!("{ip}:8080"), format!("{ip}:9090")];
     let [open, other] = [targets[0].as_str(), targets[1].as_str()];
-    let mut agent = Prober::start(&lab, &runner, "a", &[&format!("{ip}/32")], &targets);
-    agent.await_results("both are reached", &[(open, "ok"), (other, "ok")]);
+    for enforcer in ["ebpf", "nftables", "userspace"] {
+        let _none = std::fs::remove_file(runner.dir.join("audit.jsonl"));
+        let mut start = agent::start(&lab, &runner, "a", &[&format!("{ip}/32")]);
+        start.args(["--enforcer", enforcer]);
+        let mut agent = Prober::run(start, &lab, "a", &targets);
+        agent.await_results("both are reached", &[(open, "ok"), (other, "ok")]);
 
-    let add = ["policy", "add", "web", "--workspace", "demo", "--selector", "kind=sandbox"];
-    lab.admin(&[&add[..], &["--allow-egress", "tcp:{role=tool}:8080"]].concat());
-    agent.await_results("one is refused", &[(open, "ok"), (other, "no")]);
+        let add = ["policy", "add", "web", "--workspace", "demo", "--selector", "kind=sandbox"];
+        lab.admin(&[&add[..], &["--allow-egress", "tcp:{role=tool}:8080"]].concat());
+        agent.await_results("one is refused", &[(open, "ok"), (other, "no")]);
 
-    let deny = ["policy", "add", "freeze", "--workspace", "demo", "--selector", "name=a"];
-    lab.admin(&[&deny[..], &["--deny-egress", "0.0.0.0/0"]].concat());
-    agent.await_results("deny wins", &[(open, "no"), (other, "no")]);
+        let deny = ["policy", "add", "freeze", "--workspace", "demo", "--selector", "name=a"];
+        lab.admin(&[&deny[..], &["--deny-egress", "0.0.0.0/0"]].concat());
+        agent.await_results("deny wins", &[(open, "no"), (other, "no")]);
 
-    lab.admin(&["policy", "remove", "freeze", "--workspace", "demo"]);
-    agent.await_results("one is open again", &[(open, "ok"), (other, "no")]);
-    lab.admin(&["policy", "remove", "web", "--workspace", "demo"]);
-    agent.await_results("both are open again", &[(open, "ok"), (other, "ok")]);
+        lab.admin(&["policy", "remove", "freeze", "--workspace", "demo"]);
+        agent.await_results("one is open again", &[(open, "ok"), (other, "no")]);
+        lab.admin(&["policy", "remove", "web", "--workspace", "demo"]);
+        agent.await_results("both are open again", &[(open, "ok"), (other, "ok")]);
 
-    let audit = std::fs::read_to_string(runner.dir.join("audit.jsonl")).unwrap();
-    assert!(audit.lines().any(|line| line.contains("\"deny\"") && line.contains("freeze")), "{audit}");
-    agent.end(&runner);
+        let audit = std::fs::read_to_string(runner.dir.join("audit.jsonl")).unwrap();
+        assert!(audit.lines().any(|line| line.contains("\"deny\"") && line.contains("freeze")), "{audit}");
+        agent.end(&runner);
+    }
 }
 
 #[test]

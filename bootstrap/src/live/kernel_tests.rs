@@ -1,8 +1,9 @@
 //! The live change on a real link. Needs root.
 
-use std::{io::ErrorKind, net::UdpSocket, path::Path, time::Duration};
+use std::{io::ErrorKind, net::UdpSocket, path::Path, sync::Mutex, time::Duration};
 
 use lattice_audit::{AuditFile, Class};
+use lattice_dns::Gate as _;
 use lattice_ebpf::AttachMode;
 use lattice_overlay::{BackendChoice, DeviceConfig, Netns, link};
 use lattice_policy::parse_rule;
@@ -10,11 +11,13 @@ use lattice_wire::WgPrivateKey;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    time::{ClockId, clock_gettime},
 };
 
 use super::{tests::map, *};
 use crate::{
     enforce::{Ebpf, Place, Started},
+    gate::PolicyGate,
     links::Watch,
     recorder::Recorder,
     steps::Undo,
@@ -23,7 +26,7 @@ use crate::{
 /// A policed link without a peer: what passes the policy is lost, what does not is refused.
 struct Lab {
     // Declared, and so dropped, from the user to the used.
-    live: Live,
+    live: Arc<Mutex<Live>>,
     recorder: Recorder,
     inside: Arc<Netns>,
     undo: Undo,
@@ -75,12 +78,14 @@ impl Lab {
         let file = AuditFile::open(&dir.join("audit.jsonl"), "lab", Class::Kernel).unwrap();
         let recorder = Recorder::start(enforcer.clone(), verdicts, generations.clone(), file).unwrap();
         let live = Live::new(flags, policy, generations, enforcer.clone(), Vec::new());
+        let live = Arc::new(Mutex::new(live));
         Self { live, recorder, inside, undo, enforcer, _device: device }
     }
 
-    fn change(&mut self, map: &NetMap, now: i64) {
-        let change = self.live.change(map, now).unwrap();
-        self.live.put(change).unwrap();
+    fn change(&self, map: &NetMap, now: i64) {
+        let mut live = self.live.lock().unwrap();
+        let change = live.change(map, now).unwrap();
+        live.put(change).unwrap();
     }
 
     /// The agent sends a datagram. That it left is seen in the flow records.
@@ -104,7 +109,7 @@ impl Lab {
 fn reach_goes_and_comes_back_with_the_map() {
     let dir = tempfile::tempdir().unwrap();
     let wide = map(Some(&["10.42.0.4/31"]));
-    let mut lab = Lab::new(dir.path(), &["10.42.0.0/16:8080"], &wide);
+    let lab = Lab::new(dir.path(), &["10.42.0.0/16:8080"], &wide);
     lab.send("10.42.0.5");
 
     lab.change(&map(Some(&["10.42.0.4"])), 0);
@@ -134,6 +139,54 @@ fn reach_goes_and_comes_back_with_the_map() {
             "4 deny 10.42.0.5 null",
         ]
     );
+    drop((lab.live, lab.enforcer));
+    (lab.undo)().unwrap();
+}
+
+#[test]
+fn a_pin_outlives_its_answer_by_a_minute_and_a_flow_outlives_its_pin() {
+    const NAME: &str = "api.example.com";
+    let address = "23.20.0.7";
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::new(dir.path(), &["api.example.com:8080"], &map(None));
+    let (net, own) = ("23.20.0.0/16".parse().unwrap(), "10.42.0.9".parse().unwrap());
+    link::add_route(&lab.inside, net, "wg0", Some(own)).unwrap();
+    let gate = PolicyGate { live: lab.live.clone(), teller: lab.recorder.teller() };
+    let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+
+    lab.is_refused(address);
+    let told = gate.answer(NAME, &[address.parse().unwrap()], Duration::ZERO);
+    assert_eq!((told.addresses.len(), told.ttl), (1, Duration::ZERO), "told as it was answered");
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap());
+    let end = Duration::from_nanos(lab.live.lock().unwrap().book.next_end().unwrap());
+    assert!(
+        end - now > Duration::from_secs(60 - 1) && end - now < Duration::from_secs(120),
+        "{now:?} {end:?}"
+    );
+    let begun = lab.send(address);
+    // The same pin as after its end, without the wait.
+    let over = lab.live.lock().unwrap().names.pin(NAME, address.parse().unwrap(), 1).unwrap().unwrap();
+    enforce::lock(&lab.enforcer).pin(&[over]).unwrap();
+    lab.is_refused(address);
+    begun.send(b"still").unwrap();
+    begun.send(b"here").unwrap();
+    gate.answer(NAME, &[address.parse().unwrap()], Duration::ZERO);
+    let again = lab.send(address);
+
+    drop(gate);
+    lab.recorder.finish().unwrap();
+    let records = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    let records: Vec<serde_json::Value> =
+        records.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |wanted: u16| -> Vec<&str> {
+        let fit = records.iter().filter(|record| record["srcPort"] == wanted);
+        fit.map(|record| record["action"].as_str().unwrap()).collect()
+    };
+    for socket in [&begun, &again] {
+        assert_eq!(of(port(socket)), ["allow"], "{records:#?}");
+    }
+    let denied = |record: &&serde_json::Value| record["action"] == "deny" && record["dstIP"] == address;
+    assert_eq!(records.iter().filter(denied).count(), 2, "before the answer and after the end: {records:#?}");
     drop((lab.live, lab.enforcer));
     (lab.undo)().unwrap();
 }

@@ -1,5 +1,5 @@
 //! Attempts to get past the policy, each with its native twin: the same program, run beside the sandbox, gets through. A
-//! canary on the other side says what arrived.
+//! canary on the other side says what arrived. Every enforcer is held to the same attempts.
 
 mod world;
 
@@ -8,6 +8,31 @@ use std::net::IpAddr;
 use lattice_policy::{Action, Reason};
 use lattice_tests::Packet;
 use world::{Result, World};
+
+/// What enforces the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Enforcer {
+    Ebpf,
+    Nftables,
+    Userspace,
+}
+
+impl Enforcer {
+    const ALL: [Self; 3] = [Self::Ebpf, Self::Nftables, Self::Userspace];
+
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Nftables => "nftables",
+            Self::Userspace => "userspace",
+        }
+    }
+
+    /// `rules`, where there is a way out of the overlay. The user-space filter has none, and refuses rules that take one.
+    fn rules<'a>(self, rules: &'a [&'a str]) -> &'a [&'a str] {
+        if self == Self::Userspace { &["10.42.0.0/16"] } else { rules }
+    }
+}
 
 /// An attempt that sends packets: how the canary knows them.
 struct Case {
@@ -113,8 +138,8 @@ fn names(cases: &[Case]) -> Vec<&'static str> {
 }
 
 /// In the sandbox nothing arrived, nothing succeeded, nothing hung, and the record says why.
-fn assert_blocked(world: &World, cases: &[Case], egress: &[&str]) {
-    let (results, seen) = world.in_sandbox(&names(cases), egress);
+fn assert_blocked(world: &World, enforcer: Enforcer, cases: &[Case], egress: &[&str]) {
+    let (results, seen) = world.in_sandbox(enforcer, &names(cases), egress);
     let records = world.records();
     let mut wrong = Vec::new();
     for case in cases {
@@ -139,7 +164,7 @@ fn assert_blocked(world: &World, cases: &[Case], egress: &[&str]) {
             wrong.push(format!("{}: not on record as {:?}: {of_it:?} ({result})", case.name, case.reason));
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(wrong.is_empty(), "{enforcer:?}: {wrong:#?}");
 }
 
 /// Beside the sandbox it arrives, which proves the attempt.
@@ -159,21 +184,27 @@ fn assert_works_natively(world: &World, cases: &[Case]) {
 fn what_no_rule_names_is_out_of_reach() {
     let world = World::new();
     assert_works_natively(&world, &UNNAMED);
-    assert_blocked(&world, &UNNAMED, &["tcp:203.0.113.7/32:443"]);
+    for enforcer in Enforcer::ALL {
+        assert_blocked(&world, enforcer, &UNNAMED, enforcer.rules(&["tcp:203.0.113.7/32:443"]));
+    }
 }
 
 #[test]
 fn what_is_guarded_is_out_of_reach_of_a_rule_for_everything() {
     let world = World::new();
     assert_works_natively(&world, &GUARDED);
-    assert_blocked(&world, &GUARDED, &["0.0.0.0/0", "::/0"]);
+    for enforcer in Enforcer::ALL {
+        assert_blocked(&world, enforcer, &GUARDED, enforcer.rules(&["0.0.0.0/0", "::/0"]));
+    }
 }
 
 #[test]
 fn no_socket_of_the_sandbox_says_what_the_policy_does_not_know() {
     let world = World::new();
     assert_works_natively(&world, &RAW);
-    assert_blocked(&world, &RAW, &["0.0.0.0/0", "::/0"]);
+    for enforcer in Enforcer::ALL {
+        assert_blocked(&world, enforcer, &RAW, enforcer.rules(&["0.0.0.0/0", "::/0"]));
+    }
 }
 
 #[test]
@@ -184,12 +215,13 @@ fn the_policy_cannot_be_taken_away_from_inside() {
     assert!(failed.is_empty(), "the twin could not either: {failed:?}");
     let mut all = SURFACE.to_vec();
     all.extend(names(&UNNAMED));
-    let (results, seen) = world.in_sandbox(&all, &["tcp:203.0.113.7/32:443"]);
-    let done: Vec<_> = results
-        .iter()
-        .filter(|result| SURFACE.contains(&result.name.as_str()) && result.result == "ok")
-        .collect();
-    assert!(done.is_empty(), "{done:?}");
-    let leaked: Vec<_> = UNNAMED.iter().filter(|case| arrived(case, &seen)).map(|case| case.name).collect();
-    assert!(leaked.is_empty(), "after trying: {leaked:?} of {}", world.internet());
+    for enforcer in Enforcer::ALL {
+        let (results, seen) = world.in_sandbox(enforcer, &all, enforcer.rules(&["tcp:203.0.113.7/32:443"]));
+        let surface = results.iter().filter(|result| SURFACE.contains(&result.name.as_str()));
+        let done: Vec<_> = surface.filter(|result| result.result == "ok").collect();
+        assert!(done.is_empty(), "{enforcer:?}: {done:?}");
+        let leaked: Vec<_> =
+            UNNAMED.iter().filter(|case| arrived(case, &seen)).map(|case| case.name).collect();
+        assert!(leaked.is_empty(), "{enforcer:?}, after trying: {leaked:?} of {}", world.internet());
+    }
 }

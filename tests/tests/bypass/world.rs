@@ -1,10 +1,12 @@
 //! Two hosts with the same way to the same internet, one of them with a sandbox on it; and a canary that sees what
 //! arrives there, whatever our own records say.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use lattice_tests::{Host, Lab, Packet, Process, Sniffer, agent, process::command, sniffer};
 use serde::Deserialize;
+
+use crate::Enforcer;
 
 const PROGRAM: &str = include_str!("attempts.py");
 const LIMIT: Duration = Duration::from_secs(240);
@@ -72,10 +74,22 @@ impl World {
     }
 
     /// Runs attempts in a sandbox with these rules. Also says what the canary saw.
-    pub(crate) fn in_sandbox(&self, names: &[&str], egress: &[&str]) -> (Vec<Result>, Vec<Packet>) {
+    pub(crate) fn in_sandbox(
+        &self,
+        enforcer: Enforcer,
+        names: &[&str],
+        egress: &[&str],
+    ) -> (Vec<Result>, Vec<Packet>) {
+        let _none = std::fs::remove_file(self.audit());
         let mut start = agent::start(&self.lab, &self.runner, "agent", egress);
+        start.args(["--enforcer", enforcer.flag()]);
         start.args(["--agent-binary", "/usr/bin/python3", "--", "-c", PROGRAM]).args(names);
-        self.observe(|| Process::spawn(start, "agent", self.lab.dir.path()).finish(LIMIT))
+        self.observe(|| {
+            let out = Process::spawn(start, "agent", self.lab.dir.path()).finish(LIMIT);
+            let policed = out.stderr.lines().find(|line| line.contains("] policy ")).unwrap_or_default();
+            assert!(policed.contains(enforcer.flag()), "{}", out.stderr);
+            out
+        })
     }
 
     /// Runs attempts on a bare host.
@@ -98,14 +112,17 @@ impl World {
 
     /// The records of the sandbox on the runner.
     pub(crate) fn records(&self) -> Vec<lattice_audit::FlowRecord> {
-        let file = self.runner.dir.join("audit.jsonl");
-        let entries = lattice_audit::read(&file).unwrap_or_else(|error| panic!("{error}"));
+        let entries = lattice_audit::read(&self.audit()).unwrap_or_else(|error| panic!("{error}"));
         entries
             .filter_map(|entry| match entry.unwrap_or_else(|error| panic!("{error}")) {
                 lattice_audit::Entry::Flow(flow) => Some(flow),
                 lattice_audit::Entry::Gap(_) => None,
             })
             .collect()
+    }
+
+    fn audit(&self) -> PathBuf {
+        self.runner.dir.join("audit.jsonl")
     }
 
     /// Where the internet is.
