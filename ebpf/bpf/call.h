@@ -7,6 +7,7 @@
 #include "event.h"
 #include "link.h"
 
+#define SOCK_DGRAM 2
 #define PROTO_MPTCP 262 /* what the socket calls itself; on the wire it is TCP */
 
 /* What never leaves the network namespace, and so meets no program on a link either. The unspecified address is the
@@ -94,6 +95,13 @@ static __always_inline int police_call(const struct bpf_sock_addr *ctx, struct f
 		return 1;
 	report(word, now, call, EGRESS, d, 0, 0);
 	return 0;
+}
+
+/* The connect of a datagram socket: programs ask by it for the address that they would use, and libraries for the best of a
+ * name's addresses. It is no attempt to reach anybody; what the socket then sends is judged on the link. */
+static __always_inline bool sends_nothing(const struct bpf_sock_addr *ctx)
+{
+	return ctx->type == SOCK_DGRAM;
 }
 
 static __always_inline int police_call4(const struct bpf_sock_addr *ctx)

@@ -89,12 +89,12 @@ SEC("classifier") int ingress_l3(struct __sk_buff *skb)
 
 SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx)
 {
-	return police_call4(ctx);
+	return sends_nothing(ctx) || police_call4(ctx);
 }
 
 SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx)
 {
-	return police_call6(ctx);
+	return sends_nothing(ctx) || police_call6(ctx);
 }
 
 SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
