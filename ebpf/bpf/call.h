@@ -74,6 +74,8 @@ static __always_inline struct decision judge_call(const struct bpf_sock_addr *ct
 		return (struct decision){ NO_POLICY, 0 };
 	if (!call->proto)
 		return (struct decision){ PROTOCOL, 0 };
+	if (is_group(call->family, &call->remote))
+		return (struct decision){ MULTICAST, 0 };
 	d = unpacked(decide(epoch, call, EGRESS));
 	if (d.reason != RULE_ALLOW && continues(ctx, epoch, now, call))
 		d.reason = ESTABLISHED;

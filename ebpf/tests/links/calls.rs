@@ -244,7 +244,13 @@ fn denied_calls_are_told_and_counted() {
     let Some(mut site) = Site::new() else { return };
     site.enforcer.attach_cgroup(&site.cgroup.0).unwrap();
     site.enforcer.apply(&policy(), &[], 3).unwrap();
-    let twice = [("tcp", MAPPED, 9090), ("send", TOOL6, 54), ("tcp", MAPPED, 9090), ("tcp", TOOL4, 8080)];
+    let twice = [
+        ("send", "224.0.0.251", 5353),
+        ("tcp", MAPPED, 9090),
+        ("send", TOOL6, 54),
+        ("tcp", MAPPED, 9090),
+        ("tcp", TOOL4, 8080),
+    ];
     site.call(true, &twice);
     let mut told = Vec::new();
     site.enforcer.events().unwrap().drain(&mut |flow| told.push(flow));
@@ -257,6 +263,8 @@ fn denied_calls_are_told_and_counted() {
     );
     assert_eq!((tcp.src, tcp.proto, tcp.generation), ("0.0.0.0:0".parse().unwrap(), 6, 3));
     assert_eq!((tcp.bytes, tcp.link, tcp.rule.0), (0, 0, 0));
+    let group = of("224.0.0.251", 5353).unwrap();
+    assert_eq!(group.reason, Reason::Multicast, "as the programs on links say");
     let udp = of(TOOL6, 54).unwrap();
     assert_eq!((udp.src, udp.proto), ("[::]:0".parse().unwrap(), 17));
     let counters = site.enforcer.counters().unwrap();
