@@ -39,8 +39,8 @@ fn run(lab: &Lab, command: Command) -> Output {
 }
 
 fn records(host: &Host) -> Vec<FlowRecord> {
-    let entries = lattice_audit::read(&host.dir.join("audit.jsonl")).unwrap();
-    let flows = entries.filter_map(|entry| match entry.unwrap() {
+    let entries = lattice_audit::read(&host.dir.join("audit.jsonl")).expect("the audit file");
+    let flows = entries.filter_map(|entry| match entry.expect("a record") {
         lattice_audit::Entry::Flow(flow) => Some(flow),
         lattice_audit::Entry::Gap(_) => None,
     });
@@ -50,8 +50,8 @@ fn records(host: &Host) -> Vec<FlowRecord> {
 /// The group of the sandbox, by the note that it keeps.
 fn group(host: &Host) -> PathBuf {
     let sandboxes = host.dir.join("run/sandboxes/agent/agent/runsc");
-    let id = fs::read_dir(sandboxes).unwrap().next().unwrap().unwrap();
-    fs::read_link(id.path().join("cgroup")).unwrap()
+    let id = fs::read_dir(sandboxes).expect("a sandbox").flatten().next().expect("a sandbox");
+    fs::read_link(id.path().join("cgroup")).expect("its group")
 }
 
 #[test]
@@ -206,7 +206,7 @@ impl Service {
     fn new() -> Self {
         let at = version_2().into_iter().next().expect("version 2 is mounted");
         let dir = Path::new(&at).join(format!("lattice-test-{}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
+        fs::create_dir(&dir).expect("a group");
         Self(dir)
     }
 }
@@ -233,7 +233,7 @@ fn without_version_2(command: &Command) -> Command {
 
 /// Where it is mounted.
 fn version_2() -> Vec<String> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mounts = fs::read_to_string("/proc/mounts").expect("the mounts");
     let points = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (at, kind) = (fields.next()?, fields.next()?);
