@@ -17,6 +17,7 @@ export LATTICE_ROOTFS = $(ROOTFS)
 bench-control: setup-test
 	cargo build --release --bin latticed
 	tests/with-postgres cargo run --release -p latticed --example control_bench
+	tests/with-postgres cargo run --release -p latticed --example control_bench -- --sandboxed
 
 # What the policy program costs, beside no policy, nftables and iptables; `make bench-egress ARGS=--quick` for half a minute.
 .PHONY: bench-egress

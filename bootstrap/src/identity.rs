@@ -8,7 +8,7 @@ use std::{
 use async_nats::Client;
 use ipnet::Ipv4Net;
 use lattice_wire::{
-    Credentials, MapRequest, MapUpdate, NetMap, PeerName, Token,
+    Credentials, MapRequest, MapUpdate, MapVersion, NetMap, PeerName, Token,
     credentials::VERSION,
     message::{EnrollGrant, EnrollRequest, PeerKind, Signaling, TlsTrust},
     subject::{self, PeerVerb},
@@ -114,11 +114,11 @@ async fn fetch_map(client: &Client, credentials: &Credentials) -> Result<NetMap,
     }
 }
 
-/// Asks for what is newer than generation `have`, or for the whole map.
+/// Asks for what is newer than `have`, or for the whole map.
 pub(crate) async fn ask_map(
     client: &Client,
     credentials: &Credentials,
-    have: Option<u64>,
+    have: Option<MapVersion>,
 ) -> Result<MapUpdate, Failure> {
     session::request(client, subject::peer(&credentials.peer, PeerVerb::Netmap), &MapRequest { have }).await
 }

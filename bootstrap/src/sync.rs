@@ -18,7 +18,7 @@ use async_nats::{Client, Subscriber, connection::State};
 use futures::StreamExt as _;
 use lattice_overlay::{Device, Netns};
 use lattice_wire::{
-    Applied, Credentials, MapUpdate, NetMap,
+    Applied, Credentials, MapUpdate, MapVersion, NetMap,
     message::{Ack, HEARTBEAT_SECS, Heartbeat, REFRESH_SECS},
     subject::{self, PeerVerb},
 };
@@ -140,26 +140,33 @@ impl Tunnel {
     }
 
     async fn refresh(&mut self) {
-        let have = self.map.generation;
-        let ask = identity::ask_map(&self.client, &self.credentials, Some(have));
-        match self.before_expiry(ask).await {
-            Some(Ok(update)) => {
-                self.update(update, Some(have)).await;
+        // What is new may not fit to what we have; then the whole map.
+        for have in [Some(self.map.version()), None] {
+            let asked = self.map.version();
+            match self.before_expiry(identity::ask_map(&self.client, &self.credentials, have)).await {
+                Some(Ok(update)) => {
+                    if self.update(update, Some(asked)).await != Applied::Gap {
+                        return;
+                    }
+                }
+                Some(Err(error)) => return tracing::debug!(%error, "no map refresh"),
+                None => return,
             }
-            Some(Err(error)) => tracing::debug!(%error, "no map refresh"),
-            None => {}
         }
     }
 
     /// Takes an update that was pushed, or is the answer of who was asked for what is newer than `have`.
-    async fn update(&mut self, update: MapUpdate, have: Option<u64>) -> Applied {
+    async fn update(&mut self, update: MapUpdate, have: Option<MapVersion>) -> Applied {
         match update {
             MapUpdate::Current => Applied::Same,
-            // One that knows only older maps than ours was restored from a backup, and counts from there. Whatever is pushed
-            // may just be late.
-            MapUpdate::Full(map)
-                if map.generation > self.map.generation || have == Some(self.map.generation) =>
-            {
+            // The answer to what we said that we have is newer, also where it counts from a restored backup.
+            MapUpdate::Full(map) if have == Some(self.map.version()) => {
+                self.replace(map).await;
+                Applied::Newer
+            }
+            // Whatever is pushed may just be late, so of another history only an answer is taken.
+            MapUpdate::Full(map) if map.epoch != self.map.epoch => Applied::Gap,
+            MapUpdate::Full(map) if map.generation > self.map.generation => {
                 self.replace(map).await;
                 Applied::Newer
             }

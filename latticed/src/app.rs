@@ -11,7 +11,7 @@ use crate::{
     metrics::Metrics,
     nats::{Issuer, NatsError, Revoked, Revoker},
     presence::Presence,
-    store::{Store, StoreError, events::NewEvent},
+    store::{Store, StoreError, events::NewEvent, expiry::Renewed},
 };
 
 /// Replays of one token that are written down, in a row and per second. Whoever holds a spent one can repeat it at will.
@@ -67,6 +67,18 @@ impl App {
         self.presence.forget(id);
         self.maps.changed(workspace);
         Ok(true)
+    }
+
+    /// Lets a peer's time begin anew, and tells the others when it has one. `None` when there is no such peer, or it is over.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn renew(&self, id: &PeerId) -> Result<Option<Renewed>, StoreError> {
+        let renewed = self.store.renew(id, now()).await?;
+        if let Some(renewed) = renewed.as_ref().filter(|renewed| renewed.not_after.is_some()) {
+            self.maps.changed(renewed.workspace.clone());
+        }
+        Ok(renewed)
     }
 
     /// Writes down a security event. What it says has happened already, so a failure to write is only said in the log.

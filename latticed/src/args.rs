@@ -80,6 +80,16 @@ pub struct Args {
     )]
     pub address_quarantine: u32,
 
+    /// Days for which the row of a removed peer is kept.
+    #[arg(
+        long,
+        env = "LATTICE_KEEP_REMOVED",
+        value_name = "DAYS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u16)
+    )]
+    pub keep_removed: u16,
+
     /// Postgres database, as postgres://user:password@host/database; without it, a SQLite file in the data directory. With a password, prefer
     /// the environment or --database-url-file: the command line is visible to every user of this host.
     #[arg(

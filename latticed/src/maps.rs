@@ -3,7 +3,11 @@
 //! A push is a hint that may be lost, and any latticed of several may send it. So it says since which generation it tells the
 //! news; a peer whose map is older asks, which every peer does from time to time anyway.
 
-pub mod compose;
+mod class;
+mod compose;
+mod held;
+mod sight;
+mod view;
 
 use std::{
     collections::BTreeMap,
@@ -13,45 +17,44 @@ use std::{
 };
 
 use axum::body::Bytes;
-use lattice_wire::{
-    MapDelta, MapPolicy, MapRequest, MapUpdate, PeerId, WorkspaceId, message::MAX_MESSAGE, subject,
-};
+use lattice_wire::{MapRequest, MapUpdate, NetMap, PeerId, WorkspaceId, message::MAX_MESSAGE, subject};
 use tokio::{sync::Notify, task::yield_now, time::sleep};
 use tracing::{debug, error};
 
 use crate::{
     app::{App, now},
     limit::RateLimiter,
-    store::{
-        StoreError,
-        netmap::{News, Snapshot},
-    },
+    store::StoreError,
 };
-use compose::{Composer, Policies};
+use held::Held;
+use view::Receiver;
+#[cfg(test)]
+pub use view::View;
 
 /// A burst of changes within this time becomes one push.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
-/// Answers with a map, or with what is new, that one peer gets in a row and per second: each is read and composed anew, from all of
-/// the workspace. A peer needs one at its start and one for each push that it missed.
+/// Answers with a map, or with what is new, that one peer gets in a row and per second. A peer needs one at its start and one for
+/// each push that it missed.
 const ANSWERS_BURST: u32 = 20;
 const ANSWERS_PER_SECOND: f64 = 0.5;
 const ANSWERED: usize = 20_000;
 /// Peers between two of which requests are answered.
 const BATCH: usize = 32;
 
-/// The workspaces whose maps have changed since they were last pushed, and how new those pushes were.
+/// The workspaces that are held in memory, and those whose maps have changed since they were last pushed.
 #[derive(Debug)]
 pub struct Maps {
-    state: Mutex<State>,
+    changed: Mutex<Vec<WorkspaceId>>,
     wake: Notify,
     answers: RateLimiter<PeerId>,
+    held: Held,
 }
 
 impl Default for Maps {
     fn default() -> Self {
         let answers = RateLimiter::new(ANSWERS_BURST, ANSWERS_PER_SECOND, ANSWERED);
-        Self { state: Mutex::default(), wake: Notify::new(), answers }
+        Self { changed: Mutex::default(), wake: Notify::new(), answers, held: Held::default() }
     }
 }
 
@@ -69,34 +72,19 @@ pub enum NoMap {
     Store(#[from] StoreError),
 }
 
-#[derive(Debug, Default)]
-struct State {
-    changed: Vec<WorkspaceId>,
-    /// The generation of the last push of each workspace that had one.
-    pushed: BTreeMap<WorkspaceId, u64>,
-}
-
 impl Maps {
     /// The maps of `workspace` are newer than what its peers were told.
     pub fn changed(&self, workspace: WorkspaceId) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.changed.contains(&workspace) {
-            state.changed.push(workspace);
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !changed.contains(&workspace) {
+            changed.push(workspace);
         }
-        drop(state);
+        drop(changed);
         self.wake.notify_one();
     }
 
     fn take(&self) -> Vec<WorkspaceId> {
-        mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).changed)
-    }
-
-    fn pushed(&self, workspace: &WorkspaceId) -> Option<u64> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pushed.get(workspace).copied()
-    }
-
-    fn set_pushed(&self, workspace: WorkspaceId, generation: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pushed.insert(workspace, generation);
+        mem::take(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -123,46 +111,55 @@ pub async fn push(app: &App) {
 
 async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreError> {
     let now = now();
-    let before = app.maps.pushed(workspace);
-    let news = app.store.news(workspace, before, now).await?;
-    if before == Some(news.generation) {
-        return Ok(());
-    }
-    let snapshot = if news.rules { Some(app.store.snapshot(workspace, now).await?) } else { None };
-    let policies = snapshot.as_ref().map(Policies::of);
-    let mut composer = snapshot
-        .as_ref()
-        .zip(policies.as_ref())
-        .map(|(snapshot, policies)| Composer::new(snapshot, policies));
+    let slot = app.maps.held.slot(workspace, app.store.pool());
+    let plan = {
+        let mut view = slot.lock().await;
+        held::refresh(&mut view, &app.store, None, now).await?;
+        view.plan(now)
+    };
     let mut pushed = 0;
-    // Most receivers are told the same, word for word.
-    let mut common: Option<Bytes> = None;
-    for (id, not_after) in &news.receivers {
-        if pushed % BATCH == 0 {
-            yield_now().await;
-        }
-        let policy = composer.as_mut().map(|composer| composer.policy(id));
-        let payload = match (&common, not_after, &policy) {
-            (Some(payload), None, None) => payload.clone(),
-            _ => {
-                let is_common = not_after.is_none() && policy.is_none();
-                let Some(payload) = encode(&MapUpdate::Delta(delta(&news, *not_after, policy))) else {
-                    continue;
-                };
-                if is_common {
-                    common = Some(payload.clone());
-                }
-                payload
+    // Most receivers of a class are told the same, word for word.
+    let mut alike: BTreeMap<usize, Bytes> = BTreeMap::new();
+    for batch in plan.receivers.chunks(BATCH) {
+        yield_now().await;
+        let mut payloads = Vec::with_capacity(batch.len());
+        {
+            let view = slot.lock().await;
+            if !view.follows(&plan) {
+                app.maps.changed(workspace.clone());
+                return Ok(());
             }
-        };
-        if let Err(error) = app.nats.publish(subject::config(id), payload).await {
-            debug!(%error, "push lost; peers will ask for their maps");
-            return Ok(());
+            for (id, receiver) in batch {
+                let known = match receiver {
+                    Receiver::Alike(class) => alike.get(class).cloned(),
+                    _ => None,
+                };
+                let payload = match known {
+                    Some(payload) => Some(payload),
+                    None => view.update_for(id, *receiver, now).as_ref().and_then(encode),
+                };
+                let Some(payload) = payload else { continue };
+                if let Receiver::Alike(class) = receiver {
+                    alike.entry(*class).or_insert_with(|| payload.clone());
+                }
+                payloads.push((id, payload));
+            }
         }
-        pushed += 1;
+        for (id, payload) in payloads {
+            if let Err(error) = app.nats.publish(subject::config(id), payload).await {
+                debug!(%error, "push lost; peers will ask for their maps");
+                return Ok(());
+            }
+            pushed += 1;
+        }
     }
-    app.maps.set_pushed(workspace.clone(), news.generation);
-    debug!(%workspace, pushed, generation = news.generation, "network maps pushed");
+    let mut view = slot.lock().await;
+    if view.follows(&plan) {
+        view.told(&plan);
+    } else {
+        app.maps.changed(workspace.clone());
+    }
+    debug!(%workspace, pushed, "network maps pushed");
     Ok(())
 }
 
@@ -173,45 +170,26 @@ async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreE
 pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUpdate, NoMap> {
     let now = now();
     let own = app.store.standing(id, now).await?.ok_or(NoMap::Unknown)?;
-    if request.have == Some(own.generation) {
+    if request.have == Some(own.version) {
         return Ok(MapUpdate::Current);
     }
     app.maps.answers.take(id, Instant::now()).map_err(NoMap::TooOften)?;
-    match request.have {
-        Some(have) if have < own.generation => {
-            let news = app.store.news(&own.workspace, Some(have), now).await?;
-            if !news.is_most() {
-                let policy = match news.rules {
-                    true => Some(policy_of(&app.store.snapshot(&own.workspace, now).await?, id)),
-                    false => None,
-                };
-                return Ok(MapUpdate::Delta(delta(&news, own.not_after, policy)));
-            }
-        }
-        // Without a map, or with one from a future that a restored database does not know.
-        _ => {}
-    }
-    let snapshot = app.store.snapshot(&own.workspace, now).await?;
-    let mut map = snapshot.netmap(id).ok_or(NoMap::Unknown)?;
-    map.policy = Some(policy_of(&snapshot, id));
-    Ok(MapUpdate::Full(map))
+    let slot = app.maps.held.slot(&own.workspace, app.store.pool());
+    let mut view = slot.lock().await;
+    held::refresh(&mut view, &app.store, Some(own.version), now).await?;
+    view.answer(id, request.have, now).ok_or(NoMap::Unknown)
 }
 
-fn policy_of(snapshot: &Snapshot, id: &PeerId) -> MapPolicy {
-    let policies = Policies::of(snapshot);
-    Composer::new(snapshot, &policies).policy(id)
-}
-
-/// What one receiver is told. It may be among those that have changed, and knows itself.
-fn delta(news: &News, not_after: Option<i64>, policy: Option<MapPolicy>) -> MapDelta {
-    MapDelta {
-        since: news.since,
-        generation: news.generation,
-        changed: news.changed.clone(),
-        removed: news.removed.clone(),
-        not_after,
-        policy,
-    }
+/// The whole map of one peer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn whole(app: &App, workspace: &WorkspaceId, id: &PeerId) -> Result<Option<NetMap>, StoreError> {
+    let now = now();
+    let slot = app.maps.held.slot(workspace, app.store.pool());
+    let mut view = slot.lock().await;
+    held::refresh(&mut view, &app.store, None, now).await?;
+    Ok(view.netmap(id, now))
 }
 
 /// The JSON of an update; none when it is too big to send, and then the receiver asks.

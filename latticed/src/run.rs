@@ -75,7 +75,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     });
 
     let mut tasks = service::start(Arc::clone(&app)).await?;
-    background(&mut tasks, &app);
+    background(&mut tasks, &app, args.keep_removed);
     let certificates = Certificates {
         authority: Arc::clone(&authority),
         https: https.clone(),
@@ -212,11 +212,11 @@ fn https(args: &Args, authority: &Authority) -> Result<Option<Https>, Failure> {
     Ok(Some(Https::new(source, authority, now())?))
 }
 
-fn background(tasks: &mut JoinSet<()>, app: &Arc<App>) {
+fn background(tasks: &mut JoinSet<()>, app: &Arc<App>, keep_removed: u16) {
     let of_maps = Arc::clone(app);
     tasks.spawn(async move { maps::push(&of_maps).await });
     let of_reconciler = Arc::clone(app);
-    tasks.spawn(async move { reconcile::run(&of_reconciler).await });
+    tasks.spawn(async move { reconcile::run(&of_reconciler, i64::from(keep_removed) * 86_400).await });
     let of_revocation = Arc::clone(app);
     tasks.spawn(async move { revocation::keep(&of_revocation).await });
     let of_presence = Arc::clone(app);

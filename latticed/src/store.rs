@@ -13,12 +13,15 @@ pub mod enroll;
 pub mod events;
 pub mod expiry;
 mod leases;
+mod lineage;
 pub mod netmap;
 pub mod owner;
 mod page;
 pub mod peers;
 pub mod policies;
 pub mod presence;
+pub mod prune;
+pub mod repeat;
 pub mod reserve;
 pub mod tokens;
 pub mod workspaces;
@@ -125,6 +128,7 @@ impl Store {
         let store =
             Self { database: database.clone(), read, write, pool, quarantine, lowest: Arc::default() };
         store.check_leases().await?;
+        store.be_born().await?;
         Ok(store)
     }
 

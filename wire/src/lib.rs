@@ -23,7 +23,7 @@ pub use key::{WgPrivateKey, WgPublicKey};
 pub use name::PeerName;
 pub use netmap::{Layer, MapPeer, MapPolicy, MapRule, NetMap};
 pub use token::{AdminToken, Token};
-pub use update::{Applied, MapDelta, MapRequest, MapUpdate};
+pub use update::{Applied, MapDelta, MapRequest, MapUpdate, MapVersion};
 
 /// UDP port of WireGuard and ICE, TCP port of NATS and TCP port of the HTTP API, unless configured otherwise.
 pub mod port {

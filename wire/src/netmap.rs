@@ -21,7 +21,10 @@ pub const MAX_ENDPOINTS: usize = 16;
 /// What one peer must know of its workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetMap {
-    /// Grows by at least one with every change of this map. A receiver ignores a map that is not newer than its own.
+    /// The history that [`NetMap::generation`] counts in: a random number that a database gets when it is made and whenever it is
+    /// restored. Generations of different epochs do not compare.
+    pub epoch: u64,
+    /// Grows by at least one with every change of this map. A receiver ignores a map of its epoch that is not newer than its own.
     pub generation: u64,
     /// The receiver's workspace.
     pub workspace: WorkspaceId,

@@ -3,15 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{MapPeer, MapPolicy, NetMap, PeerId, netmap::MAX_PEERS};
 
 /// What a peer says when it asks for its map.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapRequest {
-    /// The generation that it has; `None` asks for the whole map.
+    /// What it has; `None` asks for the whole map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub have: Option<u64>,
+    pub have: Option<MapVersion>,
+}
+
+/// Which of all maps that one peer ever had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapVersion {
+    /// [`NetMap::epoch`].
+    pub epoch: u64,
+    /// [`NetMap::generation`].
+    pub generation: u64,
 }
 
 /// What latticed pushes, and answers to a [`MapRequest`].
@@ -22,7 +32,7 @@ pub enum MapUpdate {
     Full(NetMap),
     /// What has changed.
     Delta(MapDelta),
-    /// Nothing has: the receiver's generation is the newest.
+    /// Nothing has: the receiver's map is the newest.
     Current,
 }
 
@@ -30,6 +40,8 @@ pub enum MapUpdate {
 /// new, however the changes between were learned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapDelta {
+    /// Counts in this history: it says nothing to a map of another one.
+    pub epoch: u64,
     /// Holds every change after this generation.
     pub since: u64,
     /// The generation that it leads to.
@@ -40,6 +52,9 @@ pub struct MapDelta {
     /// Peers that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<PeerId>,
+    /// The [`share`]s of all peers of the map that it leads to, added up; the receiver's own may be among them. A map that does
+    /// not come to the same has missed something, such as that a policy now keeps two peers apart.
+    pub sum: u64,
     /// The receiver's own [`NetMap::not_after`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<i64>,
@@ -55,13 +70,27 @@ pub enum Applied {
     Newer,
     /// It was as new already.
     Same,
-    /// The map is too old for this delta, or it would become too big: ask for the whole.
+    /// The map is too old for this delta, of another epoch, has missed something, or would become too big: ask for the whole.
     Gap,
 }
 
+/// What one peer adds to [`MapDelta::sum`].
+pub fn share(id: &PeerId) -> u64 {
+    let digest = Sha256::digest(id.as_str());
+    digest.iter().take(8).fold(0, |share, byte| share << 8 | u64::from(*byte))
+}
+
 impl NetMap {
+    /// Which one it is.
+    pub fn version(&self) -> MapVersion {
+        MapVersion { epoch: self.epoch, generation: self.generation }
+    }
+
     /// Makes the map as new as `delta` is.
     pub fn apply(&mut self, delta: MapDelta) -> Applied {
+        if delta.epoch != self.epoch {
+            return Applied::Gap;
+        }
         if delta.generation <= self.generation {
             return Applied::Same;
         }
@@ -83,6 +112,10 @@ impl NetMap {
         }
         peers.extend(changed.into_values());
         if peers.len() > MAX_PEERS {
+            return Applied::Gap;
+        }
+        let sum = peers.iter().fold(0u64, |sum, peer| sum.wrapping_add(share(&peer.id)));
+        if delta.sum != sum && delta.sum != sum.wrapping_add(share(&self.peer)) {
             return Applied::Gap;
         }
         self.peers = peers;
@@ -120,6 +153,7 @@ mod tests {
 
     fn map(generation: u64, peers: Vec<MapPeer>) -> NetMap {
         NetMap {
+            epoch: 1,
             generation,
             workspace: WorkspaceId::from_random([1; 10]),
             peer: id(200),
@@ -152,14 +186,20 @@ mod tests {
         fn since(&self, since: u64) -> MapDelta {
             let news = || self.peers.iter().filter(move |(_, (at, _))| *at > since);
             MapDelta {
+                epoch: 1,
                 since,
                 generation: self.generation,
                 changed: news().filter(|(_, (_, there))| *there).map(|(n, (at, _))| peer(*n, *at)).collect(),
                 removed: news().filter(|(_, (_, there))| !*there).map(|(n, _)| id(*n)).collect(),
+                sum: sum(&self.whole()),
                 not_after: None,
                 policy: None,
             }
         }
+    }
+
+    fn sum(map: &NetMap) -> u64 {
+        map.peers.iter().fold(0, |sum, peer| sum.wrapping_add(share(&peer.id)))
     }
 
     fn sorted(mut map: NetMap) -> NetMap {
@@ -207,15 +247,65 @@ mod tests {
     }
 
     #[test]
+    fn a_delta_of_another_epoch_says_nothing() {
+        let old = map(5, vec![peer(1, 1)]);
+        let delta = |epoch, since, generation| MapDelta {
+            epoch,
+            since,
+            generation,
+            changed: vec![],
+            removed: vec![id(1)],
+            sum: 0,
+            not_after: None,
+            policy: None,
+        };
+        for (since, generation) in [(0, 9), (5, 9), (0, 5), (0, 3)] {
+            let mut map = old.clone();
+            assert_eq!(map.apply(delta(2, since, generation)), Applied::Gap);
+            assert_eq!(map, old);
+        }
+        assert_eq!(old.clone().apply(delta(1, 5, 9)), Applied::Newer);
+    }
+
+    #[test]
+    fn a_map_that_has_missed_something_is_not_made_newer() {
+        let old = map(1, vec![peer(1, 1), peer(2, 1)]);
+        let delta = |sum| MapDelta {
+            epoch: 1,
+            since: 1,
+            generation: 2,
+            changed: vec![],
+            removed: vec![id(1)],
+            sum,
+            not_after: None,
+            policy: None,
+        };
+        let own = share(&id(200));
+        for (sum, applied) in [
+            (share(&id(2)), Applied::Newer),
+            (share(&id(2)).wrapping_add(own), Applied::Newer),
+            (0, Applied::Gap),
+            (own, Applied::Gap),
+            (share(&id(2)).wrapping_add(share(&id(3))), Applied::Gap),
+        ] {
+            let mut map = old.clone();
+            assert_eq!(map.apply(delta(sum)), applied);
+            assert_eq!(map == old, applied == Applied::Gap);
+        }
+    }
+
+    #[test]
     fn nobody_is_its_own_peer_and_a_map_does_not_grow_without_bound() {
         let mut have = map(1, vec![]);
         let mut me = peer(200, 1);
         me.id = id(200);
         let delta = |changed| MapDelta {
+            epoch: 1,
             since: 1,
             generation: 2,
             changed,
             removed: vec![],
+            sum: share(&id(200)),
             not_after: Some(7),
             policy: None,
         };

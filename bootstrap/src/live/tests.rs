@@ -20,6 +20,7 @@ pub(crate) fn map(egress: Option<&[&str]>) -> NetMap {
         vec![Layer { name: "policies".into(), egress, ingress: Vec::new() }]
     };
     NetMap {
+        epoch: 1,
         generation: 1,
         workspace: WorkspaceId::from_random([1; 10]),
         peer: PeerId::from_random([9; 10]),

@@ -8,7 +8,7 @@ use std::{
 
 use async_nats::client::RequestErrorKind;
 use lattice_policy::Policy;
-use lattice_wire::{WgPrivateKey, credentials::VERSION, message::PeerKind};
+use lattice_wire::{MapDelta, WgPrivateKey, credentials::VERSION, message::PeerKind};
 
 use super::*;
 use crate::{
@@ -150,6 +150,35 @@ async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
     push(5, &["10.42.0.0/24"], None).await;
     told.expect(["3 peers", "1 rules, taken"]).await;
     sync.end().await;
+}
+
+/// Of another history only what was asked for is taken: what is pushed may be of before, or of after.
+#[tokio::test]
+async fn a_push_of_another_epoch_makes_it_ask_and_changes_nothing() {
+    let nats = Nats::start();
+    let (mut tunnel, mut told) = tunnel(&nats, |_| true).await;
+    let map = tunnel.map.clone();
+    let other = NetMap { epoch: map.epoch + 1, generation: 99, ..with_policy(&[]) };
+    let delta = MapDelta {
+        epoch: other.epoch,
+        since: map.generation,
+        generation: 99,
+        changed: vec![],
+        removed: map.peers.iter().map(|peer| peer.id.clone()).collect(),
+        sum: 0,
+        not_after: None,
+        policy: None,
+    };
+    for update in [MapUpdate::Full(other.clone()), MapUpdate::Delta(delta)] {
+        assert_eq!(tunnel.update(update, None).await, Applied::Gap);
+        assert_eq!(tunnel.map, map);
+    }
+    // Its history is younger than ours.
+    let younger = NetMap { generation: 0, ..other };
+    let asked = Some(map.version());
+    assert_eq!(tunnel.update(MapUpdate::Full(younger.clone()), asked).await, Applied::Newer);
+    assert_eq!(*tunnel.map, younger);
+    told.expect(["0 rules, taken"]).await;
 }
 
 #[tokio::test]

@@ -70,9 +70,10 @@ impl Control {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// A token that admits `uses` peers.
-    pub fn token(&self, uses: usize) -> String {
-        let body = json!({"workspace": "bench", "uses": uses});
+    /// A token that admits `uses` peers, and says `more` of them.
+    pub fn token(&self, uses: usize, more: &Value) -> String {
+        let mut body = json!({"workspace": "bench", "uses": uses});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let made = self.post(&agent(), "/api/v1/tokens", &self.api_token, &body);
         made["token"].as_str().unwrap().to_owned()
     }

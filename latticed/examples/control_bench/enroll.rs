@@ -1,6 +1,9 @@
 //! Enrolment as peers do it, but for the connection that each would make.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    ops::Range,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use async_nats::Client;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -17,13 +20,18 @@ use crate::{bootstrap::Nonces, control::Control};
 /// As many as latticed works on at once.
 const WINDOW: usize = 32;
 
-/// Enrols `count` peers; how many a second.
-pub async fn enroll(control: &Control, client: &Client, count: usize) -> (Vec<PeerId>, f64) {
-    let token = control.token(count);
+/// Enrols the peers of these numbers; how many a second.
+pub async fn enroll(
+    control: &Control,
+    client: &Client,
+    token: &str,
+    which: Range<usize>,
+) -> (Vec<PeerId>, f64) {
     let nonces = Nonces::of(&control.account()).unwrap();
+    let count = which.len();
     // Signed before the clock starts: that is the clients' work.
     let requests: Vec<(String, Vec<u8>)> =
-        (0..count).map(|n| (inbox(&nonces, n), serde_json::to_vec(&request(&token, n)).unwrap())).collect();
+        which.map(|n| (inbox(&nonces, n), serde_json::to_vec(&request(token, n)).unwrap())).collect();
     let began = Instant::now();
     let ids = stream::iter(requests)
         .map(|(inbox, payload)| async move {

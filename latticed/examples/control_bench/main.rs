@@ -3,6 +3,9 @@
 //! `make bench-control`, or for SQLite alone
 //! `cargo build --release --bin latticed && cargo run --release -p latticed --example control_bench -- 100 1000 10000`
 //!
+//! With `--sandboxed` beside the numbers, ten of the peers are tools and all others have the preset `sandboxed`: each of those may
+//! talk with tools alone. Without it, each may talk with each.
+//!
 //! The peers are simulated: one NATS user with every right enrols and speaks for all of them, so that the bench itself costs
 //! little. Beside each figure stands a baseline of the same run: the same messages over the same NATS server with nobody who
 //! thinks about them.
@@ -21,12 +24,20 @@ mod jwt;
 mod peers;
 mod report;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use control::Control;
 use peers::Peers;
 use report::Table;
+use serde_json::json;
+use tokio::time::sleep;
 
+/// Peers that all others may talk with, in [`Shape::Sandboxed`].
+const TOOLS: usize = 10;
+/// Peers that join one by one when all others are there.
+const JOINS: usize = 20;
+/// From one to the next: none is told together with another.
+const JOIN_PAUSE: Duration = Duration::from_millis(300);
 /// Changes whose way to every peer is timed.
 const PUSHES: usize = 20;
 /// Heartbeats that are sent, a batch on its way at any time; of one peer only so many, or latticed would slow it down.
@@ -35,7 +46,10 @@ const HEARTBEATS_EACH: usize = 15;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    let sizes: Result<Vec<usize>, _> = std::env::args().skip(1).map(|arg| arg.parse()).collect();
+    let (options, sizes): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|arg| arg == "--sandboxed");
+    let shape = if options.is_empty() { Shape::Mesh } else { Shape::Sandboxed };
+    let sizes: Result<Vec<usize>, _> = sizes.iter().map(|arg| arg.parse()).collect();
     let sizes = match sizes {
         Ok(sizes) if sizes.is_empty() => vec![100, 1000, 10_000],
         Ok(sizes) => sizes,
@@ -50,23 +64,56 @@ async fn main() -> ExitCode {
             eprintln!("control_bench: no Postgres: LATTICE_BENCH_POSTGRES is not set");
             continue;
         }
-        let mut table = Table::new(store);
+        let mut table = Table::new(store, shape);
         for size in &sizes {
             let control = Control::start(url);
-            table.row(measure(&control, *size).await);
+            table.row(measure(&control, *size, shape).await);
         }
         table.print();
     }
     ExitCode::SUCCESS
 }
 
-async fn measure(control: &Control, size: usize) -> report::Row {
+/// Who may talk with whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Each with each.
+    Mesh,
+    /// Each with [`TOOLS`] of them.
+    Sandboxed,
+}
+
+async fn measure(control: &Control, size: usize, shape: Shape) -> report::Row {
     let memory_before = control.memory();
     let client = control.nats().await;
-    let (ids, enrolled) = enroll::enroll(control, &client, size).await;
+    let (tools, token, more) = match shape {
+        Shape::Mesh => (vec![], control.token(size, &json!({})), control.token(JOINS, &json!({}))),
+        Shape::Sandboxed => {
+            let preset = json!({"preset": "sandboxed"});
+            let tools = control.token(TOOLS, &json!({"labels": {"role": "tool"}}));
+            (
+                enroll::enroll(control, &client, &tools, 0..TOOLS).await.0,
+                control.token(size, &preset),
+                control.token(JOINS, &preset),
+            )
+        }
+    };
+    let told = if shape == Shape::Mesh { size } else { TOOLS };
+    let mut ids = tools;
+    let (others, enrolled) = enroll::enroll(control, &client, &token, ids.len()..size).await;
+    ids.extend(others);
     let memory = control.memory().saturating_sub(memory_before) / size as u64;
-    let peers = Peers::connect(client, ids).await;
+    let peers = Peers::connect(client.clone(), ids, told).await;
     peers.all_online().await;
+
+    let cpu = control.cpu();
+    for n in size..size + JOINS {
+        enroll::enroll(control, &client, &more, n..n + 1).await;
+        sleep(JOIN_PAUSE).await;
+    }
+    let pushes = peers.settled().await;
+    let cpu_per_join = (control.cpu() - cpu) / JOINS as f64;
+    let told_per_join = pushes as f64 / JOINS as f64;
 
     let count = HEARTBEATS.min(size * HEARTBEATS_EACH);
     let cpu = control.cpu();
@@ -79,5 +126,16 @@ async fn measure(control: &Control, size: usize) -> report::Row {
         pushes.extend(peers.push(round).await);
     }
     let raw = peers.raw_fan_out().await;
-    report::Row { size, enrolled, memory, heartbeats, cpu_per_heartbeat, echo, pushes, raw }
+    report::Row {
+        size,
+        enrolled,
+        memory,
+        heartbeats,
+        cpu_per_heartbeat,
+        echo,
+        cpu_per_join,
+        told_per_join,
+        pushes,
+        raw,
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 use async_nats::{Client, Subscriber};
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use lattice_wire::{
-    MapUpdate, PeerId,
+    PeerId,
     message::Heartbeat,
     subject::{self, PeerVerb},
 };
@@ -21,30 +21,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Peers {
     ids: Arc<Vec<PeerId>>,
     client: Client,
+    /// How many of the first ones are told when the last one moves.
+    told: usize,
     /// (which peer, when) for each push.
-    pushed: tokio::sync::Mutex<mpsc::UnboundedReceiver<(u64, Instant)>>,
+    pushed: tokio::sync::Mutex<mpsc::UnboundedReceiver<(usize, Instant)>>,
 }
 
 impl Peers {
-    /// Subscribes for every peer.
-    pub async fn connect(client: Client, ids: Vec<PeerId>) -> Self {
+    /// Subscribes for every peer. When the last one moves, the first `told` hear of it.
+    pub async fn connect(client: Client, ids: Vec<PeerId>, told: usize) -> Self {
         let (sender, pushed) = mpsc::unbounded_channel();
-        for id in &ids {
+        for (at, id) in ids.iter().enumerate() {
             let mut pushes = client.subscribe(subject::config(id)).await.unwrap();
             let sender = sender.clone();
             tokio::spawn(async move {
                 while let Some(message) = pushes.next().await {
-                    let generation = match serde_json::from_slice(&message.payload) {
-                        Ok(MapUpdate::Full(map)) => map.generation,
-                        Ok(MapUpdate::Delta(delta)) => delta.generation,
-                        Ok(MapUpdate::Current) | Err(_) => continue,
-                    };
-                    let _ = sender.send((generation, Instant::now()));
+                    if !message.payload.is_empty() {
+                        let _ = sender.send((at, Instant::now()));
+                    }
                 }
             });
         }
         client.flush().await.unwrap();
-        Self { ids: Arc::new(ids), client, pushed: tokio::sync::Mutex::new(pushed) }
+        Self { ids: Arc::new(ids), client, told, pushed: tokio::sync::Mutex::new(pushed) }
     }
 
     async fn ask(&self, at: usize, replies: &mut Subscriber, port: u16) {
@@ -60,8 +59,17 @@ impl Peers {
     /// Every peer says where it is, once; then the pushes that this causes are let pass.
     pub async fn all_online(&self) {
         self.beat(self.ids.len()).await;
+        self.settled().await;
+    }
+
+    /// Lets the pushes pass that are on their way; how many came since the last time.
+    pub async fn settled(&self) -> usize {
         let mut pushed = self.pushed.lock().await;
-        while timeout(Duration::from_secs(2), pushed.recv()).await.is_ok() {}
+        let mut count = 0;
+        while timeout(Duration::from_secs(2), pushed.recv()).await.is_ok() {
+            count += 1;
+        }
+        count
     }
 
     /// Heartbeats without news; how many a second.
@@ -115,18 +123,26 @@ impl Peers {
         count as f64 / began.elapsed().as_secs_f64()
     }
 
-    /// One peer moves: milliseconds until each of the others was told.
+    /// The last peer moves: milliseconds until each of those was told that may talk with it.
     pub async fn push(&self, round: usize) -> Vec<f64> {
         let mut pushed = self.pushed.lock().await;
         while pushed.try_recv().is_ok() {}
-        let inbox = format!("{}.>", subject::inbox(&self.ids[0]));
+        let last = self.ids.len() - 1;
+        let inbox = format!("{}.>", subject::inbox(&self.ids[last]));
         let mut replies = self.client.subscribe(inbox).await.unwrap();
         let began = Instant::now();
-        self.ask(0, &mut replies, 2000 + u16::try_from(round).unwrap()).await;
-        let mut times = Vec::with_capacity(self.ids.len());
-        while times.len() < self.ids.len() {
-            let (_, at) = timeout(PATIENCE, pushed.recv()).await.expect("a push for everybody").unwrap();
-            times.push((at - began).as_secs_f64() * 1e3);
+        self.ask(last, &mut replies, 2000 + u16::try_from(round).unwrap()).await;
+        let mut times = Vec::with_capacity(self.told);
+        while times.len() < self.told {
+            let (who, at) = timeout(PATIENCE, pushed.recv()).await.expect("a push").unwrap();
+            if who < self.told {
+                times.push((at - began).as_secs_f64() * 1e3);
+            }
+        }
+        drop(pushed);
+        // Others may be told as well; not into the next round.
+        if self.told < self.ids.len() {
+            self.settled().await;
         }
         times
     }

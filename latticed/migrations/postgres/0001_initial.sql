@@ -6,8 +6,7 @@ CREATE TABLE workspaces (
     name       TEXT NOT NULL UNIQUE,
     -- Of the network map. Grows in the same transaction as every change that a map shows.
     generation BIGINT NOT NULL DEFAULT 1,
-    -- The generation of the last change of who is in it, and that of policies, labels or presets.
-    membership BIGINT NOT NULL DEFAULT 1,
+    -- The generation of the last change of policies or labels.
     rules      BIGINT NOT NULL DEFAULT 1,
     created_at BIGINT NOT NULL
 );
@@ -32,8 +31,10 @@ CREATE TABLE tokens (
 );
 
 CREATE INDEX tokens_by_workspace ON tokens (workspace);
+CREATE INDEX tokens_by_peer ON tokens (peer) WHERE peer IS NOT NULL;
 
--- A removed peer keeps its row: its id may appear in records for ever, and must never be reused.
+-- A removed peer keeps its row for a while (--keep-removed): NATS must be told to refuse it, and people ask who it was. Its id, 80 random
+-- bits, may appear in records for ever.
 -- A peer without a WireGuard key is reserved: it has a name and an address, and is in no map yet.
 CREATE TABLE peers (
     id                   TEXT PRIMARY KEY,
@@ -73,6 +74,7 @@ CREATE INDEX peers_changed ON peers (workspace, changed);
 CREATE INDEX peers_online ON peers (id) WHERE online = 1;
 CREATE INDEX peers_expiring ON peers (expires_at) WHERE removed_at IS NULL;
 CREATE INDEX peers_revoked ON peers (jwt_expires_at) WHERE removed_at IS NOT NULL;
+CREATE INDEX peers_removed ON peers (removed_at) WHERE removed_at IS NOT NULL;
 
 -- A removed peer keeps its lease until free_at: packets and firewalls still know its address.
 CREATE TABLE leases (
@@ -107,6 +109,21 @@ CREATE TABLE admin_tokens (
     created_by  TEXT NOT NULL
 );
 
+-- Enrolments over HTTP that their clients may ask for again, by the key that they chose. Each caller has keys of its own.
+CREATE TABLE repeatable (
+    workspace    TEXT NOT NULL REFERENCES workspaces (id),
+    caller       TEXT NOT NULL,
+    key          TEXT NOT NULL,
+    request_hash BYTEA NOT NULL CHECK (length(request_hash) = 32),
+    peer         TEXT NOT NULL,
+    -- The token that belongs to the peer and that the last answer showed.
+    token        TEXT NOT NULL,
+    ends_at      BIGINT NOT NULL,
+    PRIMARY KEY (workspace, caller, key)
+);
+
+CREATE INDEX repeatable_ending ON repeatable (ends_at);
+
 -- Security events, oldest dropped first. Not tied to the rows that they speak of, which may be gone.
 CREATE TABLE events (
     seq       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -127,6 +144,16 @@ CREATE TABLE cluster (
     authority      TEXT NOT NULL,
     pool           TEXT NOT NULL
 );
+
+-- One row: a random number, made when a database is opened that has none.
+CREATE TABLE lineage (
+    one  BIGINT PRIMARY KEY CHECK (one = 1),
+    born BIGINT NOT NULL CHECK (born >= 0)
+);
+
+-- The history that generations count in. It must be another one after a restore: pg_restore makes the table anew, and the number by
+-- which Postgres knows it (32 bits) is another one then.
+CREATE VIEW epoch AS SELECT born # ('lineage'::regclass::oid::bigint << 31) AS epoch FROM lineage;
 
 CREATE VIEW members AS
     SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id

@@ -10,12 +10,13 @@ use lattice_policy::{Labels, Preset};
 use lattice_wire::{PeerId, PeerName, Token, WgPublicKey, WorkspaceId, message::PeerKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     Api,
     access::Caller,
     error::ApiError,
-    extract::Body,
+    extract::{Body, Key},
     time::{LONGEST, rfc3339, seconds},
     tokens::PresetName,
     workspaces,
@@ -23,9 +24,11 @@ use super::{
 use crate::{
     app::now,
     keys::random,
+    maps,
     store::{
         enroll::EnrollRefused,
         peers::Endpoints,
+        repeat::Repeat,
         reserve::{NewReservation, NewStatic, OwnToken},
         tokens::{TokenRefused, TokenRow},
     },
@@ -34,7 +37,7 @@ use crate::{
 /// Of the token that belongs to the peer. It opens nothing once the peer is gone, which is what ends it.
 const OWN_TOKEN_SECS: i64 = LONGEST;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Enroll {
     /// 1 to 63 of a-z, 0-9 and '-', unique in the workspace.
@@ -74,14 +77,21 @@ pub(super) struct Enrolled {
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Key(key): Key,
     Body(request): Body<Enroll>,
 ) -> Result<(StatusCode, Json<Enrolled>), ApiError> {
-    let result = enroll(&api, &caller, request).await;
+    let result = enroll(&api, &caller, key, request).await;
     api.app.metrics.enrolment(if result.is_ok() { "granted" } else { "refused" });
     Ok((StatusCode::CREATED, Json(result?)))
 }
 
-async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled, ApiError> {
+async fn enroll(
+    api: &Api,
+    caller: &Caller,
+    key: Option<String>,
+    request: Enroll,
+) -> Result<Enrolled, ApiError> {
+    let repeat = key.map(|key| repeat(caller, key, &request)).transpose()?;
     let name: PeerName = request.agent_name.parse().map_err(|e| ApiError::invalid(format!("{e}")))?;
     let workspace = workspaces::named(api, caller, &request.workspace_id).await?.id;
     let (token, cap) = match caller {
@@ -92,7 +102,7 @@ async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled,
     let ttl = capped_ttl(asked, cap)?;
     let (id, now) = (PeerId::from_random(random()), now());
     let place = NewReservation {
-        id: id.clone(),
+        id,
         workspace: workspace.clone(),
         name,
         kind: PeerKind::Sandbox,
@@ -108,19 +118,23 @@ async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled,
     let admitted = match request.public_key {
         Some(wireguard_public_key) => {
             let new = NewStatic { peer: place, wireguard_public_key, endpoints: Endpoints::default() };
-            api.app.store.admit_static(&new, token, belongs, now).await?
+            api.app.store.admit_static(&new, token, belongs, repeat.as_ref(), now).await?
         }
-        None => api.app.store.reserve(&place, token, belongs, now).await?,
+        None => api.app.store.reserve(&place, token, belongs, repeat.as_ref(), now).await?,
     };
     let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(refused) => return Err(refuse(api, caller, &workspace, &refused).await),
     };
-    api.app.maps.changed(workspace.clone());
-    api.event("peer.enrolled", Some(&workspace), caller, format!("{id} ({place_name})")).await;
+    let id = admitted.peer;
+    let again = if admitted.again { ", again: the token of the first answer is revoked" } else { "" };
+    if !admitted.again {
+        api.app.maps.changed(workspace.clone());
+    }
+    api.event("peer.enrolled", Some(&workspace), caller, format!("{id} ({place_name}){again}")).await;
     let map = match reserved {
         true => None,
-        false => api.app.store.snapshot(&workspace, now).await?.netmap(&id),
+        false => maps::whole(&api.app, &workspace, &id).await?,
     };
     Ok(Enrolled {
         peer_id: id,
@@ -129,6 +143,15 @@ async fn enroll(api: &Api, caller: &Caller, request: Enroll) -> Result<Enrolled,
         wireguard_config: map.map(|map| wg_quick::text(&map)),
         expires_at: admitted.not_after.map(rfc3339),
     })
+}
+
+/// The request, as a client may send it again.
+fn repeat(caller: &Caller, key: String, request: &Enroll) -> Result<Repeat, ApiError> {
+    let request = serde_json::to_vec(request).map_err(|error| {
+        tracing::error!(%error, "request failed");
+        ApiError::internal()
+    })?;
+    Ok(Repeat { caller: caller.actor(), key, request_hash: Sha256::digest(request).into() })
 }
 
 /// A token's preset is a cap: who holds it may not choose another.
@@ -175,6 +198,10 @@ async fn refuse(api: &Api, caller: &Caller, workspace: &WorkspaceId, refused: &E
         | EnrollRefused::NotReserved
         | EnrollRefused::NoPeer => ApiError::forbidden(detail),
         EnrollRefused::NameTaken(_) => ApiError::new(StatusCode::CONFLICT, "name_taken", detail),
+        EnrollRefused::OtherRequest => {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
+        }
+        EnrollRefused::Gone => ApiError::new(StatusCode::CONFLICT, "peer_gone", detail),
         EnrollRefused::KeyTaken => ApiError::new(StatusCode::CONFLICT, "key_taken", detail),
         EnrollRefused::PoolExhausted { .. } | EnrollRefused::WorkspaceFull => ApiError::unavailable(detail),
     }

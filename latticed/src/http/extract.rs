@@ -11,12 +11,19 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{access::Caller, error::ApiError};
 use crate::store;
 
+/// Its name.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Bytes of one.
+pub(super) const MAX_KEY: usize = 255;
 const MAX_LIMIT: u32 = 1000;
 /// Of the keys that lists are ordered by, none is as long.
 const MAX_AFTER: usize = 200;
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
+
+/// The header by which a client says that a request is one that it sent before (draft-ietf-httpapi-idempotency-key-header).
+pub(super) struct Key(pub(super) Option<String>);
 
 /// A query string.
 pub(super) struct Params<T>(pub(super) T);
@@ -122,6 +129,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             Ok(Query(value)) => Ok(Self(value)),
             Err(rejection) => Err(ApiError::invalid(rejection.body_text())),
         }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(key) = keys.next() else { return Ok(Self(None)) };
+        let key = key.to_str().ok().filter(|key| (1..=MAX_KEY).contains(&key.len()) && keys.next().is_none());
+        let key = key.ok_or_else(|| {
+            ApiError::invalid(format!(
+                "Idempotency-Key must be given once, as 1 to {MAX_KEY} characters of ASCII"
+            ))
+        })?;
+        Ok(Self(Some(key.to_owned())))
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     Api,
     access::Access,
     error::Problem,
+    extract::MAX_KEY,
     routes::{Route, table},
 };
 
@@ -54,7 +55,14 @@ fn document() -> Value {
             operation["requestBody"] =
                 json!({ "required": true, "content": { "application/json": { "schema": schema } } });
         }
-        let parameters = parameters(route.path, query);
+        let mut parameters = parameters(route.path, query);
+        if route.repeatable {
+            parameters.push(json!({
+                "name": "Idempotency-Key", "in": "header", "required": false,
+                "description": "Chosen by the client, for one request. The same request with the same key is answered with the same peer for 24 hours, and with a fresh token in place of the one of the answer before; another request with it is refused with 422.",
+                "schema": { "type": "string", "minLength": 1, "maxLength": MAX_KEY },
+            }));
+        }
         if !parameters.is_empty() {
             operation["parameters"] = parameters.into();
         }

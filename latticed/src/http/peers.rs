@@ -19,7 +19,7 @@ use super::{
     time::rfc3339,
     workspaces,
 };
-use crate::{app::now, store::peers::PeerRow};
+use crate::store::peers::PeerRow;
 
 /// A member of the overlay, or a place that is held for one.
 #[derive(Serialize, JsonSchema)]
@@ -96,8 +96,7 @@ pub(super) async fn renew(
     Path(id): Path<String>,
 ) -> Result<Json<Renewed>, ApiError> {
     let row = find(&api, &caller, &id).await?;
-    let renewed = api.app.store.renew(&row.id, now()).await?.ok_or_else(|| unknown(&id))?;
-    api.app.maps.changed(row.workspace);
+    let renewed = api.app.renew(&row.id).await?.ok_or_else(|| unknown(&id))?;
     Ok(Json(Renewed { peer_id: row.id, expires_at: renewed.not_after.map(rfc3339) }))
 }
 

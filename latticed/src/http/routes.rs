@@ -29,6 +29,8 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) summary: &'static str,
+    /// Whether it takes an `Idempotency-Key`.
+    pub(super) repeatable: bool,
     pub(super) query: Option<SchemaOf>,
     pub(super) body: Option<SchemaOf>,
     pub(super) status: StatusCode,
@@ -95,6 +97,7 @@ pub(super) fn table() -> Vec<Route> {
             "Enrol an agent, or reserve its place",
             agent_enroll::post,
         )
+        .repeatable()
         .takes::<agent_enroll::Enroll>()
         .creates::<agent_enroll::Enrolled>(),
         get("/api/v1/peers", Role(Viewer), "List peers", peers::list)
@@ -150,11 +153,27 @@ impl Route {
         status: StatusCode,
         handler: MethodRouter<Arc<Api>>,
     ) -> Self {
-        Self { method, path, access, summary, query: None, body: None, status, answer: None, handler }
+        Self {
+            method,
+            path,
+            access,
+            summary,
+            repeatable: false,
+            query: None,
+            body: None,
+            status,
+            answer: None,
+            handler,
+        }
     }
 
     fn asks<T: JsonSchema>(mut self) -> Self {
         self.query = Some(|generator| T::json_schema(generator));
+        self
+    }
+
+    fn repeatable(mut self) -> Self {
+        self.repeatable = true;
         self
     }
 

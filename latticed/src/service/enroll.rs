@@ -167,7 +167,10 @@ fn refuse(refused: &EnrollRefused) -> Refusal {
         EnrollRefused::NameTaken(_) => RefusalCode::NameTaken,
         EnrollRefused::KeyTaken => RefusalCode::KeyTaken,
         EnrollRefused::Prefix(_) | EnrollRefused::Reserved(_) => RefusalCode::NameRefused,
-        EnrollRefused::NotReserved | EnrollRefused::NoPeer => RefusalCode::PeerUnknown,
+        EnrollRefused::NotReserved
+        | EnrollRefused::NoPeer
+        | EnrollRefused::OtherRequest
+        | EnrollRefused::Gone => RefusalCode::PeerUnknown,
         EnrollRefused::PoolExhausted { .. } | EnrollRefused::WorkspaceFull => RefusalCode::PoolExhausted,
     };
     refusal(code, refused.to_string())

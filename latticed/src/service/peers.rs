@@ -56,7 +56,7 @@ async fn map(app: &App, peer: &PeerId, payload: &[u8]) -> Result<MapUpdate, Refu
 /// More time, if the membership is limited, and a JWT that is valid as long.
 async fn renew(app: &App, peer: &PeerId) -> Result<RenewGrant, Refusal> {
     let now = now();
-    let renewed = app.store.renew(peer, now).await.map_err(|e| internal(&e))?.ok_or_else(unknown)?;
+    let renewed = app.renew(peer).await.map_err(|e| internal(&e))?.ok_or_else(unknown)?;
     let key = renewed.nats_public_key.ok_or_else(unknown)?;
     let expires_at = jwt_expiry(renewed.not_after, now);
     // Before the JWT exists: who is removed later must be known to hold one.
@@ -65,9 +65,6 @@ async fn renew(app: &App, peer: &PeerId) -> Result<RenewGrant, Refusal> {
         error!(%peer, %error, "JWT cannot be signed");
         refusal(RefusalCode::Internal, "latticed failed; its log says how")
     })?;
-    if renewed.not_after.is_some() {
-        app.maps.changed(renewed.workspace);
-    }
     app.presence.heard(peer, now);
     Ok(RenewGrant { nats_jwt, not_after: renewed.not_after })
 }

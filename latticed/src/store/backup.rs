@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::{Database, Store, StoreError};
+use super::{Database, Store, StoreError, lineage};
 
 impl Store {
-    /// Copies the database as it is now into the new file `path`, while others go on reading and writing. False for Postgres, which
+    /// Copies the database as it is now into the new file `path`, while others go on reading and writing. Whoever opens the copy first
+    /// begins another epoch with it. False for Postgres, which
     /// has tools of its own.
     ///
     /// # Errors
@@ -14,11 +15,13 @@ impl Store {
         if matches!(self.database, Database::Postgres(_)) {
             return Ok(false);
         }
+        let failed = |source| StoreError::Copy { path: path.to_owned(), source };
         sqlx::query("VACUUM INTO $1")
             .bind(path.display().to_string())
             .execute(&self.read)
             .await
-            .map_err(|source| StoreError::Copy { path: path.to_owned(), source })?;
+            .map_err(failed)?;
+        lineage::forget(&Database::Sqlite(path.to_owned())).await.map_err(failed)?;
         Ok(true)
     }
 }

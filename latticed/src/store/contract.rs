@@ -5,12 +5,15 @@ mod admins;
 mod cluster;
 mod enrolment;
 mod lifetimes;
+mod lineage;
 mod lists;
 mod maps;
 mod outage;
 mod owner;
 mod policies;
 mod presence;
+mod prune;
+mod repeat;
 mod reservations;
 mod tokens;
 
@@ -18,6 +21,8 @@ use std::collections::BTreeMap;
 
 use lattice_wire::{NetMap, PeerId, Token, WgPublicKey, WorkspaceId, message::PeerKind};
 use tempfile::TempDir;
+
+use crate::maps::View;
 
 use super::{
     Database, Page, Store, StoreError,
@@ -79,8 +84,10 @@ impl Store {
     /// The map of one peer, as it is answered.
     async fn netmap(&self, id: &PeerId, now: i64) -> Result<Option<NetMap>, StoreError> {
         let Some(own) = self.standing(id, now).await? else { return Ok(None) };
-        let map = self.snapshot(&own.workspace, now).await?.netmap(id);
-        assert_eq!(map.as_ref().map(|map| map.generation), Some(own.generation));
+        let mut view = View::empty(own.workspace.clone(), self.pool());
+        view.update(self.changes(&own.workspace, None, now).await?);
+        let map = view.netmap(id, now);
+        assert_eq!(map.as_ref().map(NetMap::version), Some(own.version));
         Ok(map)
     }
 }

@@ -53,7 +53,7 @@ impl Database {
             .await
     }
 
-    fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
+    pub(super) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
         match self {
             Self::Sqlite(path) => {
                 use sqlx::ConnectOptions as _;
@@ -147,6 +147,12 @@ impl PostgresUrl {
             let url = options.database_url;
             url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password")
         })
+    }
+
+    /// With its password.
+    #[cfg(test)]
+    pub fn exposed(&self) -> &str {
+        &self.0
     }
 
     /// No word about what is wrong with it: that would quote it.

@@ -73,6 +73,14 @@ pub enum EnrollRefused {
         "another peer of the workspace is called {0:?}: choose another --name, or remove that peer first"
     )]
     NameTaken(String),
+    /// An earlier request with the same key asked for something else.
+    #[error(
+        "this Idempotency-Key was sent with another request: choose another for each request, and the same only to repeat one"
+    )]
+    OtherRequest,
+    /// The peer of an earlier request with the same key is removed or over.
+    #[error("the peer that this Idempotency-Key enrolled is gone: choose another to enrol it anew")]
+    Gone,
     /// A key is not new.
     #[error("this WireGuard or NATS key is already enrolled: make a new key pair")]
     KeyTaken,
@@ -237,7 +245,7 @@ async fn redeem(
     .bind(peer.jwt_expires_at)
     .execute(&mut *connection)
     .await?;
-    workspaces::bump(connection, &token.workspace, Change::Membership).await?;
+    workspaces::bump(connection, &token.workspace, Change::Peers).await?;
     let row = sqlx::query("SELECT id, workspace, address, expires_at FROM members WHERE id = $1")
         .bind(reserved.as_str())
         .fetch_one(connection)

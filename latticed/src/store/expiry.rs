@@ -33,7 +33,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn renew(&self, id: &PeerId, now: i64) -> Result<Option<Renewed>, StoreError> {
-        let update = "UPDATE peers SET changed = NULL, expires_at = CASE WHEN ttl IS NULL THEN expires_at ELSE $2 + ttl END \
+        let update = "UPDATE peers SET changed = CASE WHEN ttl IS NULL THEN changed END, \
+                             expires_at = CASE WHEN ttl IS NULL THEN expires_at ELSE $2 + ttl END \
                       WHERE id = $1 AND removed_at IS NULL AND wireguard_public_key IS NOT NULL \
                         AND (expires_at IS NULL OR expires_at > $2) \
                       RETURNING expires_at, nats_public_key, name, workspace";
@@ -48,7 +49,7 @@ impl Store {
             workspace: text(&row, "workspace")?,
         };
         if renewed.not_after.is_some() {
-            workspaces::bump(&mut transaction, &renewed.workspace, Change::Presence).await?;
+            workspaces::bump(&mut transaction, &renewed.workspace, Change::Peers).await?;
         }
         transaction.commit().await?;
         Ok(Some(renewed))
@@ -75,7 +76,7 @@ impl Store {
             leases::release(&mut transaction, peer, now + self.quarantine).await?;
         }
         for workspace in removed.iter().map(|(_, workspace)| workspace).collect::<BTreeSet<_>>() {
-            workspaces::bump(&mut transaction, workspace, Change::Membership).await?;
+            workspaces::bump(&mut transaction, workspace, Change::Peers).await?;
         }
         transaction.commit().await?;
         Ok(removed)

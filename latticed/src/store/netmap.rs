@@ -1,8 +1,8 @@
-//! Network maps, read from one snapshot: the generation always belongs to the peers and policies beside it.
+//! What network maps are made of, read from one snapshot: the version always belongs to the peers and policies beside it.
 
 use ipnet::{IpNet, Ipv4Net};
-use lattice_wire::{MapPeer, NetMap, PeerId, WorkspaceId};
-use sqlx::{AnyConnection, Row as _};
+use lattice_wire::{MapPeer, MapVersion, PeerId, WorkspaceId};
+use sqlx::{AnyConnection, FromRow, Row as _, any::AnyRow};
 
 use super::{
     Store, StoreError,
@@ -12,32 +12,34 @@ use super::{
 };
 use crate::pool::Pool;
 
-/// A workspace at one generation: what the maps of all its peers are made of.
+/// More peers that are gone are not told one by one: who needs them reads all.
+const MAX_REMOVED: i64 = 10_000;
+/// Generations before the newest in which who is gone is told to those who read all.
+const LATELY: u64 = 256;
+
+/// Members and policies of a workspace.
 #[derive(Debug)]
 pub struct Snapshot {
-    generation: u64,
-    workspace: WorkspaceId,
     pool: Pool,
-    /// With what others are told of each.
-    members: Vec<(PeerRow, MapPeer)>,
+    members: Vec<PeerRow>,
     policies: Vec<PolicyRow>,
 }
 
-/// What has changed in a workspace since a generation that receivers have.
+/// What has changed in a workspace since some generation; or all there is.
 #[derive(Debug)]
-pub struct News {
+pub struct Changes {
+    /// What it leads to.
+    pub version: MapVersion,
     /// Every change after this generation is in here.
     pub since: u64,
-    /// The generation now.
-    pub generation: u64,
-    /// Whether the receivers' policies may be others than at `since`.
-    pub rules: bool,
-    /// Peers that are new or different.
-    pub changed: Vec<MapPeer>,
-    /// Peers that are gone.
-    pub removed: Vec<PeerId>,
-    /// Who is there to be told, and when its own time is over.
-    pub receivers: Vec<(PeerId, Option<i64>)>,
+    /// Whether it is all there is.
+    pub whole: bool,
+    /// The policies, when they or labels may be others than before.
+    pub policies: Option<Vec<PolicyRow>>,
+    /// Members that are new or different, and the generation that made them so. In the whole, also those that `removed` names.
+    pub changed: Vec<(PeerRow, u64)>,
+    /// Peers that are gone, and the generation that removed them, in its order.
+    pub removed: Vec<(PeerId, u64)>,
 }
 
 /// Where a living peer belongs.
@@ -45,76 +47,49 @@ pub struct News {
 pub struct Standing {
     /// Its workspace.
     pub workspace: WorkspaceId,
-    /// The generation of its maps.
-    pub generation: u64,
+    /// Of its map.
+    pub version: MapVersion,
     /// Unix seconds from which on it is no member any more.
     pub not_after: Option<i64>,
 }
 
-impl News {
-    /// Whether the whole map would be smaller.
-    pub fn is_most(&self) -> bool {
-        self.changed.len() + self.removed.len() > 16 + self.receivers.len()
-    }
-}
-
 impl Store {
-    /// What has changed in `workspace` after generation `since`, or with the last change of all.
+    /// What has changed in `workspace` after `have`; all there is without it, when it is of another epoch, or when too much has.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn news(
+    pub async fn changes(
         &self,
         workspace: &WorkspaceId,
-        since: Option<u64>,
+        have: Option<MapVersion>,
         now: i64,
-    ) -> Result<News, StoreError> {
+    ) -> Result<Changes, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let (generation, membership, rules): (i64, i64, i64) =
-            sqlx::query_as("SELECT generation, membership, rules FROM workspaces WHERE id = $1")
-                .bind(workspace.as_str())
-                .fetch_one(&mut *transaction)
-                .await?;
-        let since = since.unwrap_or(generation.cast_unsigned().saturating_sub(1));
-        // Without a policy or a preset it means nothing to anybody's policy who is there.
-        let rules = rules > since.cast_signed()
-            || (membership > since.cast_signed() && has_rules(&mut transaction, workspace).await?);
-        let changed: Vec<PeerRow> = sqlx::query_as(
-            "SELECT * FROM members WHERE workspace = $1 AND changed > $2 \
-               AND (expires_at IS NULL OR expires_at > $3) ORDER BY address",
-        )
-        .bind(workspace.as_str())
-        .bind(since.cast_signed())
-        .bind(now)
-        .fetch_all(&mut *transaction)
-        .await?;
-        let removed = sqlx::query(
-            "SELECT id FROM peers WHERE workspace = $1 AND changed > $2 AND removed_at IS NOT NULL",
-        )
-        .bind(workspace.as_str())
-        .bind(since.cast_signed())
-        .fetch_all(&mut *transaction)
-        .await?;
-        let receivers = sqlx::query(
-            "SELECT id, expires_at FROM peers WHERE workspace = $1 AND online = 1 AND removed_at IS NULL \
-               AND (expires_at IS NULL OR expires_at > $2)",
-        )
-        .bind(workspace.as_str())
-        .bind(now)
-        .fetch_all(&mut *transaction)
-        .await?;
+        let select = "SELECT epoch, generation, rules FROM workspaces, epoch WHERE id = $1";
+        let (epoch, generation, rules): (i64, i64, i64) =
+            sqlx::query_as(select).bind(workspace.as_str()).fetch_one(&mut *transaction).await?;
+        let version = version(epoch, generation);
+        let have = have.filter(|have| have.epoch == version.epoch && have.generation <= version.generation);
+        let since = have.map(|have| have.generation);
+        let changes = match since {
+            Some(since) => since_then(&mut transaction, workspace, since).await?,
+            None => None,
+        };
+        let whole = changes.is_none();
+        let (since, changed, removed) = match (since, changes) {
+            (Some(since), Some((changed, removed))) => (since, changed, removed),
+            _ => {
+                let since = version.generation.saturating_sub(LATELY);
+                let (changed, removed) = all(&mut transaction, workspace, since).await?;
+                (since, changed, removed)
+            }
+        };
+        let policies = match whole || rules.cast_unsigned() > since {
+            true => Some(policies::in_force(&mut transaction, workspace, now).await?),
+            false => None,
+        };
         transaction.commit().await?;
-        Ok(News {
-            since,
-            generation: generation.cast_unsigned(),
-            rules,
-            changed: changed.into_iter().filter_map(map_peer).collect(),
-            removed: removed.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?,
-            receivers: receivers
-                .iter()
-                .map(|row| Ok((text(row, "id")?, row.try_get("expires_at")?)))
-                .collect::<Result<_, sqlx::Error>>()?,
-        })
+        Ok(Changes { version, since, whole, policies, changed, removed })
     }
 
     /// Where a peer belongs; `None` when there is no such peer, or its time is over.
@@ -123,8 +98,8 @@ impl Store {
     /// When the database fails.
     pub async fn standing(&self, id: &PeerId, now: i64) -> Result<Option<Standing>, StoreError> {
         let row = sqlx::query(
-            "SELECT workspaces.id AS workspace, generation, expires_at FROM members \
-               JOIN workspaces ON workspaces.id = members.workspace \
+            "SELECT workspaces.id AS workspace, epoch, generation, expires_at FROM members \
+               JOIN workspaces ON workspaces.id = members.workspace CROSS JOIN epoch \
              WHERE members.id = $1 AND (expires_at IS NULL OR expires_at > $2)",
         )
         .bind(id.as_str())
@@ -134,7 +109,7 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Standing {
             workspace: text(&row, "workspace")?,
-            generation: row.try_get::<i64, _>("generation").map(i64::cast_unsigned)?,
+            version: version(row.try_get("epoch")?, row.try_get("generation")?),
             not_after: row.try_get("expires_at")?,
         }))
     }
@@ -145,11 +120,7 @@ impl Store {
     /// When the database fails.
     pub async fn snapshot(&self, workspace: &WorkspaceId, now: i64) -> Result<Snapshot, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let (generation,): (i64,) = sqlx::query_as("SELECT generation FROM workspaces WHERE id = $1")
-            .bind(workspace.as_str())
-            .fetch_one(&mut *transaction)
-            .await?;
-        let rows: Vec<PeerRow> = sqlx::query_as(
+        let members: Vec<PeerRow> = sqlx::query_as(
             "SELECT * FROM members WHERE workspace = $1 AND (expires_at IS NULL OR expires_at > $2) \
              ORDER BY address",
         )
@@ -159,13 +130,12 @@ impl Store {
         .await?;
         let policies = policies::in_force(&mut transaction, workspace, now).await?;
         transaction.commit().await?;
-        Ok(Snapshot {
-            generation: generation.cast_unsigned(),
-            workspace: workspace.clone(),
-            pool: self.pool,
-            members: rows.into_iter().filter_map(|row| Some((row.clone(), map_peer(row)?))).collect(),
-            policies,
-        })
+        Ok(Snapshot { pool: self.pool, members, policies })
+    }
+
+    /// Every overlay address lies in here.
+    pub fn pool(&self) -> Ipv4Net {
+        self.pool.net()
     }
 }
 
@@ -177,49 +147,89 @@ impl Snapshot {
 
     /// Its members, by address.
     pub fn members(&self) -> impl Iterator<Item = &PeerRow> {
-        self.members.iter().map(|(row, _)| row)
+        self.members.iter()
     }
 
     /// Its policies that are in force, by name.
     pub fn policies(&self) -> &[PolicyRow] {
         &self.policies
     }
+}
 
-    /// The map of one member, without its policy.
-    pub fn netmap(&self, id: &PeerId) -> Option<NetMap> {
-        let (own, _) = self.members.iter().find(|(row, _)| row.id == *id)?;
-        Some(NetMap {
-            generation: self.generation,
-            workspace: self.workspace.clone(),
-            peer: own.id.clone(),
-            address: host(own.address),
-            pool: self.pool.net(),
-            peers: self
-                .members
-                .iter()
-                .filter(|(row, _)| row.id != *id)
-                .map(|(_, peer)| peer.clone())
-                .collect(),
-            not_after: own.expires_at,
-            policy: None,
-        })
+type Rows = (Vec<(PeerRow, u64)>, Vec<(PeerId, u64)>);
+
+/// A row, and the generation that made it what it is.
+struct Marked(PeerRow, u64);
+
+/// `None` when too many are gone.
+async fn since_then(
+    connection: &mut AnyConnection,
+    workspace: &WorkspaceId,
+    since: u64,
+) -> Result<Option<Rows>, sqlx::Error> {
+    let changed: Vec<Marked> = sqlx::query_as("SELECT * FROM members WHERE workspace = $1 AND changed > $2")
+        .bind(workspace.as_str())
+        .bind(since.cast_signed())
+        .fetch_all(&mut *connection)
+        .await?;
+    // A place that was only reserved was in no map.
+    let select = "SELECT id, changed FROM peers WHERE workspace = $1 AND changed > $2 AND removed_at IS NOT NULL \
+                    AND wireguard_public_key IS NOT NULL ORDER BY changed LIMIT $3";
+    let removed = sqlx::query(select)
+        .bind(workspace.as_str())
+        .bind(since.cast_signed())
+        .bind(MAX_REMOVED + 1)
+        .fetch_all(connection)
+        .await?;
+    if i64::try_from(removed.len()).is_ok_and(|count| count > MAX_REMOVED) {
+        return Ok(None);
     }
+    let removed = removed.iter().map(|row| Ok((text(row, "id")?, generation(row)?)));
+    Ok(Some((pairs(changed), removed.collect::<Result<_, sqlx::Error>>()?)))
 }
 
-async fn has_rules(connection: &mut AnyConnection, workspace: &WorkspaceId) -> Result<bool, sqlx::Error> {
-    let any = "SELECT id FROM policies WHERE workspace = $1 UNION ALL \
-               SELECT id FROM members WHERE workspace = $1 AND preset IS NOT NULL LIMIT 1";
-    Ok(sqlx::query(any).bind(workspace.as_str()).fetch_optional(connection).await?.is_some())
+async fn all(
+    connection: &mut AnyConnection,
+    workspace: &WorkspaceId,
+    since: u64,
+) -> Result<Rows, sqlx::Error> {
+    let members: Vec<Marked> = sqlx::query_as("SELECT * FROM members WHERE workspace = $1")
+        .bind(workspace.as_str())
+        .fetch_all(&mut *connection)
+        .await?;
+    // Whose address is leased again already is not worth remembering.
+    let select = "SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id \
+                  WHERE peers.workspace = $1 AND changed > $2 AND removed_at IS NOT NULL ORDER BY changed LIMIT $3";
+    let gone: Vec<Marked> = sqlx::query_as(select)
+        .bind(workspace.as_str())
+        .bind(since.cast_signed())
+        .bind(MAX_REMOVED)
+        .fetch_all(connection)
+        .await?;
+    let removed = gone.iter().map(|Marked(row, at)| (row.id.clone(), *at)).collect();
+    Ok((pairs(members.into_iter().chain(gone).collect()), removed))
 }
 
-/// `None` for one that is only reserved, which is no member.
-fn map_peer(row: PeerRow) -> Option<MapPeer> {
+fn pairs(rows: Vec<Marked>) -> Vec<(PeerRow, u64)> {
+    rows.into_iter().map(|Marked(row, at)| (row, at)).collect()
+}
+
+fn generation(row: &AnyRow) -> Result<u64, sqlx::Error> {
+    row.try_get::<i64, _>("changed").map(i64::cast_unsigned)
+}
+
+fn version(epoch: i64, generation: i64) -> MapVersion {
+    MapVersion { epoch: epoch.cast_unsigned(), generation: generation.cast_unsigned() }
+}
+
+/// What others are told of a peer. `None` for one that is only reserved, which is no member.
+pub fn map_peer(row: &PeerRow) -> Option<MapPeer> {
     Some(MapPeer {
-        id: row.id,
-        name: row.name,
+        id: row.id.clone(),
+        name: row.name.clone(),
         public_key: row.wireguard_public_key?,
         allowed_ips: vec![IpNet::V4(host(row.address))],
-        endpoints: row.endpoints.0,
+        endpoints: row.endpoints.0.clone(),
         online: row.online,
         not_after: row.expires_at,
     })
@@ -228,4 +238,10 @@ fn map_peer(row: PeerRow) -> Option<MapPeer> {
 /// The /32 of one address.
 pub fn host(address: Address) -> Ipv4Net {
     address.0.into()
+}
+
+impl FromRow<'_, AnyRow> for Marked {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self(PeerRow::from_row(row)?, generation(row)?))
+    }
 }

@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, lineage};
 
 /// What the latticed of one database have in common. All of it is public.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -56,7 +56,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the database `owner`'s and its pool the one that it was opened with, whatever they were.
+    /// Makes the database `owner`'s and its pool the one that it was opened with, whatever they were, and begins another epoch.
     ///
     /// # Errors
     /// When the database fails.
@@ -66,6 +66,7 @@ impl Store {
                       VALUES (1, $1, $2, $3, $4, $5) ON CONFLICT (one) DO UPDATE \
                       SET operator = $1, system_account = $2, account = $3, authority = $4, pool = $5";
         bind(upsert, owner, &self.pool.to_string()).execute(&mut *transaction).await?;
+        lineage::reborn(&mut transaction).await?;
         Ok(transaction.commit().await?)
     }
 }

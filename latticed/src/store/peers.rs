@@ -110,7 +110,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn set_labels(&self, id: &PeerId, labels: &Labels) -> Result<Option<WorkspaceId>, StoreError> {
-        let update = "UPDATE peers SET labels = $2 WHERE id = $1 AND removed_at IS NULL RETURNING workspace";
+        let update = "UPDATE peers SET changed = NULL, labels = $2 WHERE id = $1 AND removed_at IS NULL RETURNING workspace";
         let mut transaction = self.begin().await?;
         let changed = sqlx::query(update)
             .bind(id.as_str())
@@ -137,7 +137,7 @@ impl Store {
         let Some(row) = removed else { return Ok(None) };
         let workspace = text(&row, "workspace")?;
         leases::release(&mut transaction, id, now + self.quarantine).await?;
-        workspaces::bump(&mut transaction, &workspace, Change::Membership).await?;
+        workspaces::bump(&mut transaction, &workspace, Change::Peers).await?;
         transaction.commit().await?;
         Ok(Some(workspace))
     }

@@ -76,7 +76,7 @@ impl Store {
             .await?;
         let Some(row) = moved else { return Ok(None) };
         let workspace = text(&row, "workspace")?;
-        workspaces::bump(&mut transaction, &workspace, Change::Presence).await?;
+        workspaces::bump(&mut transaction, &workspace, Change::Peers).await?;
         transaction.commit().await?;
         Ok(Some(workspace))
     }
@@ -111,7 +111,7 @@ impl Store {
         let workspaces: BTreeSet<_> =
             expired.iter().map(|row| text(row, "workspace")).collect::<Result<_, _>>()?;
         for workspace in &workspaces {
-            workspaces::bump(&mut transaction, workspace, Change::Presence).await?;
+            workspaces::bump(&mut transaction, workspace, Change::Peers).await?;
         }
         transaction.commit().await?;
         Ok(workspaces)

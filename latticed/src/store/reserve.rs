@@ -9,6 +9,7 @@ use super::{
     columns::{self, Endpoints, Kind, Labels, text},
     enroll::{self, Admitted, EnrollRefused, NewPeer},
     leases,
+    repeat::{self, Repeat},
     tokens::{self, NewToken, TokenRefused, TokenRow},
     workspaces::{self, Change},
 };
@@ -80,7 +81,8 @@ pub struct OwnToken {
 
 impl Store {
     /// Reserves a name and an address for a peer that comes later, with a use of `token` as [`Store::admit_static`] does. It is in
-    /// no map until it comes with `own`.
+    /// no map until it comes with `own`. With `repeat`, an earlier request that was the same is granted its peer again, takes no use
+    /// of `token`, and `own` takes the place of the token that was shown then.
     ///
     /// # Errors
     /// When the database fails. A refusal is in the inner result and leaves everything as it was.
@@ -89,9 +91,10 @@ impl Store {
         new: &NewReservation,
         token: Option<&Token>,
         own: OwnToken,
+        repeat: Option<&Repeat>,
         now: i64,
     ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
-        self.admit(new.clone(), None, token, own, now).await
+        self.admit(new.clone(), None, token, own, repeat, now).await
     }
 
     /// Admits a peer that never speaks to NATS, with a use of `token` when the caller has no other right. What the token says of
@@ -104,9 +107,11 @@ impl Store {
         new: &NewStatic,
         token: Option<&Token>,
         own: OwnToken,
+        repeat: Option<&Repeat>,
         now: i64,
     ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
-        self.admit(new.peer.clone(), Some((new.wireguard_public_key, &new.endpoints)), token, own, now).await
+        let device = (new.wireguard_public_key, &new.endpoints);
+        self.admit(new.peer.clone(), Some(device), token, own, repeat, now).await
     }
 
     /// The peer and its token are there together, or neither is.
@@ -116,9 +121,19 @@ impl Store {
         device: Option<(WgPublicKey, &Endpoints)>,
         token: Option<&Token>,
         own: OwnToken,
+        repeat: Option<&Repeat>,
         now: i64,
     ) -> Result<Result<Admitted, EnrollRefused>, StoreError> {
         let mut transaction = self.begin().await?;
+        if let Some(repeat) = repeat
+            && let Some(admitted) =
+                repeat::again(&mut transaction, &peer.workspace, repeat, &own, now).await?
+        {
+            if admitted.is_ok() {
+                transaction.commit().await?;
+            }
+            return Ok(admitted);
+        }
         let by = match permit(&mut transaction, &mut peer, token, now).await? {
             Ok(by) => by,
             Err(refused) => return Ok(Err(refused)),
@@ -131,19 +146,13 @@ impl Store {
         };
         let admitted = self.insert(&mut transaction, &entry, now).await?;
         if admitted.is_ok() {
-            let new = NewToken {
-                workspace: peer.workspace.clone(),
-                // Who is admitted already has no use for one.
-                max_uses: i64::from(device.is_none()),
-                expires_at: own.expires_at,
-                preset: None,
-                labels: Labels::new(),
-                name_prefix: None,
-                peer_ttl: None,
-                peer: Some(peer.id.clone()),
-                created_by: own.created_by,
-            };
+            let new = NewToken::of_peer(&peer.workspace, &peer.id, &own, device.is_none());
             tokens::insert(&mut transaction, &own.token, new, now).await?;
+        }
+        if let (Ok(admitted), Some(repeat)) = (&admitted, repeat) {
+            repeat::remember(&mut transaction, admitted, repeat, &own, now).await?;
+        }
+        if admitted.is_ok() {
             transaction.commit().await?;
         }
         Ok(admitted)
@@ -165,7 +174,7 @@ impl Store {
             let quarantined = leases::quarantined(connection, self.pool).await?;
             return Ok(Err(EnrollRefused::PoolExhausted { pool: self.pool.to_string(), quarantined }));
         };
-        workspaces::bump(connection, entry.workspace, Change::Membership).await?;
+        workspaces::bump(connection, entry.workspace, Change::Peers).await?;
         Ok(Ok(Admitted {
             peer: entry.id.clone(),
             workspace: entry.workspace.clone(),

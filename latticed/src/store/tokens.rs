@@ -7,6 +7,7 @@ use subtle::ConstantTimeEq as _;
 use super::{
     Page, Store, StoreError,
     columns::{self, Labels, json, maybe, text},
+    reserve::OwnToken,
 };
 
 /// A token to be made.
@@ -78,6 +79,24 @@ pub enum TokenRefused {
     /// Spent.
     #[error("enrollment token has no uses left: ask for a new one")]
     Used,
+}
+
+impl NewToken {
+    /// The token that belongs to a peer; while that is reserved, it also admits it, once.
+    pub(super) fn of_peer(workspace: &WorkspaceId, peer: &PeerId, own: &OwnToken, reserved: bool) -> Self {
+        Self {
+            workspace: workspace.clone(),
+            // Who is admitted already has no use for one.
+            max_uses: i64::from(reserved),
+            expires_at: own.expires_at,
+            preset: None,
+            labels: Labels::new(),
+            name_prefix: None,
+            peer_ttl: None,
+            peer: Some(peer.clone()),
+            created_by: own.created_by.clone(),
+        }
+    }
 }
 
 impl Store {

@@ -64,11 +64,9 @@ impl Store {
 /// What a change is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Where peers are, or until when: nothing that a policy looks at.
-    Presence,
-    /// Who is in the workspace: what policies may be compiled from, if there are any.
-    Membership,
-    /// Policies, labels or presets.
+    /// Who is there, where, or until when.
+    Peers,
+    /// Policies or labels.
     Rules,
 }
 
@@ -81,12 +79,10 @@ pub(super) async fn bump(
 ) -> Result<(), sqlx::Error> {
     let (generation,): (i64,) = sqlx::query_as(
         "UPDATE workspaces SET generation = generation + 1, \
-                membership = CASE WHEN $2 = 1 THEN generation + 1 ELSE membership END, \
-                rules = CASE WHEN $3 = 1 THEN generation + 1 ELSE rules END \
+                rules = CASE WHEN $2 = 1 THEN generation + 1 ELSE rules END \
          WHERE id = $1 RETURNING generation",
     )
     .bind(workspace.as_str())
-    .bind(i64::from(change == Change::Membership))
     .bind(i64::from(change == Change::Rules))
     .fetch_one(&mut *connection)
     .await?;

@@ -25,6 +25,9 @@ fn token(server: &Server, more: Value) -> String {
 async fn an_agent_with_a_key_is_a_member_at_once() {
     let (_dir, server) = start();
     let member = Peer::enroll(&server, "member", &server.token("w", 1)).await;
+    let tool = format!("/api/v1/peers/{}/labels", member.id());
+    assert_eq!(server.admin("PUT", &tool, Some(json!({"labels": {"role": "tool"}}))).0, 200);
+    Peer::enroll(&server, "stranger", &server.token("w", 1)).await;
     let mut pushes = member.pushes().await;
     let lt = token(&server, json!({}));
     let key = public_key();
@@ -32,16 +35,17 @@ async fn an_agent_with_a_key_is_a_member_at_once() {
         "policyPreset": "sandboxed", "publicKey": key});
     let (status, made) = ask(&server, &lt, body);
     assert_eq!(status, 201, "{made}");
-    assert_eq!(made["overlayIP"], "10.42.0.3/32");
+    assert_eq!(made["overlayIP"], "10.42.0.4/32");
     assert!(made["expiresAt"].as_str().unwrap().ends_with('Z'));
     let config = made["wireguardConfig"].as_str().unwrap();
     assert!(
-        config.contains("Address = 10.42.0.3/32") && config.contains("AllowedIPs = 10.42.0.2/32"),
+        config.contains("Address = 10.42.0.4/32") && config.contains("AllowedIPs = 10.42.0.2/32"),
         "{config}"
     );
+    assert!(!config.contains("10.42.0.3"), "its preset keeps it apart from who is no tool: {config}");
     assert!(!config.lines().any(|line| line.starts_with("PrivateKey")));
-    let map = pushed(&mut pushes, "the agent", |map| !map.peers.is_empty()).await;
-    assert_eq!((map.peers[0].public_key, map.peers[0].not_after.is_some()), (key, true));
+    let map = pushed(&mut pushes, "the agent", |map| map.peers.len() == 2).await;
+    assert_eq!((map.peers[1].public_key, map.peers[1].not_after.is_some()), (key, true));
 
     // Its own token opens this peer, and admits nobody.
     let own = made["enrollmentToken"].as_str().unwrap();
@@ -56,7 +60,7 @@ async fn an_agent_with_a_key_is_a_member_at_once() {
     let (status, renewed) = server.request("POST", &format!("{path}/renew"), Some(own), None);
     assert_eq!((status, renewed["expiresAt"].is_string()), (200, true));
     assert_eq!(server.request("DELETE", &path, Some(own), None).0, 204);
-    pushed(&mut pushes, "it is gone", |map| map.peers.is_empty()).await;
+    pushed(&mut pushes, "it is gone", |map| map.peers.len() == 1).await;
     assert_eq!(server.request("GET", &path, Some(own), None).0, 404);
 }
 
@@ -77,6 +81,41 @@ async fn a_reserved_place_is_taken_by_the_agent_that_it_is_for() {
     assert_eq!(late.id().as_str(), made["peerId"]);
     assert_eq!(format!("{}", late.grant.address), made["overlayIP"].as_str().unwrap());
     assert_eq!(server.admin("GET", &path, None).1["reserved"], false);
+}
+
+#[tokio::test]
+async fn the_same_request_with_the_same_key_is_answered_with_the_same_peer() {
+    let (_dir, server) = start();
+    let lt = token(&server, json!({}));
+    let ask = |keys: &[&str], body: &Value| {
+        let headers: Vec<_> = keys.iter().map(|key| ("idempotency-key", *key)).collect();
+        server.request_with("POST", "/api/v1/agent-enroll", Some(&lt), Some(body.clone()), &headers)
+    };
+    let body = json!({"agentName": "a", "workspaceId": "w", "publicKey": public_key()});
+    let (status, first) = ask(&["one"], &body);
+    assert_eq!(status, 201, "{first}");
+    // The answer was lost, and the one use of the token is spent.
+    let (status, again) = ask(&["one"], &body);
+    assert_eq!(status, 201, "{again}");
+    for same in ["peerId", "overlayIP", "wireguardConfig", "expiresAt"] {
+        assert_eq!(first[same], again[same], "{same}");
+    }
+    let path = format!("/api/v1/peers/{}", first["peerId"].as_str().unwrap());
+    let open = |answer: &Value| server.request("GET", &path, answer["enrollmentToken"].as_str(), None).0;
+    assert_eq!((open(&first), open(&again)), (401, 200), "the token of the lost answer is revoked");
+
+    let other = json!({"agentName": "b", "workspaceId": "w", "publicKey": public_key()});
+    let (status, refused) = ask(&["one"], &other);
+    assert_eq!((status, &refused["code"]), (422, &json!("idempotency_key_reused")));
+    assert_eq!(ask(&["two"], &body).1["code"], "token_used");
+    assert_eq!(ask(&[], &body).1["code"], "token_used");
+    for bad in [&["", ""][..1], &["a", "b"], &[&"x".repeat(256)], &["\u{e4}"]] {
+        assert_eq!(ask(bad, &body).0, 400, "{bad:?}");
+    }
+    assert_eq!(server.peers().len(), 1);
+    assert_eq!(server.request("DELETE", &path, again["enrollmentToken"].as_str(), None).0, 204);
+    let (status, gone) = ask(&["one"], &body);
+    assert_eq!((status, &gone["code"]), (409, &json!("peer_gone")));
 }
 
 #[test]

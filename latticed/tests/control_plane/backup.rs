@@ -1,6 +1,7 @@
 //! A backup is a data directory: latticed goes on from it, and peers that know more than it are told everything.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -48,11 +49,24 @@ async fn peers_go_on_with_a_latticed_that_was_restored() {
 
     let server = Server::start(&copy, &[]);
     let a = Peer::resume(&server, grant, key).await;
-    let MapUpdate::Full(map) = a.map_since(Some(newest.generation)).await.unwrap() else {
+    let MapUpdate::Full(map) = a.map_since(Some(newest.version())).await.unwrap() else {
         panic!("not the whole map");
     };
-    assert!(map.generation < newest.generation);
+    assert!(map.generation < newest.generation && map.epoch != newest.epoch);
     assert_eq!(map.peers.iter().map(|peer| &peer.id).collect::<Vec<_>>(), [b.id()]);
+
+    // Also where its history has overtaken what the peer has: what is new since then would leave the forgotten one in its map.
+    let c = Peer::enroll(&server, "c", &token).await;
+    for port in 1..9 {
+        c.heartbeat(&[&format!("192.0.2.7:{port}")]).await.unwrap();
+    }
+    let MapUpdate::Full(map) = a.map_since(Some(newest.version())).await.unwrap() else {
+        panic!("not the whole map");
+    };
+    assert!(map.generation > newest.generation);
+    let peers: BTreeSet<_> = map.peers.iter().map(|peer| &peer.id).collect();
+    assert_eq!(peers, BTreeSet::from([b.id(), c.id()]));
+    assert_eq!(a.map_since(Some(map.version())).await, Ok(MapUpdate::Current));
     let unknown = Peer::resume(&server, forgotten.grant.clone(), forgotten.key.clone()).await;
     assert!(unknown.netmap().await.is_err());
 }

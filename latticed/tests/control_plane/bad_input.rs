@@ -189,7 +189,7 @@ async fn a_peer_gets_so_many_maps_and_is_told_what_is_current_all_the_same() {
     let token = server.token("w", 2);
     let (greedy, other) =
         (Peer::enroll(&server, "greedy", &token).await, Peer::enroll(&server, "other", &token).await);
-    let have = greedy.netmap().await.unwrap().generation;
+    let have = greedy.netmap().await.unwrap().version();
     let mut refused = None;
     for _ in 0..30 {
         refused = refused.or(greedy.map_since(None).await.err());

@@ -1,5 +1,7 @@
 //! What members see of each other.
 
+use serde_json::json;
+
 use crate::{
     peer::{Peer, pushed},
     server::start,
@@ -73,4 +75,35 @@ async fn workspaces_do_not_see_each_other() {
     assert_ne!(a.grant.address, b.grant.address);
     assert!(a.netmap().await.unwrap().peers.is_empty());
     assert!(b.netmap().await.unwrap().peers.is_empty());
+}
+
+#[tokio::test]
+async fn peers_that_a_policy_keeps_apart_vanish_from_each_others_maps_and_come_back() {
+    let (_dir, server) = start();
+    let token = server.token("w", 3);
+    let a = Peer::enroll(&server, "a", &token).await;
+    let b = Peer::enroll(&server, "b", &token).await;
+    Peer::enroll(&server, "c", &token).await;
+    let mut pushes = [a.pushes().await, b.pushes().await];
+    assert!(pushes.iter().all(|pushes| pushes.map.peers.len() == 2));
+
+    let rule = |direction: &str, action: &str, rule: &str| json!({"direction": direction, "action": action, "rule": rule});
+    let rules = [rule("ingress", "deny", "{name=b}"), rule("egress", "deny", "{name=b}")];
+    let policy = json!({"name": "apart", "selector": "name=a", "rules": rules});
+    let (status, made) =
+        server.admin("POST", "/api/v1/policies", Some(json!({"workspace": "w", "policy": policy})));
+    assert_eq!(status, 201, "{made}");
+    for pushes in &mut pushes {
+        let map = pushed(pushes, "one less", |map| map.peers.len() == 1).await;
+        assert_eq!(map.peers[0].name.as_str(), "c");
+    }
+    assert_eq!(a.netmap().await.unwrap().peers, pushes[0].map.peers);
+
+    assert_eq!(server.admin("DELETE", "/api/v1/policies/apart?workspace=w", None).0, 204);
+    for pushes in &mut pushes {
+        pushed(pushes, "both again", |map| map.peers.len() == 2).await;
+    }
+    let path = format!("/api/v1/peers/{}/labels", b.id());
+    assert_eq!(server.admin("PUT", &path, Some(json!({"labels": {"role": "tool"}}))).0, 200);
+    assert_eq!(a.netmap().await.unwrap().peers.len(), 2);
 }

@@ -6,7 +6,7 @@ use async_nats::{AuthError, Client, ConnectOptions, Event, Subscriber};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use lattice_wire::{
-    Applied, MapRequest, MapUpdate, NetMap, PeerId, WgPrivateKey, WgPublicKey,
+    Applied, MapRequest, MapUpdate, MapVersion, NetMap, PeerId, WgPrivateKey, WgPublicKey,
     message::{Ack, EnrollGrant, EnrollRequest, Heartbeat, PeerKind, RefusalCode, Reply, Signaling},
     subject::{self, PeerVerb},
 };
@@ -152,7 +152,7 @@ impl Peer {
         &self.grant.peer
     }
 
-    pub async fn map_since(&self, have: Option<u64>) -> Result<MapUpdate, RefusalCode> {
+    pub async fn map_since(&self, have: Option<MapVersion>) -> Result<MapUpdate, RefusalCode> {
         let payload = serde_json::to_vec(&MapRequest { have }).unwrap();
         self.link.ask(&subject::peer(self.id(), PeerVerb::Netmap), &payload).await
     }

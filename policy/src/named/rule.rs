@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -35,6 +36,16 @@ impl NamedRule {
     /// Whether it names its target by DNS.
     pub(crate) fn is_by_name(&self) -> bool {
         matches!(self.target, NamedTarget::Plain(Target::Name(_)))
+    }
+
+    /// Which peers it names, where it names peers.
+    pub fn peers(&self) -> Option<&Selector> {
+        if let NamedTarget::Peers(selector) = &self.target { Some(selector) } else { None }
+    }
+
+    /// The network that it names, where it names one.
+    pub fn net(&self) -> Option<IpNet> {
+        if let NamedTarget::Plain(Target::Net(net)) = &self.target { Some(*net) } else { None }
     }
 
     /// Whether it names single addresses, or one name, and ports, as the isolated preset asks for.

@@ -38,6 +38,7 @@ mod tests {
     #[test]
     fn names_each_peer_of_the_map_and_no_private_key() {
         let map = NetMap {
+            epoch: 1,
             generation: 1,
             workspace: WorkspaceId::from_random([1; 10]),
             peer: PeerId::from_random([1; 10]),

@@ -48,7 +48,7 @@ async fn a_peer_without_nats_is_not_taken_for_gone_because_it_is_silent(place: P
         wireguard_public_key: WgPublicKey([1; 32]),
         endpoints: Endpoints::default(),
     };
-    store.admit_static(&new, None, own(), NOW).await.unwrap().unwrap();
+    store.admit_static(&new, None, own(), None, NOW).await.unwrap().unwrap();
     assert!(store.expire_presence(&BTreeMap::new(), 9_000, 9_090).await.unwrap().is_empty());
     assert!(store.peer(&peer_id(1)).await.unwrap().unwrap().online);
 }

@@ -30,7 +30,8 @@ async fn a_reserved_peer_is_nowhere_until_its_token_is_redeemed(place: Place) {
     let store = place.store(POOL).await;
     let any = token(&store, 1, 5).await;
     let other = enroll(&store, 2, "other", &any).await.unwrap().peer;
-    let address = store.reserve(&reservation(1, "agent"), None, own(), NOW).await.unwrap().unwrap().address;
+    let address =
+        store.reserve(&reservation(1, "agent"), None, own(), None, NOW).await.unwrap().unwrap().address;
     let bound = NewToken { peer: Some(peer_id(1)), ..new_token(1, 1) };
     let bound = token_of(&store, 2, bound).await;
 
@@ -53,6 +54,8 @@ async fn a_reserved_peer_is_nowhere_until_its_token_is_redeemed(place: Place) {
     let row = store.peer(&peer_id(1)).await.unwrap().unwrap();
     assert_eq!((row.preset.as_deref(), row.agent_type.as_deref()), (Some("sandboxed"), Some("coder")));
     assert!(row.online && row.labels["team"] == "red");
+    let tool = BTreeMap::from([("role".to_owned(), "tool".to_owned())]);
+    store.set_labels(&other, &tool).await.unwrap();
     assert_eq!(store.netmap(&other, NOW).await.unwrap().unwrap().peers.len(), 1);
     let again = enroll_at(&store, 3, "agent", &bound, NOW + 6).await;
     assert_eq!(again, Ok(Admitted { again: true, ..admitted }));
@@ -62,7 +65,7 @@ async fn a_reserved_peer_is_nowhere_until_its_token_is_redeemed(place: Place) {
 async fn a_reservation_that_is_gone_admits_nobody(place: Place) {
     let store = place.store(POOL).await;
     workspace(&store, 1).await;
-    store.reserve(&reservation(1, "agent"), None, own(), NOW).await.unwrap().unwrap();
+    store.reserve(&reservation(1, "agent"), None, own(), None, NOW).await.unwrap().unwrap();
     let new = NewToken { peer: Some(peer_id(1)), expires_at: NOW + 1_000, ..new_token(1, 2) };
     let bound = token_of(&store, 1, new).await;
     let over = enroll_at(&store, 3, "agent", &bound, NOW + 100).await;
@@ -77,9 +80,9 @@ async fn a_reservation_without_a_time_is_kept_for_a_day(place: Place) {
     let store = place.store(POOL).await;
     workspace(&store, 1).await;
     let new = |n, name: &str| NewReservation { ttl: None, ..reservation(n, name) };
-    let kept = store.reserve(&new(1, "late"), None, own(), NOW).await.unwrap().unwrap();
+    let kept = store.reserve(&new(1, "late"), None, own(), None, NOW).await.unwrap().unwrap();
     assert_eq!(kept.not_after, Some(NOW + DAY));
-    store.reserve(&new(2, "never"), None, own(), NOW).await.unwrap().unwrap();
+    store.reserve(&new(2, "never"), None, own(), None, NOW).await.unwrap().unwrap();
     let bound = NewToken { peer: Some(peer_id(1)), expires_at: NOW + DAY, ..new_token(1, 1) };
     let bound = token_of(&store, 1, bound).await;
     let admitted = enroll_at(&store, 3, "late", &bound, NOW + DAY - 1).await.unwrap();
@@ -93,13 +96,14 @@ async fn a_reservation_takes_a_use_of_the_token_that_permits_it(place: Place) {
     workspace(&store, 1).await;
     let limited = token_of(&store, 1, limits).await;
     let before = state(&store).await;
-    let refused = store.reserve(&reservation(1, "b"), Some(&limited), own(), NOW).await.unwrap();
+    let refused = store.reserve(&reservation(1, "b"), Some(&limited), own(), None, NOW).await.unwrap();
     assert_eq!(refused, Err(EnrollRefused::Prefix("ci-".into())));
     assert_eq!(state(&store).await, before);
-    let reserved = store.reserve(&reservation(1, "ci-b"), Some(&limited), own(), NOW).await.unwrap().unwrap();
+    let reserved =
+        store.reserve(&reservation(1, "ci-b"), Some(&limited), own(), None, NOW).await.unwrap().unwrap();
     assert_eq!(reserved.not_after, Some(NOW + 50));
     assert_eq!(uses(&store, &limited).await, 1);
-    let used = store.reserve(&reservation(2, "ci-c"), Some(&limited), own(), NOW).await.unwrap();
+    let used = store.reserve(&reservation(2, "ci-c"), Some(&limited), own(), None, NOW).await.unwrap();
     assert_eq!(used, Err(TokenRefused::Used.into()));
 }
 
@@ -113,7 +117,7 @@ async fn a_static_peer_is_a_member_without_nats(place: Place) {
         wireguard_public_key: WgPublicKey([n; 32]),
         endpoints: endpoints.clone(),
     };
-    let admitted = store.admit_static(&new(1, "a"), None, own(), NOW).await.unwrap().unwrap();
+    let admitted = store.admit_static(&new(1, "a"), None, own(), None, NOW).await.unwrap().unwrap();
     assert_eq!(admitted.not_after, Some(NOW + 100));
     let row = store.peer(&peer_id(1)).await.unwrap().unwrap();
     assert_eq!((row.nats_public_key, row.token, row.endpoints), (None, None, endpoints.clone()));
@@ -129,7 +133,7 @@ async fn a_static_peer_is_a_member_without_nats(place: Place) {
     let foreign = token_of(&store, 2, new_token(2, 1)).await;
     let before = state(&store).await;
     let refused = async |peer: &NewStatic, token: Option<&Token>| {
-        let refused = store.admit_static(peer, token, own(), NOW).await.unwrap().unwrap_err();
+        let refused = store.admit_static(peer, token, own(), None, NOW).await.unwrap().unwrap_err();
         assert_eq!(state(&store).await, before, "{refused}");
         refused
     };
@@ -140,15 +144,16 @@ async fn a_static_peer_is_a_member_without_nats(place: Place) {
     assert_eq!(refused(&same_key, None).await, EnrollRefused::KeyTaken);
     // A token of its own that cannot be written down: then the peer is not there either.
     let twice = OwnToken { token: limited.clone(), ..own() };
-    assert!(store.admit_static(&new(2, "ci-b"), Some(&limited), twice, NOW).await.is_err());
+    assert!(store.admit_static(&new(2, "ci-b"), Some(&limited), twice, None, NOW).await.is_err());
     assert_eq!(state(&store).await, before);
 
-    let admitted = store.admit_static(&new(2, "ci-b"), Some(&limited), own(), NOW).await.unwrap().unwrap();
+    let admitted =
+        store.admit_static(&new(2, "ci-b"), Some(&limited), own(), None, NOW).await.unwrap().unwrap();
     assert_eq!(admitted.not_after, Some(NOW + 50));
     let row = store.peer(&peer_id(2)).await.unwrap().unwrap();
     assert_eq!((row.preset.as_deref(), row.labels["team"].as_str()), (Some("strict"), "blue"));
     assert_eq!((row.token.as_deref(), row.agent_type.as_deref()), (Some(limited.id()), Some("coder")));
-    let used = store.admit_static(&new(3, "ci-c"), Some(&limited), own(), NOW).await.unwrap();
+    let used = store.admit_static(&new(3, "ci-c"), Some(&limited), own(), None, NOW).await.unwrap();
     assert_eq!(used, Err(TokenRefused::Used.into()));
     assert_eq!(store.renew(&peer_id(2), NOW + 1).await.unwrap().unwrap().not_after, Some(NOW + 51));
 }

@@ -260,7 +260,7 @@ async fn rival(world: Arc<World>, n: usize, token: String) -> Option<(String, Pe
 async fn policies(world: Arc<World>) -> usize {
     let mut made = 0;
     while !world.stopped() {
-        let rules = json!([{"direction": "egress", "action": "allow", "rule": "tcp:192.0.2.0/24:443"}]);
+        let rules = json!([{"direction": "egress", "action": "deny", "rule": "tcp:192.0.2.0/24:443"}]);
         let body = json!({"workspace": "w", "policy": {"name": "p", "rules": rules}});
         let added = world.http("POST", "/api/v1/policies", Some(body)).await;
         made += usize::from(added.is_some_and(|(status, _)| status == 201));
