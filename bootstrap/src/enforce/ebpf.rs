@@ -152,3 +152,37 @@ impl Drop for BpfDir {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        thread::sleep,
+        time::{Duration, Instant},
+    };
+
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    /// As when the enrolment fails, or a signal comes.
+    #[test]
+    fn what_is_loaded_and_not_started_leaves_nothing() {
+        // The kernel unmounts what is left even if the test is killed.
+        unshare(CloneFlags::CLONE_NEWNS).expect("needs CAP_SYS_ADMIN: run the tests as root");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let pins = dir.path().join("pins");
+        let preparing = Preparing::begin(pins.clone(), AttachMode::Auto).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !pins.exists() && Instant::now() < deadline {
+            sleep(Duration::from_millis(1));
+        }
+        assert!(pins.exists(), "it never began");
+        drop(preparing);
+        assert!(!pins.exists(), "neither mounted nor there");
+    }
+}

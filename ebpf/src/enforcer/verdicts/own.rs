@@ -54,6 +54,9 @@ fn the_first_policy_is_whole_whatever_came_before() {
     };
     let mut fixture = Fixture::new();
     fixture.harness.enforcer.pin(&[pin]).unwrap();
+    // What making room for a pin may do.
+    let other = crate::enforcer::filled("POLICY", &[]).unwrap();
+    fixture.harness.enforcer.put(1, &other).unwrap();
     assert_eq!(fixture.egress(&syn4(TOOL, 8080)), Reason::NoPolicy);
     fixture.apply(&table(), 1);
     assert_eq!(fixture.egress(&syn4(TOOL, 8080)), Reason::RuleAllow);
