@@ -3,6 +3,7 @@
 //! Whoever connects is sent one [`Report`] as JSON, and the connection is closed.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     os::{
@@ -30,6 +31,8 @@ use crate::{
 pub(crate) const SOCKET: &str = "control.sock";
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries where the kernel has no descriptor for us.
+const BREATH: Duration = Duration::from_millis(50);
 /// More than the report of the biggest policy.
 const MAX_REPORT: u64 = 64 << 20;
 
@@ -100,7 +103,11 @@ impl Control {
         let stopped = stop.clone();
         let serve = move || {
             while matches!(stopped.wait(listener.as_fd(), PollTimeout::NONE), Ok(false)) {
-                let Ok((stream, _)) = listener.accept() else { continue };
+                let Ok((stream, _)) = listener.accept() else {
+                    // Without a descriptor for it, whoever connects keeps the socket readable.
+                    thread::sleep(BREATH);
+                    continue;
+                };
                 if let Err(error) = answer(stream, &report) {
                     tracing::debug!(%error, "could not answer on the control socket");
                 }
@@ -150,10 +157,10 @@ pub(crate) fn report(
     // First the policy, then its enforcer, as everywhere; both at once, so that the ids are those of this policy.
     let live = live.lock().unwrap_or_else(PoisonError::into_inner);
     let enforcer = enforce::lock(enforcer);
-    let counters = enforcer.counters()?;
+    // The resolver and every change of the policy wait meanwhile, so each rule is looked up, not searched for.
+    let counters: HashMap<RuleId, Counter> = enforcer.counters()?.into_iter().collect();
     let count = |id: RuleId| {
-        let Counter { packets, bytes } =
-            counters.iter().find(|(rule, _)| *rule == id).map_or_else(Counter::default, |(_, count)| *count);
+        let Counter { packets, bytes } = counters.get(&id).copied().unwrap_or_default();
         RuleCount { packets, bytes }
     };
     let line = |rule: &Rule| RuleReport {

@@ -26,6 +26,9 @@ const SLACK: Duration = Duration::from_secs(40);
 /// How long before their end pins are looked at. More than the time between two refreshes.
 const LEAD: Duration = Duration::from_secs(20);
 
+/// The ends of pins are multiples of this, so that an answer that is told again soon changes none.
+const GRAIN: Duration = Duration::from_secs(20);
+
 /// Where the agent asks.
 pub(crate) const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 
@@ -47,13 +50,14 @@ impl Gate for PolicyGate {
     fn answer(&self, name: &str, answers: &[IpAddr], ttl: Duration) -> Admitted {
         let [shortest, longest] = PINNED;
         let until = boot_time() + ttl.clamp(shortest, longest) + SLACK;
-        let learned = self.live().learn(name, answers, nanos(until));
+        let learned = self.live().learn(name, answers, nanos(until).next_multiple_of(nanos(GRAIN)));
         let answer = learned.unwrap_or_else(|error| {
-            tracing::warn!(%error, name, "cannot let the agent use an answer");
+            tracing::debug!(%error, name, "cannot let the agent use an answer");
             Answer::default()
         });
         for (address, refused) in answer.refused {
-            tracing::info!(name, %address, %refused, "an answer is kept from the agent");
+            // No louder: the agent can ask for it as often as it likes. On record it is, within the agent's budget.
+            tracing::debug!(name, %address, %refused, "an answer is kept from the agent");
             let to = SocketAddr::new(address, 0);
             let why = Some(format!("resolver: {refused}"));
             self.teller.tell(Flow {
@@ -90,6 +94,10 @@ impl Gate for PolicyGate {
             name: Some(name),
             ..self.flow(refusal.client, RESOLVER, Reason::Name)
         });
+    }
+
+    fn untold(&self) {
+        self.teller.miss();
     }
 }
 

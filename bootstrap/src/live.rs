@@ -1,10 +1,14 @@
 //! The policy of a running sandbox: what the network map and the sandbox's flags allow together, changed in place when
 //! a newer map says so.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
-
+use lattice_overlay::{Netns, link};
 use lattice_policy::{
     NamePattern, NameVerdict, Names, Pin, PinBook, Policy, Refused, RuleSpec, effective, narrow::only_widens,
 };
@@ -13,9 +17,13 @@ use lattice_wire::NetMap;
 use crate::{
     Failure, Kind,
     enforce::{self, Shared},
+    failure::chain,
     generations::Generations,
     layers,
 };
+
+/// How soon an enforcer that did not take a pin is given another. An agent asks in a loop.
+const PIN_RETRY: Duration = Duration::from_secs(1);
 
 /// What is in force, and how to change it.
 pub(crate) struct Live {
@@ -27,10 +35,22 @@ pub(crate) struct Live {
     names: Names,
     /// What the resolver learned; it holds over changes of the policy.
     book: PinBook,
+    /// When the enforcer did not take a pin: since then it may lack some of the book.
+    unpinned: Option<Instant>,
     /// What no name may open: the overlay, and this host.
     closed: Vec<IpNet>,
     generations: Generations,
     enforcer: Shared,
+    /// Closes the ways that do not lead by the device's peers, for good.
+    last_resort: Option<LastResort>,
+}
+
+/// What is left when an enforcer takes no policy any more, not even one that denies everything.
+type LastResort = Box<dyn Fn() -> Result<(), Failure> + Send>;
+
+/// Sets `link` of `netns` down.
+pub(crate) fn closing(netns: Arc<Netns>, link: &'static str) -> LastResort {
+    Box::new(move || link::set_down(&netns, link).map_err(|error| Failure::new(Kind::Kernel, chain(&error))))
 }
 
 /// Another policy than the one in force.
@@ -83,7 +103,36 @@ impl Live {
     ) -> Self {
         let names = Names::new(&current, &closed);
         let (layers, book) = (Vec::new(), PinBook::default());
-        Self { flags, layers, current, names, book, closed, generations, enforcer }
+        Self {
+            flags,
+            layers,
+            current,
+            names,
+            book,
+            unpinned: None,
+            closed,
+            generations,
+            enforcer,
+            last_resort: None,
+        }
+    }
+
+    /// `close` is what [`Live::close`] does.
+    pub(crate) fn close_by(&mut self, close: LastResort) {
+        self.last_resort = Some(close);
+    }
+
+    /// Closes every way out that removing the device's peers does not. Opened again at the next start only.
+    pub(crate) fn close(&self) {
+        let Some(close) = &self.last_resort else { return };
+        match close() {
+            Ok(()) => tracing::error!(
+                "no policy can be put in force: the way out of the overlay is closed until the next start"
+            ),
+            Err(error) => {
+                tracing::error!(%error, "no policy can be put in force, and the way out of the overlay not be closed: END THIS SANDBOX")
+            }
+        }
     }
 
     /// What is in force.
@@ -144,7 +193,7 @@ impl Live {
         let names = Names::new(&policy, &self.closed);
         let pins = self.book.pins(&names);
         match enforce::lock(&self.enforcer).apply(&policy, &pins) {
-            Ok(()) => (self.current, self.names) = (policy, names),
+            Ok(()) => (self.current, self.names, self.unpinned) = (policy, names, None),
             Err(failure) => {
                 self.generations.forget_newest();
                 return Err(failure);
@@ -163,13 +212,15 @@ impl Live {
         (verdict, wildcard.is_some_and(NamePattern::is_wildcard))
     }
 
-    /// Pins what of an answer the agent may be told, before it is.
+    /// Pins what of an answer the agent may be told, before it is. What holds until `until_ns` already costs the enforcer
+    /// nothing: an agent may ask as often as it likes, and changes of the policy wait for the same lock.
     ///
     /// # Errors
     /// When the enforcer takes no pins: then none of them may be told.
     pub(crate) fn learn(&mut self, name: &str, answers: &[IpAddr], until_ns: u64) -> Result<Answer, Failure> {
         let mut pins: Vec<Pin> = Vec::new();
         let mut answer = Answer::default();
+        let mut left_out = None;
         for &address in answers {
             let learned = match self.book.learn(&self.names, name, address, until_ns) {
                 Ok(learned) => learned,
@@ -179,23 +230,39 @@ impl Live {
                 }
             };
             if !learned.left_out.is_empty() {
-                tracing::warn!(name, %address, "more rules name this address than one can hold: the widest are in force");
+                left_out = Some(address);
             }
             answer.admitted.push(address);
             pins.extend(learned.pins);
         }
-        enforce::lock(&self.enforcer).pin(&pins)?;
+        if let Some(address) = left_out {
+            tracing::warn!(name, %address, "more rules name this address than one can hold: the widest are in force");
+        }
+        if self.unpinned.is_some_and(|at| at.elapsed() < PIN_RETRY) {
+            return Err(Failure::new(Kind::Kernel, "the enforcer has not taken a pin just now"));
+        }
+        if self.unpinned.is_some() || !pins.is_empty() {
+            self.pin(pins)?;
+        }
         Ok(answer)
+    }
+
+    fn pin(&mut self, mut pins: Vec<Pin>) -> Result<(), Failure> {
+        if self.unpinned.is_some() {
+            pins.extend(self.book.pins(&self.names));
+        }
+        let pinned = enforce::lock(&self.enforcer).pin(&pins);
+        self.unpinned = pinned.is_err().then(Instant::now);
+        pinned.inspect_err(
+            |error| tracing::warn!(%error, "names' addresses cannot be pinned: the agent is not told them"),
+        )
     }
 
     /// Forgets pins that end by `now_ns`, and lets what others hold of their addresses live on.
     pub(crate) fn expire_pins(&mut self, now_ns: u64) {
         let pins = self.book.expire(&self.names, now_ns);
-        if !pins.is_empty()
-            && let Err(error) = enforce::lock(&self.enforcer).pin(&pins)
-        {
-            tracing::warn!(%error, "some names' addresses are refused until they are asked for again");
-        }
+        // Without any too: the clock of nftables stands still while the host sleeps, and each call ends what is over.
+        let _told = self.pin(pins);
     }
 
     /// 0 is "no policy" in events, also after 2³² changes.

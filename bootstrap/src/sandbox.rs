@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ipnet::IpNet;
@@ -101,7 +101,8 @@ impl Sandbox {
 
         let way_out = WayOut::make(&mut steps, &config, map.pool, &base.underlay, &inside, &state)?;
         let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
-        let closed = closed(&base.underlay, map);
+        let closed = closed(&base.underlay, map)
+            .map_err(|error| kernel("cannot list this host's addresses, which no name may open", &error))?;
         let overlay = PolicedLink { name: LINK, own: own.to_vec() };
         let uplink = way_out.link().map(|name| PolicedLink { name, own: way_out.addresses() });
         let links: Vec<PolicedLink> = [overlay].into_iter().chain(uplink).collect();
@@ -111,6 +112,11 @@ impl Sandbox {
             let started = preparing.start(Place { netns: inside.clone(), links, filter })?;
             policy::begin(started, config.egress, policy, closed, &config.audit_file, &config.join.name)
         })?;
+
+        if let Some(link) = way_out.link() {
+            let close = live::closing(inside.clone(), link);
+            policed.live.lock().unwrap_or_else(PoisonError::into_inner).close_by(close);
+        }
 
         steps.run("links", || {
             let configure = || -> Result<(), link::LinkError> {
@@ -307,9 +313,9 @@ pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
 }
 
 /// What no DNS name opens, beside the private addresses that none opens anywhere: the overlay, and this host.
-fn closed(underlay: &Netns, map: &NetMap) -> Vec<IpNet> {
-    let own = link::addresses(underlay).unwrap_or_default().into_iter().map(|(_, address)| address.into());
-    own.chain([map.pool.into()]).collect()
+fn closed(underlay: &Netns, map: &NetMap) -> Result<Vec<IpNet>, link::LinkError> {
+    let own = link::addresses(underlay)?.into_iter().map(|(_, address)| address.into());
+    Ok(own.chain([map.pool.into()]).collect())
 }
 
 /// An IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in the overlay's IPv4 address. Nothing

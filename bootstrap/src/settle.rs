@@ -35,8 +35,9 @@ pub(crate) fn settle(
     if let (Some(live), Some(narrower)) = (&mut live, change.take_if(|change| change.narrows))
         && let Err(stuck) = live.put(narrower)
     {
-        // Without peers nothing is reached, whatever the policy says.
+        // Without peers and a way out of the overlay nothing is reached, whatever the policy says.
         if stuck.too_wide {
+            live.close();
             peers.clear();
         }
         result = Err(stuck.failure);

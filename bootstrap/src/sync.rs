@@ -107,8 +107,8 @@ impl Tunnel {
                     },
                     _ = refresh.tick() => {
                         self.watch_device(&mut told).await;
-                        if let Some(live) = &self.live {
-                            gate::expire(live);
+                        if let Some(live) = self.live.clone() {
+                            let _panicked = tokio::task::spawn_blocking(move || gate::expire(&live)).await;
                         }
                         if self.standing.unsettled {
                             self.reapply().await;

@@ -218,7 +218,10 @@ impl<W> Core<W> {
         match self.quiet.note(&refusal.name, refusal.why, now) {
             Tell::Yes => self.gate.refused(refusal),
             Tell::Known => {}
-            Tell::TooMany => self.tally.untold.add(),
+            Tell::TooMany => {
+                self.tally.untold.add();
+                self.gate.untold();
+            }
         }
     }
 }

@@ -20,6 +20,9 @@ pub trait Gate: Send + Sync {
     /// A query was refused. For the record: the same name and reason at most once in
     /// [`REFUSAL_QUIET`](crate::limits::REFUSAL_QUIET), and no more than [`MAX_REFUSALS`](crate::limits::MAX_REFUSALS) in all.
     fn refused(&self, refusal: &Refusal);
+
+    /// One more query was refused than are told: for the count of what is not on record.
+    fn untold(&self) {}
 }
 
 /// What the policy says about a name.

@@ -46,6 +46,8 @@ pub struct Nftables {
     classes: Classes,
     /// Names the sets of the policy in force; 0 is none.
     epoch: u64,
+    /// Of the policy in force.
+    generation: u32,
     last_epoch: u64,
     /// Epochs whose sets are there and not asked any more.
     stale: Vec<u64>,
@@ -95,6 +97,7 @@ impl Nftables {
             lost,
             classes: Classes::new(Serials::new(first_serial()?)),
             epoch: 0,
+            generation: 0,
             last_epoch: 0,
             stale: Vec::new(),
             pinned: HashMap::new(),
@@ -127,12 +130,18 @@ impl Nftables {
         let switched = self.nft.apply("put a policy in force", &live);
         if let Err(e) = switched {
             self.stale.push(epoch);
+            if self.epoch > 0 && e.is_late() {
+                // Killed, it may have done its work all the same. An error must mean that the old policy is in force.
+                let back = ruleset::live(&self.place, self.epoch, self.generation, false);
+                self.nft.apply("put the old policy back", &back)?;
+            }
             return Err(e);
         }
         // A packet may be on its way through the old sets still. The next policy removes them.
         self.stale.extend((self.epoch > 0).then_some(self.epoch));
         classes.forget();
         (self.epoch, self.classes, self.pinned) = (epoch, classes, held);
+        self.generation = generation;
         Ok(())
     }
 

@@ -81,3 +81,10 @@ pub enum NftError {
     )]
     Exhausted,
 }
+
+impl NftError {
+    /// Whether `nft` took so long that it was killed, so that nobody knows how far it came.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Run { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+    }
+}

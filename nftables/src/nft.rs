@@ -2,13 +2,20 @@
 
 use std::{
     fs::File,
-    io::{self, Seek, Write},
+    io::{self, Read, Seek, Write},
+    os::fd::AsFd,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::memfd::{MFdFlags, memfd_create},
+};
 
 use crate::NftError;
 
@@ -21,16 +28,27 @@ const PROGRAMS: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft"
 /// Longest part of what `nft` says that goes into an error.
 const MESSAGE: usize = 300;
 
+/// How long `nft` may take, many times what the biggest policy does. Whoever changes a policy waits for it, also to take
+/// rights away.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Most bytes that are read of what it prints: several times the counters of the biggest policy.
+const MAX_OUTPUT: u64 = 64 << 20;
+
+/// Between two looks at a child that has closed its output and is about to end.
+const BREATH: Duration = Duration::from_micros(100);
+
 #[derive(Clone)]
 pub(crate) struct Nft {
     enter: Enter,
     program: &'static str,
+    patience: Duration,
 }
 
 impl Nft {
     pub(crate) fn find(enter: Enter) -> Result<Self, NftError> {
         let program = PROGRAMS.into_iter().find(|path| Path::new(path).exists()).ok_or(NftError::NoNft)?;
-        Ok(Self { enter, program })
+        Ok(Self { enter, program, patience: PATIENCE })
     }
 
     /// Puts `script` in force, all of it or nothing.
@@ -63,10 +81,62 @@ impl Nft {
         let fail = |source| NftError::Run { program: self.program, source };
         let script = in_memory(script).map_err(fail)?;
         let mut command = Command::new(self.program);
+        let mut complaint = in_memory("").map_err(fail)?;
+        let stderr = complaint.try_clone().map_err(fail)?;
         command.args(arguments).env_clear().env("LC_ALL", "C").stdin(Stdio::from(script));
-        let done = self.inside(|| command.output()).and_then(|done| done).map_err(fail)?;
-        if done.status.success() { Ok(done.stdout) } else { Err(refusal(doing, &done)) }
+        command.stdout(Stdio::piped()).stderr(Stdio::from(stderr));
+        let mut child = self.inside(|| command.spawn()).and_then(|child| child).map_err(fail)?;
+        let done = finished(&mut child, Instant::now() + self.patience);
+        let (status, stdout) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                let _gone = child.kill();
+                // In the kernel even a killed program may stay for a while.
+                let _ = thread::Builder::new().name("nft".into()).spawn(move || child.wait());
+                return Err(fail(error));
+            }
+        };
+        if status.success() {
+            return Ok(stdout);
+        }
+        Err(refusal(doing, status, &text(&mut complaint).map_err(fail)?))
     }
+}
+
+/// What the child prints until it ends.
+fn finished(child: &mut Child, deadline: Instant) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "it did not end in time and was killed");
+    let left = || Some(deadline.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+    let mut stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let (mut printed, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        let timeout = PollTimeout::try_from(left().ok_or_else(late)?).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            ready => ready?,
+        };
+        match stdout.read(&mut buffer)? {
+            0 => break,
+            length => printed.extend(&buffer[..length]),
+        }
+        if printed.len() as u64 > MAX_OUTPUT {
+            return Err(io::Error::other("it prints too much and was killed"));
+        }
+    }
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, printed));
+        }
+        left().ok_or_else(late)?;
+        thread::sleep(BREATH);
+    }
+}
+
+fn text(file: &mut File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.take(MAX_OUTPUT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A file, not a pipe: nobody needs to write while the program complains.
@@ -77,8 +147,7 @@ fn in_memory(text: &str) -> io::Result<File> {
     Ok(file)
 }
 
-fn refusal(doing: &'static str, done: &Output) -> NftError {
-    let said = String::from_utf8_lossy(&done.stderr);
+fn refusal(doing: &'static str, status: ExitStatus, said: &str) -> NftError {
     if said.contains("Operation not permitted") {
         return NftError::NotPermitted { doing: "nftables", missing: "CAP_NET_ADMIN" };
     }
@@ -87,7 +156,7 @@ fn refusal(doing: &'static str, done: &Output) -> NftError {
         Some(line) => {
             line.split_once("Error: ").map_or(line, |(_, error)| error).chars().take(MESSAGE).collect()
         }
-        None => done.status.to_string(),
+        None => status.to_string(),
     };
     NftError::Nft { doing, message }
 }
@@ -102,7 +171,7 @@ mod tests {
     fn an_error_of_nft_is_one_line_that_says_what() {
         let told = |stderr: &str| {
             let status = std::process::ExitStatus::from_raw(1 << 8);
-            refusal("make a table", &Output { status, stdout: Vec::new(), stderr: stderr.into() }).to_string()
+            refusal("make a table", status, stderr).to_string()
         };
         let said = "/dev/stdin:3:5-9: Error: Could not process rule: No such file or directory\nadd rule x\n    ^^^\n";
         assert!(
@@ -116,5 +185,35 @@ mod tests {
         );
         assert!(told("").contains("exit status: 1"));
         assert!(told(&"x".repeat(10_000)).len() < 500);
+    }
+
+    /// `nft` replaced by a script of the shell.
+    fn run(patience: Duration, script: &str) -> Result<Vec<u8>, NftError> {
+        let enter: Enter = Arc::new(|work| {
+            work();
+            Ok(())
+        });
+        Nft { enter, program: "/bin/sh", patience }.run("test", &["-c", script], "")
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed() {
+        for script in ["echo $$; exec sleep 1000", "echo $$; exec >&-; exec sleep 1000"] {
+            let begun = Instant::now();
+            let error = run(Duration::from_millis(200), script).unwrap_err();
+            assert!(error.to_string().contains("did not end in time"), "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(500), "it waited for the end");
+        }
+    }
+
+    #[test]
+    fn what_it_prints_is_read_to_the_end_and_bounded() {
+        let long = Duration::from_secs(300);
+        let printed = run(long, "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2").unwrap();
+        assert_eq!(printed.len(), 300_000);
+        let error = run(long, "echo 'Error: no' >&2; exit 1").unwrap_err();
+        assert!(error.to_string().starts_with("nft failed to test: no;"), "{error}");
+        let error = run(long, "exec cat /dev/zero").unwrap_err();
+        assert!(error.to_string().contains("prints too much"), "{error}");
     }
 }

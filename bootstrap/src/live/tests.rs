@@ -49,6 +49,9 @@ pub(crate) fn live(
     (Live::new(flags, current, generations, enforcer, vec![map.pool.into()]), loaded)
 }
 
+/// The end of pins that the enforcer does not take.
+const UNPINNABLE: u64 = 13;
+
 /// Takes a policy when it wants to, and remembers its rules; pins are among them.
 struct Fake {
     takes: Box<dyn FnMut(&Policy) -> bool + Send>,
@@ -66,6 +69,9 @@ impl Enforce for Fake {
         Ok(())
     }
     fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure> {
+        if pins.iter().any(|pin| pin.until_ns == UNPINNABLE) {
+            return Err(Failure::new(Kind::Kernel, "no memory"));
+        }
         let pins = pins.iter().map(|pin| format!("pin {}", pin.address)).collect();
         self.log.lock().unwrap().push((0, pins));
         Ok(())
@@ -180,4 +186,45 @@ fn pins_hold_over_a_change_that_still_permits_the_name() {
     let change = live.change(&map(Some(&["10.42.0.0/16"])), 0).unwrap();
     live.put(change).unwrap();
     assert!(!last(&loaded).1.iter().any(|text| text.contains("93.184")), "{:?}", last(&loaded));
+}
+
+#[test]
+fn what_is_pinned_already_costs_the_enforcer_nothing() {
+    let rules = ["0.0.0.0/0", "api.example.com:443"];
+    let (mut live, loaded) = live(&["api.example.com:443"], &map(Some(&rules)), |_| true);
+    let address = [IpAddr::from([93, 184, 216, 34])];
+    let mut learn =
+        |until| live.learn("api.example.com", &address, until).map(|answer| answer.admitted.len());
+    assert_eq!(learn(100).unwrap(), 1);
+    for until in [100, 99, 100] {
+        assert_eq!(learn(until).unwrap(), 1);
+    }
+    assert_eq!(loaded.lock().unwrap().len(), 1, "an agent that asks in a loop keeps no policy waiting");
+    learn(101).unwrap();
+    assert_eq!(loaded.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn an_address_that_could_not_be_pinned_is_not_told() {
+    let rules = ["0.0.0.0/0", "*.example.com:443"];
+    let (mut live, loaded) = live(&["*.example.com:443"], &map(Some(&rules)), |_| true);
+    let [first, second] = [1, 2].map(|n| [IpAddr::from([93, 184, 216, n])]);
+    assert!(live.learn("a.example.com", &first, UNPINNABLE).is_err());
+    assert!(
+        live.learn("a.example.com", &first, UNPINNABLE).is_err(),
+        "the book has it, the enforcer has not"
+    );
+    assert!(live.learn("b.example.com", &second, 40).is_err());
+    live.expire_pins(UNPINNABLE);
+    assert_eq!(last(&loaded).1, ["pin 93.184.216.2"], "what was not taken is made up for");
+}
+
+#[test]
+fn each_look_at_the_pins_reaches_the_enforcer() {
+    let rules = ["0.0.0.0/0", "api.example.com:443"];
+    let (mut live, loaded) = live(&["api.example.com:443"], &map(Some(&rules)), |_| true);
+    live.learn("api.example.com", &[IpAddr::from([93, 184, 216, 34])], 100).unwrap();
+    live.expire_pins(100);
+    assert_eq!(last(&loaded).1, [""; 0], "nftables ends what its clock has missed");
+    assert_eq!(loaded.lock().unwrap().len(), 2);
 }

@@ -1,13 +1,19 @@
+use std::sync::Arc;
+
 use lattice_overlay::{
-    Backend,
+    Backend, Netns,
     device::{DeviceError, Drops, PeerStatus},
+    link,
 };
 use lattice_policy::Policy;
 use lattice_wire::{MapPeer, PeerId, WgPublicKey};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
-use crate::live::tests::{live, map as policy_map};
+use crate::live::{
+    closing,
+    tests::{live, map as policy_map},
+};
 
 fn map() -> NetMap {
     let peer = |n: u8, allowed: &str, not_after| MapPeer {
@@ -143,4 +149,25 @@ fn a_peer_whose_time_is_over_has_neither_rules_nor_peers() {
     assert_eq!(told.taken(), ["0 peers"], "a node too");
     settle(&NetMap { not_after: Some(8), ..over }, 7, Some(&live), &seen).unwrap();
     assert_eq!(told.taken(), ["4 peers", "1 rules, taken"]);
+}
+
+#[test]
+fn when_nothing_narrower_is_taken_the_way_out_of_the_overlay_is_closed() {
+    let (inside, outside) = [(); 2].map(|()| Arc::new(Netns::create().unwrap())).into();
+    link::add_veth(&inside, "eth0", &outside, "far0").unwrap();
+    link::set_up(&inside, "eth0").unwrap();
+    let is_up = || link::links(&inside).unwrap().iter().any(|link| link.name == "eth0" && link.up);
+    let (seen, mut told) = Seen::new();
+    let with_way_out = |takes: fn(&Policy) -> bool| {
+        let live = seen.live("10.42.0.0/24", takes);
+        live.lock().unwrap().close_by(closing(inside.clone(), "eth0"));
+        live
+    };
+    let live = with_way_out(|policy| policy.rules().is_empty());
+    assert!(settle(&with_policy(&["10.42.0.5"]), 0, Some(&live), &seen).is_err());
+    assert!(is_up(), "everything is denied: no need");
+
+    let live = with_way_out(|_| false);
+    assert!(settle(&with_policy(&["10.42.0.5"]), 0, Some(&live), &seen).is_err());
+    assert!(!is_up(), "{:?}", told.taken());
 }

@@ -22,6 +22,7 @@ use crate::{
 struct Policy {
     pinned: Mutex<Vec<(String, Vec<IpAddr>, Duration)>>,
     refused: Mutex<Vec<Refusal>>,
+    untold: Mutex<u64>,
 }
 
 impl Gate for Policy {
@@ -46,6 +47,10 @@ impl Gate for Policy {
 
     fn refused(&self, refusal: &Refusal) {
         self.refused.lock().unwrap().push(refusal.clone());
+    }
+
+    fn untold(&self) {
+        *self.untold.lock().unwrap() += 1;
     }
 }
 
@@ -264,6 +269,7 @@ fn refusals_are_counted_always_and_told_once_a_second() {
     let counters = test.tally.snapshot();
     assert_eq!(counters.refused(Why::Unknown), 5 + 2 * MAX_REFUSALS as u64);
     assert_eq!(counters.untold, MAX_REFUSALS as u64 + 1);
+    assert_eq!(*test.policy.untold.lock().unwrap(), counters.untold, "none is lost without being counted");
     test.now += Duration::from_secs(1);
     test.reply("example.com.", RecordType::A);
     assert_eq!(test.whys().len(), MAX_REFUSALS + 1);

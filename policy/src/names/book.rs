@@ -31,7 +31,8 @@ pub struct PinBook {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Learned {
     /// To be given to the enforcer before the agent is told the address; each replaces what is pinned at its address. One without
-    /// lines, with the end 0, takes a pin away. Empty when address rules decide about the answer.
+    /// lines, with the end 0, takes a pin away. Empty when address rules decide about the answer, and when the pair holds as long
+    /// already.
     pub pins: Vec<Pin>,
     /// Rules of which something found no room among the [`Pin::MAX_LINES`] of the address: worth a warning.
     pub left_out: Vec<RuleId>,
@@ -53,9 +54,11 @@ impl PinBook {
             return Ok(Learned::default());
         }
         let name: Arc<str> = canonical(name).map_err(|_| Refused::Unknown)?.into();
-        let known = self.end(&name, address);
+        if self.end(&name, address) >= until_ns {
+            return Ok(Learned::default());
+        }
         self.remove(&name, address);
-        self.insert(&name, address, until_ns.max(known));
+        self.insert(&name, address, until_ns);
         // What goes is told first: an enforcer has room for Pin::MAX addresses.
         let mut gone = self.make_room(&name, address);
         gone.remove(&address);
