@@ -26,8 +26,6 @@ use lattice_overlay::{Netns, UserFilter};
 use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
 
 use crate::{Failure, Kind, steps::Undo};
-#[cfg(test)]
-pub(crate) use ebpf::Ebpf;
 
 /// Which enforcer to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,20 +82,29 @@ pub(crate) trait Verdicts: AsFd + Send {
     fn drain(&mut self, f: &mut dyn FnMut(Flow)) -> bool;
 }
 
+/// A link to be policed.
+#[derive(Debug, Clone)]
+pub(crate) struct PolicedLink {
+    pub(crate) name: &'static str,
+    /// The sandbox's addresses on it.
+    pub(crate) own: Vec<IpAddr>,
+}
+
 /// Where an enforcer is to be.
-pub(crate) struct Place<'a> {
+pub(crate) struct Place {
     /// The agent's namespace.
     pub(crate) netns: Arc<Netns>,
     /// All of its links but loopback, still down.
-    pub(crate) links: &'a [&'a str],
-    /// The sandbox's own addresses.
-    pub(crate) own: Vec<IpAddr>,
-    /// Where a bpf file system may be mounted.
-    pub(crate) pins: PathBuf,
-    /// How eBPF is attached.
-    pub(crate) attach: AttachMode,
+    pub(crate) links: Vec<PolicedLink>,
     /// The filter of the device, if it was asked for one.
     pub(crate) filter: Option<UserFilter>,
+}
+
+/// An enforcer that is being made ready on a thread of its own. Dropping it waits for that, and undoes it.
+pub(crate) enum Preparing {
+    Ebpf(ebpf::Preparing),
+    Nftables,
+    Userspace,
 }
 
 /// An enforcer at work. It denies everything until a policy is applied.
@@ -112,10 +119,21 @@ pub(crate) struct Started {
 }
 
 impl Enforcer {
+    /// Begins with all that takes no link. `pins` is where a bpf file system may be mounted, `attach` how eBPF is attached.
+    pub(crate) fn prepare(self, pins: PathBuf, attach: AttachMode) -> Result<Preparing, Failure> {
+        Ok(match self {
+            Self::Ebpf => Preparing::Ebpf(ebpf::Preparing::begin(pins, attach)?),
+            Self::Nftables => Preparing::Nftables,
+            Self::Userspace => Preparing::Userspace,
+        })
+    }
+}
+
+impl Preparing {
     /// Starts it, and polices every link.
-    pub(crate) fn start(self, place: Place<'_>) -> Result<Started, Failure> {
+    pub(crate) fn start(self, place: Place) -> Result<Started, Failure> {
         match self {
-            Self::Ebpf => ebpf::Ebpf::start(place),
+            Self::Ebpf(preparing) => preparing.start(place),
             Self::Nftables => nftables::start(place),
             Self::Userspace => userspace::start(place),
         }

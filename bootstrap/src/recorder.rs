@@ -15,6 +15,7 @@ use std::{
 };
 
 use lattice_audit::{AuditError, AuditFile, Timestamp};
+use lattice_ebpf::Events;
 use lattice_policy::{Action, Flow};
 use nix::{
     poll::PollTimeout,
@@ -31,7 +32,7 @@ use crate::{
 use budget::Budget;
 
 /// How often the thread asks for what the ring could not take and what others told, in milliseconds. The enforcer's
-/// verdicts wake it at once.
+/// verdicts wake it before.
 const POLL_MS: u16 = 200;
 
 /// How many told verdicts may wait.
@@ -170,6 +171,10 @@ impl Writer {
                 thread::sleep(Duration::from_millis(POLL_MS.into()));
                 false
             });
+            if !last {
+                // More may gather: each wake-up costs the agent more than a verdict.
+                thread::sleep(Events::LINGER);
+            }
         }
         self.account();
         self.out.file.sync().map_err(|error| chain(&error))?;

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use crate::{
     Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
     control::{Control, Sources},
-    enforce::{self, Enforcer, EnforcerChoice, Place},
+    enforce::{self, Enforcer, EnforcerChoice, Place, PolicedLink},
     failure::chain,
     gate::PolicyGate,
     identity::{self, Identity, Join, now_unix},
@@ -78,6 +78,9 @@ impl Sandbox {
     ) -> Result<Self, Failure> {
         let mut steps = Steps::new(progress, stop.clone());
         let state = Base::state_step(&mut steps, state)?;
+        // Before a token is spent; it is loaded while the control plane is asked.
+        let (enforcer, words) = enforce::choose(config.enforcer)?;
+        let preparing = enforcer.prepare(state.bpf(), config.attach)?;
         let base = Base::start(&mut steps, &config.join, runtime, stop)?;
         let map = base.map();
         let own = [IpAddr::V4(map.address.addr()), IpAddr::V6(unrouted_v6(map))];
@@ -90,7 +93,6 @@ impl Sandbox {
                 .map_err(|error| kernel("cannot raise the agent's loopback", &error))?;
             Ok((netns.clone(), drops(netns.clone()), netns.path().display().to_string()))
         })?;
-        let (enforcer, words) = enforce::choose(config.enforcer)?;
         if config.enforcer == EnforcerChoice::Auto && enforcer != Enforcer::Ebpf {
             steps.warn(&format!("the policy is enforced by {words}"));
         }
@@ -101,16 +103,13 @@ impl Sandbox {
         let policy = Arc::new(live::wanted(1, &config.egress, map, now_unix())?);
         let closed = closed(&base.underlay, map)
             .map_err(|error| kernel("cannot list this host's addresses, which no name may open", &error))?;
-        let links: Vec<&str> = [LINK].into_iter().chain(way_out.link()).collect();
+        let overlay = PolicedLink { name: LINK, own: own.to_vec() };
+        let uplink = way_out.link().map(|name| PolicedLink { name, own: way_out.addresses() });
+        let links: Vec<PolicedLink> = [overlay].into_iter().chain(uplink).collect();
+        let names: Vec<&str> = links.iter().map(|link| link.name).collect();
         let policed = steps.run("policy", || {
-            let started = enforcer.start(Place {
-                netns: inside.clone(),
-                links: &links,
-                own: own.into_iter().chain(way_out.addresses()).collect(),
-                pins: state.bpf(),
-                attach: config.attach,
-                filter: device.filter().cloned(),
-            })?;
+            let filter = device.filter().cloned();
+            let started = preparing.start(Place { netns: inside.clone(), links, filter })?;
             policy::begin(started, config.egress, policy, closed, &config.audit_file, &config.join.name)
         })?;
 
@@ -144,7 +143,7 @@ impl Sandbox {
         way_out.open(&mut steps)?;
 
         steps.run("watch", || {
-            let watch = Watch::start(inside.clone(), policed.enforcer.clone(), &links)
+            let watch = Watch::start(inside.clone(), policed.enforcer.clone(), &names)
                 .map_err(|error| kernel("cannot watch the agent's links", &error))?;
             Ok(((), drops(watch), "links that appear are policed".into()))
         })?;

@@ -14,6 +14,8 @@
 #define INLINE_RANGES 6
 #define COUNTED_RULES 512 /* rules below this number have a counter of their own from the start */
 
+#define ANY_LINK 0 /* no link has this index */
+
 #define PROTO_ANY 0
 #define PROTO_ICMP 1
 #define PROTO_TCP 6

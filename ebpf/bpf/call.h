@@ -42,7 +42,7 @@ struct search {
 	__u32 epoch, found;
 };
 
-static long try_own(void *map, const struct own_key *own, const __u8 *value, struct search *search)
+static long try_own(void *map, const struct own_key *own, const __u32 *tied, struct search *search)
 {
 	if (own->family != search->flow.family)
 		return 0;

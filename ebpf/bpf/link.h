@@ -22,7 +22,7 @@ static __always_inline enum reason judge_arp(struct __sk_buff *skb, const struct
 		return MALFORMED;
 	__builtin_memcpy(&sender.word[0], h.sender_ip, 4);
 	/* 0 is a probe (RFC 5227). */
-	if (p->direction == EGRESS && sender.word[0] && !is_own(4, &sender))
+	if (p->direction == EGRESS && sender.word[0] && owner_of(4, &sender, skb->ifindex) != HERE)
 		return SPOOFED;
 	return LINK_CONTROL;
 }
@@ -45,13 +45,13 @@ static __always_inline bool is_unspecified(const struct address *a)
 	return !a->word[0] && !a->word[1] && !a->word[2] && !a->word[3];
 }
 
-static __always_inline enum reason judge_nd(const struct packet *p)
+static __always_inline enum reason judge_nd(struct __sk_buff *skb, const struct packet *p)
 {
 	const struct address *local = &p->key.local;
 
 	if (p->direction == INGRESS)
 		return LINK_CONTROL;
-	if (!is_own(6, local) && !is_link_local(local) && !is_unspecified(local))
+	if (owner_of(6, local, skb->ifindex) != HERE && !is_link_local(local) && !is_unspecified(local))
 		return SPOOFED;
 	/* An agent that advertises itself as a router would become its host's. */
 	return p->icmp_type == 134 ? PROTOCOL : LINK_CONTROL;
@@ -59,7 +59,7 @@ static __always_inline enum reason judge_nd(const struct packet *p)
 
 static __always_inline enum reason judge_link(struct __sk_buff *skb, const struct packet *p)
 {
-	return p->key.family ? judge_nd(p) : judge_arp(skb, p);
+	return p->key.family ? judge_nd(skb, p) : judge_arp(skb, p);
 }
 
 #endif

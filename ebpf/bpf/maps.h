@@ -51,7 +51,8 @@ struct {
 	__uint(max_entries, 2 * 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } PINS SEC(".maps");
-MAP(OWN, BPF_MAP_TYPE_HASH, struct own_key, __u8, 64);
+/* The sandbox's addresses, each with the index of the only link whose it is, or ANY_LINK. */
+MAP(OWN, BPF_MAP_TYPE_HASH, struct own_key, __u32, 64);
 /* Only allowed flows: an agent that scans cannot push its own allowed flows out with denied ones. */
 MAP(FLOWS, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow_value, 16384);
 MAP(DENIED, BPF_MAP_TYPE_LRU_HASH, struct denied_key, __u64, 4096);

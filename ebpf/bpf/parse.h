@@ -21,6 +21,7 @@ struct packet {
 	__u8 opener;  /* a bare SYN or an echo request: never a reply */
 	__u8 control; /* ARP or neighbour discovery on an Ethernet link */
 	__u8 group;   /* the frame's destination is a group address */
+	__u8 owner;   /* of the local address: an enum owner */
 	__u8 icmp_type, tcp_flags, hop_limit;
 };
 

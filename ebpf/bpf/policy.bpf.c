@@ -6,7 +6,7 @@
 #include "link.h"
 #include "refuse.h"
 
-static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
+static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch, __u64 now, struct packet *p)
 {
 	__u8 family = p->key.family;
 	struct flow_value *flow;
@@ -16,7 +16,8 @@ static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch,
 		return (struct decision){ epoch ? judge_link(skb, p) : NO_POLICY, 0 };
 	if (p->group || is_group(family, &p->key.local) || is_group(family, &p->key.remote))
 		return (struct decision){ MULTICAST, 0 };
-	if (!is_own(family, &p->key.local))
+	p->owner = owner_of(family, &p->key.local, skb->ifindex);
+	if (p->owner != HERE)
 		return (struct decision){ p->direction == EGRESS ? SPOOFED : DEFAULT_DENY, 0 };
 	if (p->direction == INGRESS && is_own(family, &p->key.remote))
 		return (struct decision){ SPOOFED, 0 };

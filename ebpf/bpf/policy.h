@@ -48,11 +48,22 @@ static __always_inline __u32 epoch_of(__u64 config)
 	return config >> 32;
 }
 
-static __always_inline bool is_own(__u8 family, const struct address *address)
+enum owner { FOREIGN, ELSEWHERE, HERE };
+
+/* Whose an address is, as one link sees it. */
+static __always_inline enum owner owner_of(__u8 family, const struct address *address, __u32 link)
 {
 	struct own_key key = { .family = family, .address = *address };
+	__u32 *tied = bpf_map_lookup_elem(&OWN, &key);
 
-	return bpf_map_lookup_elem(&OWN, &key);
+	if (!tied)
+		return FOREIGN;
+	return *tied == ANY_LINK || *tied == link ? HERE : ELSEWHERE;
+}
+
+static __always_inline bool is_own(__u8 family, const struct address *address)
+{
+	return owner_of(family, address, ANY_LINK) != FOREIGN;
 }
 
 static __always_inline __u64 by_action(__u32 action, __u32 rule)

@@ -181,13 +181,21 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 	return v4 ? refuse_with_icmp4(skb, p) : refuse_with_icmp6(skb, p);
 }
 
-/* The verdict for a packet denied on egress: sent back to its sender as an answer if it can have one, else dropped.
- * Only these reasons: before they are reached, groups and foreign sources have been turned away. */
+/* For these reasons a packet has an answer; before the first three are reached, groups and foreign sources have been
+ * turned away. A source that is the sandbox's on another link is its sender's mistake and not a lie: it is told, or it
+ * would wait. */
+static __always_inline bool is_answered(const struct packet *p, __u32 reason)
+{
+	return reason == RULE_DENY || reason == DEFAULT_DENY || reason == NO_POLICY ||
+	       (reason == SPOOFED && p->owner == ELSEWHERE);
+}
+
+/* The verdict for a packet denied on egress: sent back to its sender as an answer if it can have one, else dropped. */
 static __noinline int refuse(struct __sk_buff *skb, const struct packet *p, __u32 reason)
 {
 	__u16 type = p->key.family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 
-	if (reason != RULE_DENY && reason != DEFAULT_DENY && reason != NO_POLICY)
+	if (!is_answered(p, reason))
 		return TC_ACT_SHOT;
 	/* The receiving stack will believe skb->protocol: an AF_PACKET sender may have lied about it. */
 	if (p->control || p->fragment == LATER || skb->protocol != type)

@@ -4,14 +4,14 @@
 
 use std::{error::Error, path::PathBuf, time::Instant};
 
-use lattice_ebpf::{AttachMode, Enforcer, Options, bpffs};
+use lattice_ebpf::{AttachMode, Enforcer, Framing, Options, bpffs};
 use lattice_policy::{Action, Policy, parse_rule};
 use nix::sched::{CloneFlags, unshare};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let rounds: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(10);
     let policy = Policy::new(1).egress(Action::Allow, parse_rule("10.42.0.2/32:8080")?);
-    let mut times: [Vec<f64>; 4] = Default::default();
+    let mut times: [Vec<f64>; 5] = Default::default();
     for round in 0..rounds {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let dir = PathBuf::from(format!("/tmp/lattice-load-bench-{}-{round}", std::process::id()));
@@ -25,15 +25,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let mut enforcer = Enforcer::load(&options)?;
         lap(0);
-        enforcer.apply(&policy.compile(), &[], 1)?;
+        enforcer.prepare(&[Framing::Ethernet])?;
         lap(1);
-        enforcer.attach("lo")?;
+        enforcer.attach("lo", &[])?;
         lap(2);
+        enforcer.apply(&policy.compile(), &[], 1)?;
+        lap(3);
         drop(enforcer);
         bpffs::unmount(&dir)?;
-        lap(3);
+        lap(4);
     }
-    for (what, mut times) in ["load", "apply", "attach", "unload"].into_iter().zip(times) {
+    for (what, mut times) in ["load", "prepare", "attach", "apply", "unload"].into_iter().zip(times) {
         times.sort_by(f64::total_cmp);
         println!(
             "{what:<8} median {:>7.1} ms, largest {:>7.1} ms",

@@ -11,13 +11,15 @@ use lattice_policy::{Direction, Proto};
 
 /// Part of the pin path: maps of another layout are never taken over. Count it up with every change of `bpf/abi.h` or
 /// `bpf/maps.h`.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Policies in flight; see `CONFIG` in `bpf/maps.h`.
 pub(crate) const SLOTS: u32 = 4;
 pub(crate) const INLINE_RANGES: usize = 6;
 /// The map `PINS` has room for those of two policies.
 const _: () =
     assert!(2 * lattice_policy::Pin::MAX == 2 * 4096 && lattice_policy::Pin::MAX_LINES == INLINE_RANGES);
+/// In `OWN`: an address that is the sandbox's on every link.
+pub(crate) const ANY_LINK: u32 = 0;
 /// Capacity of the map `OWN`.
 pub(crate) const MAX_OWN: usize = 64;
 /// Rules below this number are counted in `COUNTERS`, of which an even and an odd epoch have one half each.
@@ -129,7 +131,7 @@ pub(crate) struct PortValue {
     pub(crate) rule: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub(crate) struct OwnKey {
     pub(crate) family: u32,

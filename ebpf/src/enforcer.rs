@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use lattice_policy::{Pin, Table};
 use nix::{
@@ -20,32 +20,38 @@ use nix::{
 
 use crate::{
     AttachMode, Attached, EbpfError, Events,
-    abi::{self, OwnKey, PortKey, PortValue, PrefixKey, PrefixValue, Stats},
+    abi::{self, PortKey, PortValue, PrefixKey, PrefixValue, Stats},
     bpffs, cgroup,
     counters::Counters,
-    link,
+    link::{Framing, Link},
     lpm::Tries,
     pins::{self, Pins},
     probe,
 };
 
 mod object;
+mod own;
 mod tally;
 #[cfg(test)]
 mod verdicts;
 
-pub(crate) use object::{loaded, program, refused};
+pub(crate) use object::{load_all, loaded, program, refused};
+use own::Own;
 pub use tally::Overflow;
 
 /// `BPF_F_NO_PREALLOC`, which tries require.
 pub(crate) const NO_PREALLOC: u32 = 1;
+
+/// How many lines a first policy may have to be filled into the trie that waits for it. The trie takes memory line by line.
+const FIRST_ROOM: u32 = 1 << 16;
 
 /// How to load the policy program.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// An existing directory on a mounted BPF file system, one for each sandbox; see [`bpffs::mount`]. Pins go below it.
     pub pin_dir: PathBuf,
-    /// The sandbox's own addresses: the only sources it may use, the only destinations let in.
+    /// Addresses of the sandbox on every link: sources that it may use, destinations that are let in. Those of a single
+    /// link are told with it; see [`Enforcer::attach`].
     pub own: Vec<IpAddr>,
     /// How to attach to links.
     pub attach: AttachMode,
@@ -57,7 +63,10 @@ pub struct Options {
 /// as `ebpf` lives: the maps taken out of it are kept here, and what is given away is opened anew from its pin.
 pub struct Enforcer {
     pub(crate) ebpf: Ebpf,
-    _own: HashMap<MapData, OwnKey, u8>,
+    own: Own,
+    /// What the first policy's slot holds before there is one: an empty trie, which is filled where it is. To put another
+    /// there would take a grace period of the kernel, which may be 30 ms.
+    first: Option<PrefixTrie>,
     events_taken: bool,
     config: Array<MapData, u64>,
     policy: ArrayOfMaps<MapData, PrefixTrie>,
@@ -83,18 +92,16 @@ impl Enforcer {
     /// process has loaded from it.
     pub fn load(options: &Options) -> Result<Self, EbpfError> {
         probe::permitted()?;
-        if options.own.len() > abi::MAX_OWN {
-            return Err(EbpfError::TooManyAddresses(options.own.len()));
-        }
         let pins = options.pin_dir.join(format!("abi{}", abi::VERSION));
         let lock = open_pins(&options.pin_dir, &pins)?;
         let mut ebpf = object::load(&pins)?;
-        let mut own = object::take(&mut ebpf, "OWN")?;
-        set_own(&mut own, &options.own)?;
+        let mut own = Own::new(object::take(&mut ebpf, "OWN")?);
+        own.set(abi::ANY_LINK, &options.own)?;
         let config = object::take(&mut ebpf, "CONFIG")?;
         let epoch = epoch_of(read(&config)?);
-        Ok(Self {
-            _own: own,
+        let mut this = Self {
+            own,
+            first: None,
             events_taken: false,
             config,
             policy: object::take(&mut ebpf, "POLICY")?,
@@ -109,7 +116,13 @@ impl Enforcer {
             pins,
             mode: options.attach,
             _lock: lock,
-        })
+        };
+        if epoch == 0 {
+            let first = with_room("POLICY", FIRST_ROOM)?;
+            this.put(next_epoch(epoch), &first)?;
+            this.first = Some(first);
+        }
+        Ok(this)
     }
 
     /// Puts `table` and `pins` in force at once and as a whole: every packet sees the old policy with its pins, or this one
@@ -121,11 +134,16 @@ impl Enforcer {
     pub fn apply(&mut self, table: &Table, pins: &[Pin], generation: u32) -> Result<(), EbpfError> {
         pins::check(pins)?;
         let tries = Tries::from(table);
-        let policy: PrefixTrie = filled("POLICY", &tries.prefixes)?;
         let old = epoch_of(read(&self.config)?);
         let epoch = next_epoch(old);
         self.pinned.clear_other_slots(old)?;
-        self.put(epoch, &policy)?;
+        match self.first.take() {
+            // Should it fail, the next policy gets a trie of its own.
+            Some(mut first) if tries.prefixes.len() <= FIRST_ROOM as usize => {
+                fill("POLICY", &mut first, &tries.prefixes)?;
+            }
+            _ => self.put(epoch, &filled("POLICY", &tries.prefixes)?)?,
+        }
         // Without ranges that spill over, nothing points into PORTS.
         if !tries.ports.is_empty() {
             let ports: PortTrie = filled("PORTS", &tries.ports)?;
@@ -157,19 +175,37 @@ impl Enforcer {
 
     /// Writes a slot that is not in force, and waits until no packet is being judged any more that was when it began.
     fn put(&mut self, epoch: u32, policy: &PrefixTrie) -> Result<(), EbpfError> {
+        self.first = None;
         self.policy.set(epoch % abi::SLOTS, policy, 0).map_err(EbpfError::map("set a slot", "POLICY"))?;
         self.pinned.grace_passed();
         Ok(())
+    }
+
+    /// Loads the programs for links of these kinds now, so that their first [`attach`](Self::attach) need not: the verifier
+    /// takes some 15 ms for each. Tells nothing yet; the policy may be applied before or after.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program.
+    pub fn prepare(&mut self, kinds: &[Framing]) -> Result<(), EbpfError> {
+        let programs: Vec<&'static str> = kinds.iter().flat_map(|kind| kind.programs()).collect();
+        object::load_all(&mut self.ebpf, &programs)
     }
 
     /// Polices a link of the **caller's** network namespace, both ways. Do it before the link is up. Doing it again
     /// replaces the programs without a gap; a link that was deleted and made again under the same name needs it. Pins of
     /// links that are gone are removed on the way. On loopback it denies everything: no packet comes in from an own address.
     ///
+    /// `own` are the sandbox's addresses on this link, besides those of [`Options::own`]. An address is tied to one link at
+    /// most, the last that named it. On another link nothing comes in for it, and what leaves with it as its source is
+    /// refused as [`Spoofed`](lattice_policy::Reason::Spoofed), with an answer: its sender is not a liar, but mistaken.
+    ///
     /// # Errors
-    /// When there is no such link, it is neither Ethernet nor plain IP, or the kernel lacks the attach mode.
-    pub fn attach(&mut self, link_name: &str) -> Result<Attached, EbpfError> {
-        link::attach(&mut self.ebpf, link_name, self.mode, &self.pins)
+    /// When there is no such link, it is neither Ethernet nor plain IP, the kernel lacks the attach mode, or there are too
+    /// many addresses.
+    pub fn attach(&mut self, link_name: &str, own: &[IpAddr]) -> Result<Attached, EbpfError> {
+        let link = Link::find(link_name)?;
+        self.own.set(link.index, own)?;
+        link.attach(&mut self.ebpf, self.mode, &self.pins)
     }
 
     /// Polices the calls of a cgroup (its directory in a version 2 hierarchy) and of all below it: a `connect` or `sendto`
@@ -220,32 +256,30 @@ fn open_pins(pin_dir: &Path, pins: &Path) -> Result<Flock<File>, EbpfError> {
     })
 }
 
-/// The addresses that stay are never touched; the map is full-size, so the others go first.
-fn set_own(map: &mut HashMap<MapData, OwnKey, u8>, own: &[IpAddr]) -> Result<(), EbpfError> {
-    let wanted: Vec<OwnKey> = own.iter().map(|&ip| ip.into()).collect();
-    let listed: Result<Vec<OwnKey>, _> = map.keys().collect();
-    for old in listed.map_err(EbpfError::map("list", "OWN"))? {
-        if !wanted.contains(&old) {
-            map.remove(&old).map_err(EbpfError::map("remove an address", "OWN"))?;
-        }
-    }
-    for key in wanted {
-        map.insert(key, 1, 0).map_err(EbpfError::map("add an address", "OWN"))?;
-    }
-    Ok(())
-}
-
 fn filled<K: aya::Pod, V: aya::Pod>(
     name: &'static str,
     entries: &[(Key<K>, V)],
 ) -> Result<LpmTrie<MapData, K, V>, EbpfError> {
-    let room = u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1);
-    let mut trie =
-        LpmTrie::create(room, NO_PREALLOC).map_err(EbpfError::map("make room for a policy", name))?;
-    for (key, value) in entries {
-        trie.insert(key, value, 0).map_err(EbpfError::map("add a line of a policy", name))?;
-    }
+    let mut trie = with_room(name, u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1))?;
+    fill(name, &mut trie, entries)?;
     Ok(trie)
+}
+
+fn with_room<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    room: u32,
+) -> Result<LpmTrie<MapData, K, V>, EbpfError> {
+    LpmTrie::create(room, NO_PREALLOC).map_err(EbpfError::map("make room for a policy", name))
+}
+
+fn fill<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    trie: &mut LpmTrie<MapData, K, V>,
+    entries: &[(Key<K>, V)],
+) -> Result<(), EbpfError> {
+    entries.iter().try_for_each(|(key, value)| {
+        trie.insert(key, value, 0).map_err(EbpfError::map("add a line of a policy", name))
+    })
 }
 
 fn read(config: &Array<MapData, u64>) -> Result<u64, EbpfError> {

@@ -70,6 +70,9 @@ pub enum EbpfError {
         /// Why.
         source: Box<ProgramError>,
     },
+    /// No thread could be started to load programs on.
+    #[error("cannot start a thread: {0}; is the limit of processes reached?")]
+    Thread(#[source] io::Error),
     /// A map cannot be used.
     #[error("cannot {doing} in the map {map}: {source}")]
     Map {

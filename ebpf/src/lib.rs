@@ -35,5 +35,5 @@ pub use enforcer::{Enforcer, Options, Overflow};
 pub use error::EbpfError;
 pub use event::Events;
 pub use lattice_policy::{Counter, Flow, Pin};
-pub use link::{AttachMode, Attached};
+pub use link::{AttachMode, Attached, Framing};
 pub use probe::{Support, probe};

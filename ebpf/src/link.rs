@@ -11,7 +11,11 @@ use aya::{
 };
 use nix::net::if_::if_nametoindex;
 
-use crate::{EbpfError, enforcer::program, ioctl, pinned, probe};
+use crate::{
+    EbpfError,
+    enforcer::{load_all, program},
+    ioctl, pinned, probe,
+};
 
 /// How programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,48 +44,85 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
+const HOOKS: [(TcAttachType, &str); 2] =
+    [(TcAttachType::Egress, "egress"), (TcAttachType::Ingress, "ingress")];
+
 const ARPHRD_RAWIP: u16 = 519;
 
-pub(crate) fn attach(
-    ebpf: &mut Ebpf,
-    link: &str,
-    mode: AttachMode,
-    pins: &Path,
-) -> Result<Attached, EbpfError> {
-    let fail = |source: Source| EbpfError::Attach { link: link.into(), source };
-    let index = if_nametoindex(link).map_err(|e| fail(io::Error::from(e).into()))?;
-    let programs = match ioctl::hardware_type(link).map_err(|e| fail(e.into()))? {
-        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => ["egress_l2", "ingress_l2"],
-        libc::ARPHRD_NONE | ARPHRD_RAWIP | libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 | libc::ARPHRD_SIT => {
-            ["egress_l3", "ingress_l3"]
+/// What a link's frames begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header itself, as on a TUN or WireGuard link.
+    Ip,
+}
+
+impl Framing {
+    /// The programs for egress and ingress.
+    pub(crate) const fn programs(self) -> [&'static str; 2] {
+        match self {
+            Self::Ethernet => ["egress_l2", "ingress_l2"],
+            Self::Ip => ["egress_l3", "ingress_l3"],
         }
-        arphrd => return Err(EbpfError::LinkType { link: link.into(), arphrd }),
-    };
-    let tcx = match mode {
-        AttachMode::Auto => probe::has_tcx(),
-        AttachMode::Tcx => true,
-        AttachMode::Clsact => false,
-    };
-    if tcx {
-        pinned::remove_gone(pins).map_err(|e| fail(e.into()))?;
-    } else {
-        add_clsact(link).map_err(|e| fail(e.into()))?;
     }
-    // An index means a link only together with its namespace.
-    let netns = fs::metadata("/proc/thread-self/ns/net").map_err(|e| fail(e.into()))?.ino();
-    for (name, hook, side) in
-        [(programs[0], TcAttachType::Egress, "egress"), (programs[1], TcAttachType::Ingress, "ingress")]
-    {
-        let program = program(ebpf, name)?;
-        let attached = if tcx {
-            let pin = pinned::path(pins, format_args!("{netns}-{index}-{side}"));
-            attach_tcx(program, link, hook, &pin)
-        } else {
-            attach_clsact(program, link, hook)
+}
+
+/// A link of the caller's network namespace.
+pub(crate) struct Link<'a> {
+    name: &'a str,
+    pub(crate) index: u32,
+    framing: Framing,
+}
+
+impl<'a> Link<'a> {
+    pub(crate) fn find(name: &'a str) -> Result<Self, EbpfError> {
+        let fail = |source: Source| EbpfError::Attach { link: name.into(), source };
+        let index = if_nametoindex(name).map_err(|e| fail(io::Error::from(e).into()))?;
+        let framing = match ioctl::hardware_type(name).map_err(|e| fail(e.into()))? {
+            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Framing::Ethernet,
+            libc::ARPHRD_NONE
+            | ARPHRD_RAWIP
+            | libc::ARPHRD_TUNNEL
+            | libc::ARPHRD_TUNNEL6
+            | libc::ARPHRD_SIT => Framing::Ip,
+            arphrd => return Err(EbpfError::LinkType { link: name.into(), arphrd }),
         };
-        attached.map_err(fail)?;
+        Ok(Self { name, index, framing })
     }
-    Ok(if tcx { Attached::Tcx } else { Attached::Clsact })
+
+    pub(crate) fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        mode: AttachMode,
+        pins: &Path,
+    ) -> Result<Attached, EbpfError> {
+        let fail = |source: Source| EbpfError::Attach { link: self.name.into(), source };
+        let tcx = match mode {
+            AttachMode::Auto => probe::has_tcx(),
+            AttachMode::Tcx => true,
+            AttachMode::Clsact => false,
+        };
+        if tcx {
+            pinned::remove_gone(pins).map_err(|e| fail(e.into()))?;
+        } else {
+            add_clsact(self.name).map_err(|e| fail(e.into()))?;
+        }
+        // An index means a link only together with its namespace.
+        let netns = fs::metadata("/proc/thread-self/ns/net").map_err(|e| fail(e.into()))?.ino();
+        load_all(ebpf, &self.framing.programs())?;
+        for (name, (hook, side)) in self.framing.programs().into_iter().zip(HOOKS) {
+            let program = program(ebpf, name)?;
+            let attached = if tcx {
+                let pin = pinned::path(pins, format_args!("{netns}-{}-{side}", self.index));
+                attach_tcx(program, self.name, hook, &pin)
+            } else {
+                attach_clsact(program, self.name, hook)
+            };
+            attached.map_err(fail)?;
+        }
+        Ok(if tcx { Attached::Tcx } else { Attached::Clsact })
+    }
 }
 
 fn attach_tcx(

@@ -3,22 +3,28 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
 };
 
 use lattice_audit::Class;
-use lattice_ebpf::{Attached, EbpfError, Enforcer, Events, Options, bpffs};
+use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, Events, Framing, Options, bpffs};
 use lattice_overlay::Netns;
 use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
 
-use super::{Enforce, Place, Started, Verdicts, failed};
+use super::{Enforce, Place, PolicedLink, Started, Verdicts, failed};
 use crate::{Failure, Kind, failure::chain, sandbox::kernel};
 
 /// The program of one sandbox.
-pub(crate) struct Ebpf {
+struct Ebpf {
     enforcer: Enforcer,
     netns: Arc<Netns>,
+    links: Vec<PolicedLink>,
     attached: Option<Attached>,
 }
+
+/// The program of a sandbox whose links are still to come. The kernel takes some 60 ms for it, which is how long an
+/// enrolment takes.
+pub(crate) struct Preparing(Option<JoinHandle<Result<(BpfDir, Enforcer), Failure>>>);
 
 /// What this kernel attaches with.
 pub(super) fn probe() -> Result<String, Failure> {
@@ -30,16 +36,28 @@ pub(super) fn probe() -> Result<String, Failure> {
     }
 }
 
-impl Ebpf {
-    /// Loads the program, and polices the links before anything can pass them.
-    pub(crate) fn start(place: Place<'_>) -> Result<Started, Failure> {
-        let Place { netns, links, own, pins, attach, .. } = place;
-        let mounted = BpfDir::mount(pins.clone())?;
-        let options = Options { pin_dir: pins, own, attach };
-        let mut enforcer = Enforcer::load(&options).map_err(|error| failed(&error))?;
+impl Preparing {
+    /// Begins to load it.
+    pub(super) fn begin(pins: PathBuf, attach: AttachMode) -> Result<Self, Failure> {
+        let load = move || {
+            let mounted = BpfDir::mount(pins.clone())?;
+            let options = Options { pin_dir: pins, own: Vec::new(), attach };
+            let mut enforcer = Enforcer::load(&options).map_err(|error| failed(&error))?;
+            // What a WireGuard link takes.
+            enforcer.prepare(&[Framing::Ip]).map_err(|error| failed(&error))?;
+            Ok((mounted, enforcer))
+        };
+        let thread = thread::Builder::new().name("policy".into()).spawn(load);
+        thread.map(|thread| Self(Some(thread))).map_err(|error| Failure::new(Kind::Internal, error))
+    }
+
+    /// Polices the links before anything can pass them.
+    pub(super) fn start(mut self, place: Place) -> Result<Started, Failure> {
+        let (mounted, mut enforcer) = self.wait()?;
         let verdicts = Box::new(enforcer.events().map_err(|error| failed(&error))?);
-        let mut this = Self { enforcer, netns, attached: None };
-        for link in links {
+        let names: Vec<&str> = place.links.iter().map(|link| link.name).collect();
+        let mut this = Ebpf { enforcer, netns: place.netns, links: place.links, attached: None };
+        for link in names {
             this.police(link)?;
         }
         let words = format!("ebpf/{} (kernel)", this.hook());
@@ -52,6 +70,22 @@ impl Ebpf {
         Ok(Started { enforcer, verdicts, class: Class::Kernel, words, undo: Box::new(undo) })
     }
 
+    fn wait(&mut self) -> Result<(BpfDir, Enforcer), Failure> {
+        let panicked = || Failure::new(Kind::Internal, "the policy's loader panicked");
+        let thread = self.0.take().ok_or_else(panicked)?;
+        thread.join().unwrap_or_else(|_| Err(panicked()))
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            let _ = self.wait();
+        }
+    }
+}
+
+impl Ebpf {
     fn hook(&self) -> &'static str {
         match self.attached {
             Some(Attached::Tcx) => "tcx",
@@ -71,9 +105,11 @@ impl Enforce for Ebpf {
     }
 
     fn police(&mut self, link: &str) -> Result<(), Failure> {
-        let Self { enforcer, netns, attached } = self;
+        let Self { enforcer, netns, links, attached } = self;
+        // A link that nobody announced has no address of the sandbox's.
+        let own = links.iter().find(|known| known.name == link).map_or(&[][..], |known| &known.own);
         let how = netns
-            .run(|| enforcer.attach(link))
+            .run(|| enforcer.attach(link, own))
             .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
             .map_err(|error| failed(&error))?;
         *attached = Some(how);
@@ -119,5 +155,39 @@ impl Drop for BpfDir {
         if let Some(dir) = self.0.take() {
             let _ = bpffs::unmount(&dir);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        thread::sleep,
+        time::{Duration, Instant},
+    };
+
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    /// As when the enrolment fails, or a signal comes.
+    #[test]
+    fn what_is_loaded_and_not_started_leaves_nothing() {
+        // The kernel unmounts what is left even if the test is killed.
+        unshare(CloneFlags::CLONE_NEWNS).expect("needs CAP_SYS_ADMIN: run the tests as root");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let pins = dir.path().join("pins");
+        let preparing = Preparing::begin(pins.clone(), AttachMode::Auto).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !pins.exists() && Instant::now() < deadline {
+            sleep(Duration::from_millis(1));
+        }
+        assert!(pins.exists(), "it never began");
+        drop(preparing);
+        assert!(!pins.exists(), "neither mounted nor there");
     }
 }

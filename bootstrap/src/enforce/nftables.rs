@@ -1,4 +1,5 @@
-//! nftables: a table in the agent's namespace, which ends with the namespace.
+//! nftables: a table in the agent's namespace, which ends with the namespace. It takes every own address on every link: a
+//! source that is another link's passes here, and is dropped without an answer by the uplink's own rules.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +15,11 @@ pub(super) fn probe() -> Result<(), Failure> {
 }
 
 /// Makes a table that denies everything, on links that are and links that come.
-pub(super) fn start(place: Place<'_>) -> Result<Started, Failure> {
+pub(super) fn start(place: Place) -> Result<Started, Failure> {
     let netns = place.netns;
     let options = Options {
         enter: Arc::new(move |work| netns.run(work)),
-        own: place.own,
+        own: place.links.into_iter().flat_map(|link| link.own).collect(),
         table: Options::TABLE.into(),
         log_group: Options::LOG_GROUP,
     };

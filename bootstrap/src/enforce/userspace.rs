@@ -9,10 +9,10 @@ use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
 use super::{Enforce, Place, Started, Verdicts, failed};
 use crate::{Failure, Kind};
 
-pub(super) fn start(place: Place<'_>) -> Result<Started, Failure> {
+pub(super) fn start(place: Place) -> Result<Started, Failure> {
     let filter = place.filter.ok_or_else(|| Failure::new(Kind::Internal, "the device has no filter"))?;
-    if let [_, other, ..] = place.links {
-        return Err(refused(other));
+    if let [_, other, ..] = &place.links[..] {
+        return Err(refused(other.name));
     }
     let verdicts = Box::new(filter.events().map_err(|error| failed(&error))?);
     Ok(Started {

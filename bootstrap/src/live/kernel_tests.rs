@@ -16,7 +16,7 @@ use nix::{
 
 use super::{tests::map, *};
 use crate::{
-    enforce::{Ebpf, Place, Started},
+    enforce::{Enforcer, Place, PolicedLink, Started},
     gate::PolicyGate,
     links::Watch,
     recorder::Recorder,
@@ -54,16 +54,9 @@ impl Lab {
         };
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
 
-        let own = vec![map.address.addr().into()];
-        let place = Place {
-            netns: inside.clone(),
-            links: &["wg0"],
-            own,
-            pins,
-            attach: AttachMode::Auto,
-            filter: None,
-        };
-        let started = Ebpf::start(place).unwrap();
+        let wg0 = PolicedLink { name: "wg0", own: vec![map.address.addr().into()] };
+        let place = Place { netns: inside.clone(), links: vec![wg0], filter: None };
+        let started = Enforcer::Ebpf.prepare(pins, AttachMode::Auto).unwrap().start(place).unwrap();
         let Started { enforcer, verdicts, undo, .. } = started;
         let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
         let policy = Arc::new(wanted(1, &flags, map, 0).unwrap());

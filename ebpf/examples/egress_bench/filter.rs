@@ -25,6 +25,8 @@ const NFT: &[&str] = &["-f", "-"];
 pub(crate) enum Kind {
     None,
     Ebpf,
+    /// With a reader that takes each verdict at once.
+    EbpfEager,
     NftSet,
     NftList,
     IptablesNft,
@@ -36,6 +38,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::None => "none",
             Self::Ebpf => "eBPF",
+            Self::EbpfEager => "eBPF, eager reader",
             Self::NftSet => "nftables set",
             Self::NftList => "nftables list",
             Self::IptablesNft => "iptables (nf_tables)",
@@ -56,8 +59,9 @@ impl Filter {
         let nets = nets(rules);
         let mut filter = match kind {
             Kind::None => Self::None,
-            Kind::Ebpf => {
-                Self::Ebpf { enforcer: Box::new(attached(rules, agent)?), rules: nets, generation: 0 }
+            Kind::Ebpf | Kind::EbpfEager => {
+                let enforcer = Box::new(attached(kind, rules, agent)?);
+                Self::Ebpf { enforcer, rules: nets, generation: 0 }
             }
             Kind::NftSet => Self::Ruleset { program: "nft", arguments: NFT, text: nft_set(&nets) },
             Kind::NftList => Self::Ruleset { program: "nft", arguments: NFT, text: nft_list(&nets) },
@@ -99,19 +103,21 @@ fn apply(enforcer: &mut Enforcer, table: &Table, generation: u32) -> Result<()> 
 }
 
 /// With a reader of its verdicts, as a sandbox has one.
-fn attached(rules: usize, agent: &Netns) -> Result<Enforcer> {
-    let pin_dir = scratch(&format!("pins-{rules}"));
+fn attached(kind: Kind, rules: usize, agent: &Netns) -> Result<Enforcer> {
+    let pin_dir = scratch(&format!("pins-{}-{rules}", kind == Kind::EbpfEager));
     bpffs::mount(&pin_dir)?;
     let options = Options { pin_dir, own: vec![AGENT.into()], attach: AttachMode::Auto };
     let mut enforcer = Enforcer::load(&options)?;
     let events = enforcer.events()?;
-    agent.run(|| enforcer.attach("link0"))?;
-    thread::spawn(|| read(events));
+    agent.run(|| enforcer.attach("link0", &[]))?;
+    let linger = if kind == Kind::Ebpf { Events::LINGER } else { Duration::ZERO };
+    thread::spawn(move || read(events, linger));
     Ok(enforcer)
 }
 
-fn read(mut events: Events) {
+fn read(mut events: Events, linger: Duration) {
     while poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_ok() {
+        thread::sleep(linger);
         while events.drain(&mut |flow| {
             std::hint::black_box(flow);
         }) > 0

@@ -39,8 +39,14 @@ fn main() -> Result<()> {
     };
     lab::hide_mounts()?;
     let mut labs = vec![Lab::new(Kind::None, 0)?];
-    for kind in [Kind::Ebpf, Kind::NftSet, Kind::NftList, Kind::IptablesNft, Kind::IptablesLegacy] {
-        let rules = if matches!(kind, Kind::Ebpf | Kind::NftSet) { FEW_TO_MANY } else { LISTS };
+    for kind in
+        [Kind::Ebpf, Kind::EbpfEager, Kind::NftSet, Kind::NftList, Kind::IptablesNft, Kind::IptablesLegacy]
+    {
+        let rules = match kind {
+            Kind::Ebpf | Kind::NftSet => FEW_TO_MANY,
+            Kind::EbpfEager => &FEW_TO_MANY[..1],
+            _ => LISTS,
+        };
         for &rules in rules {
             match Lab::new(kind, rules) {
                 Ok(lab) => labs.push(lab),

@@ -1,6 +1,6 @@
 //! The compiled object: its maps, pinned, and its programs, loaded when they are needed.
 
-use std::path::Path;
+use std::{panic::resume_unwind, path::Path, thread};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
@@ -52,8 +52,27 @@ pub(crate) fn program<'a>(
     loaded(ebpf, name, SchedClassifier::load)
 }
 
-/// The program called `name`, loaded at its first use: the verifier takes some 15 ms for each, and a sandbox whose links
-/// are all of one kind needs half of them.
+/// Loads those of `names` that are not loaded yet, each on a thread of its own: the verifier takes some 15 ms for each.
+pub(crate) fn load_all(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), EbpfError> {
+    thread::scope(|scope| {
+        let mut loading = Vec::new();
+        for (name, program) in ebpf.programs_mut() {
+            let Some(&name) = names.iter().find(|&&wanted| wanted == name) else { continue };
+            let Program::SchedClassifier(program) = program else { return Err(EbpfError::Object(name)) };
+            if program.fd().is_err() {
+                let thread = thread::Builder::new().name("verifier".into());
+                let loaded = thread.spawn_scoped(scope, || program.load());
+                loading.push((name, loaded.map_err(EbpfError::Thread)?));
+            }
+        }
+        loading.into_iter().try_for_each(|(name, thread)| {
+            let loaded = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            loaded.map_err(|e| refused(name, e))
+        })
+    })
+}
+
+/// The program called `name`, loaded at its first use: a sandbox whose links are all of one kind needs half of them.
 pub(crate) fn loaded<'a, P>(
     ebpf: &'a mut Ebpf,
     name: &'static str,

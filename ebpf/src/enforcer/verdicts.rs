@@ -11,6 +11,7 @@ mod counters;
 mod fixture;
 mod full;
 mod model;
+mod own;
 mod packet;
 mod pins;
 mod refusal;

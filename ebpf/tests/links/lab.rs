@@ -125,8 +125,13 @@ impl Lab {
     }
 
     pub(crate) fn attach_in_agent(&mut self, link: &str) -> Result<Attached, EbpfError> {
+        self.attach_with(link, &[])
+    }
+
+    /// With addresses that are the agent's on this link only.
+    pub(crate) fn attach_with(&mut self, link: &str, own: &[IpAddr]) -> Result<Attached, EbpfError> {
         let (enforcer, _) = self.loaded.as_mut().unwrap();
-        self.agent.run(|| enforcer.attach(link))
+        self.agent.run(|| enforcer.attach(link, own))
     }
 
     pub(crate) fn enforcer(&mut self) -> &mut Enforcer {
@@ -220,7 +225,10 @@ impl Lab {
 
     /// Connected, so that it hears of ICMP errors.
     pub(crate) fn agent_udp(&self, ip: IpAddr, port: u16) -> UdpSocket {
-        let from = if ip.is_ipv4() { IpAddr::from(AGENT4) } else { AGENT6.into() };
+        self.agent_udp_from(if ip.is_ipv4() { AGENT4.into() } else { AGENT6.into() }, ip, port)
+    }
+
+    pub(crate) fn agent_udp_from(&self, from: IpAddr, ip: IpAddr, port: u16) -> UdpSocket {
         let socket = self.agent.run(|| UdpSocket::bind((from, 0)).unwrap());
         socket.connect((ip, port)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use lab::{AGENT4, Kind, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, table};
+use lab::{AGENT4, AGENT6, Kind, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, table};
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow, Pin};
 use lattice_policy::{Action, Direction, Proto, Reason, Table};
 
@@ -223,6 +223,50 @@ fn the_policy_outlives_its_loader(kind: Kind, mode: AttachMode) {
         lab.agent_runs("tc qdisc del dev wg0 clsact");
         lab.connect(PEER4.into(), 9090).unwrap();
     }
+}
+
+/// An uplink beside the overlay, as a sandbox has one whose rules name what lies outside.
+#[test]
+fn a_source_of_another_link_is_refused_with_an_answer() {
+    let mut lab = Lab::new(Kind::Tun, AttachMode::Auto);
+    let mut uplink = lab.in_agent(|| tun::open("eth0"));
+    let (inside, outside) = ([192, 168, 7, 2].into(), IpAddr::from([203, 0, 113, 1]));
+    lab.attach_with("eth0", &[inside]).unwrap();
+    lab.attach_with("wg0", &[AGENT4.into(), AGENT6.into()]).unwrap();
+    for command in
+        ["addr add 192.168.7.2/31 dev eth0", "link set eth0 up", "route add 203.0.113.0/24 dev eth0"]
+    {
+        lab.agent_runs(&format!("ip {command}"));
+    }
+    let mut all = table();
+    all.egress.push(entry("203.0.113.0/24", &[line(Proto::Any, None, 3)]));
+    lab.enforcer().apply(&all, &[], 1).unwrap();
+
+    for (from, to, port) in [(AGENT4.into(), outside, 443), (inside, PEER4.into(), 53)] {
+        let socket = lab.agent_udp_from(from, to, port);
+        socket.send(b"lost").unwrap();
+        let refused = socket.recv(&mut [0; 9]).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EHOSTUNREACH), "{from} to {to}: {refused}");
+        let told = lab.wait_for(|flow| flow.dst == SocketAddr::new(to, port));
+        assert_eq!((told.action, told.reason, told.src.ip()), (Action::Deny, Reason::Spoofed, from));
+    }
+    // The same from the right address passes.
+    lab.agent_udp_from(inside, outside, 443).send(b"gone out").unwrap();
+    let told = lab.wait_for(|flow| flow.dst == SocketAddr::new(outside, 443));
+    assert_eq!((told.reason, told.src.ip()), (Reason::RuleAllow, inside));
+    let mut packet = [0; 100];
+    // Of version 4; the kernel says hello in version 6.
+    while uplink.read(&mut packet).unwrap() == 0 || packet[0] != 0x45 {}
+    assert_eq!(
+        (packet[12..20].to_vec(), &packet[28..36]),
+        (vec![192, 168, 7, 2, 203, 0, 113, 1], &b"gone out"[..])
+    );
+    // Nobody's address on a link that was not announced.
+    lab.attach_with("wg0", &[]).unwrap();
+    let orphan = lab.agent_udp(PEER4.into(), 53);
+    orphan.send(b"lost").unwrap();
+    let told = lab.wait_for(|flow| flow.dst.port() == 53 && flow.src.ip() == AGENT4);
+    assert_eq!(told.reason, Reason::Spoofed);
 }
 
 /// Names of the pinned links.
