@@ -15,7 +15,7 @@ use std::{
     fmt,
     net::IpAddr,
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -61,6 +61,12 @@ pub(crate) trait Enforce: Send {
 
     /// Polices a link of the agent's namespace, before it is up.
     fn police(&mut self, link: &str) -> Result<(), Failure>;
+
+    /// Judges the calls of a cgroup of version 2, and of all below it, as well. Says what then enforces the policy, in
+    /// words.
+    fn police_calls(&mut self, _cgroup: &Path) -> Result<String, Failure> {
+        Err(Failure::new(Kind::Kernel, "only the eBPF enforcer judges calls"))
+    }
 
     /// How many verdicts were enforced but could not be told.
     fn lost(&self) -> Result<u64, Failure>;

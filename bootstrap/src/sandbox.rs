@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ipnet::IpNet;
@@ -169,8 +169,10 @@ impl Sandbox {
             netns: Some(inside.path()),
         };
         peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
+        let words = Arc::new(Mutex::new(policed.words.clone()));
+        let ready = Ready::new(inside.path(), &policed.enforcer, published_words(&words, &status, &state));
         steps.run("control", || {
-            let Policed { enforcer, live, words, .. } = policed;
+            let Policed { enforcer, live, .. } = policed;
             let sources = Sources { words, live, enforcer, resolver };
             let control = Control::start(state.path(), move || sources.report()).map_err(|error| {
                 Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
@@ -178,7 +180,6 @@ impl Sandbox {
             Ok(((), drops(control), "answers lattice sandbox rules".into()))
         })?;
         state.publish(&status)?;
-        let ready = Ready::new(inside.path());
         Ok(Self { steps: steps.finish(), ready, status })
     }
 
@@ -333,6 +334,27 @@ fn unrouted_v6(map: &NetMap) -> std::net::Ipv6Addr {
     octets[..6].copy_from_slice(&prefix);
     octets[12..].copy_from_slice(&map.address.addr().octets());
     octets.into()
+}
+
+/// Has reports and status name what enforces the policy. Does nothing when phase one has ended.
+fn published_words(
+    words: &Arc<Mutex<String>>,
+    status: &Status,
+    state: &Arc<StateDir>,
+) -> impl Fn(&str) + Send + std::marker::Sync + use<> {
+    let (words, status, state) = (words.clone(), status.clone(), Arc::downgrade(state));
+    move |now| {
+        now.clone_into(&mut locked(&words));
+        if let Some(state) = state.upgrade()
+            && let Err(failure) = state.publish(&Status { enforcement: now.to_owned(), ..status.clone() })
+        {
+            tracing::warn!(error = failure.message, "status does not tell of the policed calls");
+        }
+    }
+}
+
+fn locked(words: &Mutex<String>) -> MutexGuard<'_, String> {
+    words.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Refuses to go on when the namespace holds a link besides loopback and the policed ones.

@@ -69,7 +69,7 @@ pub struct Status {
     pub address: String,
     /// WireGuard backend: `kernel` or `userspace`.
     pub backend: String,
-    /// What enforces the policy, and its class: `ebpf/tcx (kernel)`; `none` on a node.
+    /// What enforces the policy, and its class: `ebpf/tcx+calls (kernel)`; `none` on a node.
     pub enforcement: String,
     /// UDP port of the WireGuard socket.
     pub listen_port: u16,

@@ -84,7 +84,12 @@ fn run_agent(
     let fail = |error: RunscError| of_runsc(&error);
     signals.stop().check()?;
     let mut agent = runsc.start(sandbox.ready(), spec, agent_dir).map_err(fail)?;
-    phases.note("agent", &format!("{} under runsc {} ({})", spec.binary, runsc.version, runsc.platform));
+    let calls = match agent.calls() {
+        Ok(()) => "calls policed".to_owned(),
+        Err(reason) => format!("calls not policed, only packets: {reason}"),
+    };
+    let detail = format!("{} under runsc {} ({}), {calls}", spec.binary, runsc.version, runsc.platform);
+    phases.note("agent", &detail);
     let forwarding = signals.forward_to(agent.signaller());
     let code = agent.wait().map_err(fail);
     drop(forwarding);

@@ -7,6 +7,7 @@
 #include "event.h"
 #include "link.h"
 
+#define SOCK_DGRAM 2
 #define PROTO_MPTCP 262 /* what the socket calls itself; on the wire it is TCP */
 
 /* What never leaves the network namespace, and so meets no program on a link either. The unspecified address is the
@@ -73,6 +74,8 @@ static __always_inline struct decision judge_call(const struct bpf_sock_addr *ct
 		return (struct decision){ NO_POLICY, 0 };
 	if (!call->proto)
 		return (struct decision){ PROTOCOL, 0 };
+	if (is_group(call->family, &call->remote))
+		return (struct decision){ MULTICAST, 0 };
 	d = unpacked(decide(epoch, call, EGRESS));
 	if (d.reason != RULE_ALLOW && continues(ctx, epoch, now, call))
 		d.reason = ESTABLISHED;
@@ -94,6 +97,13 @@ static __always_inline int police_call(const struct bpf_sock_addr *ctx, struct f
 		return 1;
 	report(word, now, call, EGRESS, d, 0, 0);
 	return 0;
+}
+
+/* The connect of a datagram socket: programs ask by it for the address that they would use, and libraries for the best of a
+ * name's addresses. It is no attempt to reach anybody; what the socket then sends is judged on the link. */
+static __always_inline bool sends_nothing(const struct bpf_sock_addr *ctx)
+{
+	return ctx->type == SOCK_DGRAM;
 }
 
 static __always_inline int police_call4(const struct bpf_sock_addr *ctx)

@@ -32,6 +32,14 @@ static __always_inline bool is_link_local(const struct address *a)
 	return (a->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
+static __always_inline bool is_group(__u8 family, const struct address *a)
+{
+	if (family == 6)
+		return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+	/* 224/4, and 240/4 up to the broadcast address. */
+	return bpf_ntohl(a->word[0]) >= 0xe0000000;
+}
+
 static __always_inline bool is_unspecified(const struct address *a)
 {
 	return !a->word[0] && !a->word[1] && !a->word[2] && !a->word[3];

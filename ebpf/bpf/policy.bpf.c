@@ -6,14 +6,6 @@
 #include "link.h"
 #include "refuse.h"
 
-static __always_inline bool is_group(__u8 family, const struct address *a)
-{
-	if (family == 6)
-		return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
-	/* 224/4, and 240/4 up to the broadcast address. */
-	return bpf_ntohl(a->word[0]) >= 0xe0000000;
-}
-
 static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
 {
 	__u8 family = p->key.family;
@@ -89,12 +81,12 @@ SEC("classifier") int ingress_l3(struct __sk_buff *skb)
 
 SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx)
 {
-	return police_call4(ctx);
+	return sends_nothing(ctx) || police_call4(ctx);
 }
 
 SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx)
 {
-	return police_call6(ctx);
+	return sends_nothing(ctx) || police_call6(ctx);
 }
 
 SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)

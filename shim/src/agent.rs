@@ -26,7 +26,11 @@ use nix::{
 pub use stdio::AgentStdio;
 
 use crate::{
-    AgentSpec, Runsc, RunscError, Writable, cgroup, error::last_error_in_log, remains::Claim, runsc::driver,
+    AgentSpec, Runsc, RunscError, Writable,
+    cgroup::{self, Fence},
+    error::last_error_in_log,
+    remains::Claim,
+    runsc::driver,
     validate,
 };
 use child::Child;
@@ -53,6 +57,7 @@ pub struct Timings {
 pub struct Agent {
     timings: Timings,
     sandbox_pid: u32,
+    calls: Result<(), String>,
     handle: Signaller,
     // Dropped in this order: the copies end when no process of the sandbox holds their pipes any more.
     claim: Arc<Claim>,
@@ -100,6 +105,10 @@ impl Runsc {
         let bundle = began.elapsed();
 
         let mut command = self.run_command(spec, &claim);
+        let mut fence = Fence::raise(claim.id(), claim.bundle(), ready, spec);
+        if let Ok(fence) = &mut fence {
+            fence.surround(&mut command);
+        }
         let copies =
             stdio.attach(&mut command, !spec.terminal).map_err(|source| self.not_runnable(source))?;
         if !spec.terminal {
@@ -113,6 +122,7 @@ impl Runsc {
         let mut agent = Agent {
             timings: Timings { bundle, create: Duration::ZERO },
             sandbox_pid: 0,
+            calls: Ok(()),
             handle: Signaller {
                 name: spec.name.clone(),
                 runsc: self.path.clone(),
@@ -130,6 +140,10 @@ impl Runsc {
             None => return Err(RunscError::Timeout { name: spec.name.clone(), limit: START_LIMIT }),
         }
         agent.timings.create = began.elapsed().saturating_sub(bundle);
+        agent.calls = fence.and_then(|fence| fence.holds(agent.sandbox_pid));
+        if agent.calls.is_ok() {
+            ready.tell_calls_policed();
+        }
         Ok(agent)
     }
 
@@ -175,6 +189,14 @@ impl Agent {
     /// The process id of the sentry: gVisor's kernel, in which the agent runs.
     pub fn sandbox_pid(&self) -> u32 {
         self.sandbox_pid
+    }
+
+    /// Whether the policy judges its calls, and not only its packets; else why not.
+    ///
+    /// # Errors
+    /// The reason: no cgroup version 2, no hooks in it, another enforcer.
+    pub fn calls(&self) -> Result<(), &str> {
+        self.calls.as_ref().copied().map_err(String::as_str)
     }
 
     /// How long the start took.

@@ -11,7 +11,7 @@ use std::{
 
 use lattice_bootstrap::Ready;
 
-use crate::{AgentSpec, RunscError};
+use crate::{AgentSpec, RunscError, cgroup};
 
 /// Where things are in a bundle directory.
 #[derive(Debug, Clone)]
@@ -37,6 +37,11 @@ impl Bundle {
         self.0.join("pid")
     }
 
+    /// A link to the cgroup whose calls are policed.
+    pub(crate) fn group(&self) -> PathBuf {
+        self.0.join("cgroup")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.0.join("runsc.log")
     }
@@ -54,7 +59,7 @@ impl Bundle {
             hosts: file("hosts", &spec.hosts)?,
         };
         let rootfs = spec.rootfs.canonicalize().map_err(RunscError::io("open", &spec.rootfs))?;
-        let config = oci::config(id, &rootfs, ready.netns(), spec, mounts)
+        let config = oci::config(cgroup::path(id), &rootfs, ready.netns(), spec, mounts)
             .and_then(|config| Ok(serde_json::to_vec(&config)?))
             .map_err(|error| RunscError::Invalid(format!("agent {}: {error}", spec.name)))?;
         write_new(&self.0.join("config.json"), &config, 0o600)

@@ -1,4 +1,7 @@
-//! Control groups of a sandbox: whether limits can be enforced here, and the removal of what is left of them.
+//! Control groups of a sandbox: whether limits can be enforced here, the fence around its calls, and the removal of what
+//! is left of both.
+
+mod fence;
 
 use std::{
     fs,
@@ -10,9 +13,13 @@ use std::{
 
 use nix::unistd::{AccessFlags, access};
 
+pub(crate) use fence::Fence;
+
 use crate::{AgentSpec, RunscError};
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// The group with limits in that with the policed calls.
+const LIMITED: &str = "agent";
 /// A group can be removed once the kernel has let go of its last dead task, which comes some time after that task's
 /// end was seen.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,9 +28,15 @@ pub(crate) fn wanted(spec: &AgentSpec) -> bool {
     spec.memory_bytes.is_some() || spec.cpus.is_some() || spec.pids.is_some()
 }
 
-/// The group of a sandbox, the same in every hierarchy.
+/// Whether there is version 2 alone.
+fn is_unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// The group whose limits runsc sets, the same in every hierarchy.
 pub(crate) fn path(id: &str) -> PathBuf {
-    Path::new("/").join(id)
+    let group = Path::new("/").join(id);
+    if is_unified() { group.join(LIMITED) } else { group }
 }
 
 /// Refuses limits that would silently not hold.
@@ -50,14 +63,19 @@ pub(crate) fn check(spec: &AgentSpec) -> Result<(), RunscError> {
     Ok(())
 }
 
-/// Removes the sandbox's group from every hierarchy. Its tasks must have ended.
-pub(crate) fn remove(id: &str) -> Result<(), String> {
-    let mut hierarchies = vec![PathBuf::from(ROOT)];
-    hierarchies.extend(fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path()));
+/// Removes the sandbox's groups: `/<id>` of every hierarchy, and `noted`. Their tasks must have ended.
+pub(crate) fn remove(id: &str, noted: Option<PathBuf>) -> Result<(), String> {
+    let mut groups = vec![Path::new(ROOT).join(id)];
+    groups.extend(fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path().join(id)));
+    groups.extend(noted.filter(|group| group.file_name() == Some(id.as_ref())));
+    groups.iter().try_for_each(|group| remove_group(group))
+}
+
+fn remove_group(group: &Path) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
-    for group in hierarchies.into_iter().map(|dir| dir.join(id)) {
+    for group in [&group.join(LIMITED), group] {
         loop {
-            match fs::remove_dir(&group) {
+            match fs::remove_dir(group) {
                 Ok(()) => break,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => break,
                 Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {

@@ -144,7 +144,7 @@ enum Scope {
 
 fn clear(id: &str, bundle: &Bundle, scope: Scope) -> Result<(), String> {
     kill_all(bundle)?;
-    cgroup::remove(id)?;
+    cgroup::remove(id, fs::read_link(bundle.group()).ok())?;
     for dir in SOCKET_DIRS {
         remove(&Path::new(dir).join(format!("runsc-{id}.sock")))?;
     }

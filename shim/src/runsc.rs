@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use command::driver;
+pub(crate) use prctl::start_in_group;
 
 use crate::RunscError;
 

@@ -79,7 +79,8 @@ fn a_preset_is_a_cap_that_flags_cannot_widen() {
     let out = Process::spawn(command, "a", lab.dir.path()).finish(LIMIT);
     let attempts = agent::attempts(&out.stdout);
     let results: Vec<&str> = attempts.iter().map(|attempt| attempt.result.as_str()).collect();
-    assert_eq!(results, ["ok", "ECONNREFUSED"], "{}", out.stderr);
+    assert_eq!(results[0], "ok", "{}", out.stderr);
+    assert!(["EPERM", "ECONNREFUSED"].contains(&results[1]), "{results:?}{}", out.stderr);
     remains::assert_none(&runner);
 }
 

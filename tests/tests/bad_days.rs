@@ -122,7 +122,8 @@ fn without_its_control_plane_a_sandbox_keeps_its_tunnel_and_its_policy() {
     let out = process.finish(LIMIT);
     let attempts = agent::attempts(&out.stdout);
     let results: Vec<&str> = attempts.iter().map(|a| a.result.as_str()).collect();
-    assert_eq!(results, ["ok", "ok", "ok", "ECONNREFUSED"], "{}", out.stderr);
+    assert_eq!(results[..3], ["ok"; 3], "{}", out.stderr);
+    assert!(["EPERM", "ECONNREFUSED"].contains(&results[3]), "{results:?}{}", out.stderr);
     remains::assert_none(&runner);
 
     // It comes back, and the peer resumes.

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const REFUSED: [&str; 2] = ["ECONNREFUSED", "EHOSTUNREACH"];
+const REFUSED: [&str; 3] = ["EPERM", "ECONNREFUSED", "EHOSTUNREACH"];
 /// Addresses of the server, as of the Internet.
 const SERVER: &str = "203.0.113.7";
 const NEIGHBOUR: &str = "203.0.113.8";

@@ -103,8 +103,8 @@ pub struct ResolverReport {
 
 /// What a report is made of.
 pub(crate) struct Sources {
-    /// What enforces the policy, in words.
-    pub(crate) words: String,
+    /// What enforces the policy, in words. The fence at the calls comes with the agent.
+    pub(crate) words: Arc<Mutex<String>>,
     pub(crate) live: Arc<Mutex<Live>>,
     pub(crate) enforcer: Shared,
     pub(crate) resolver: Arc<Resolver>,
@@ -133,7 +133,7 @@ impl Sources {
         let policy = live.policy();
         let built_in = builtin::rules().iter().map(line).filter(|line| line.count.packets > 0);
         Ok(Report {
-            enforcement: self.words.clone(),
+            enforcement: self.words.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             generation: policy.generation,
             layers: live.layers().to_vec(),
             rules: policy.rules().iter().map(line).chain(built_in).collect(),

@@ -1,7 +1,7 @@
 //! eBPF: pinned on a bpf file system of the sandbox's own, so that the policy outlives this process.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -78,6 +78,11 @@ impl Enforce for Ebpf {
             .map_err(|error| failed(&error))?;
         *attached = Some(how);
         Ok(())
+    }
+
+    fn police_calls(&mut self, cgroup: &Path) -> Result<String, Failure> {
+        self.enforcer.attach_cgroup(cgroup).map_err(|error| failed(&error))?;
+        Ok(format!("ebpf/{}+calls (kernel)", self.hook()))
     }
 
     fn lost(&self) -> Result<u64, Failure> {

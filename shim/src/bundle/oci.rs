@@ -29,7 +29,7 @@ pub(super) struct Files {
 }
 
 pub(super) fn config(
-    id: &str,
+    group: PathBuf,
     rootfs: &Path,
     netns: &Path,
     spec: &AgentSpec,
@@ -42,7 +42,7 @@ pub(super) fn config(
         .root(RootBuilder::default().path(rootfs).readonly(read_only).build()?)
         .mounts(mounts(files)?)
         .process(process(spec)?)
-        .linux(linux(id, netns, spec)?)
+        .linux(linux(group, netns, spec)?)
         .build()
 }
 
@@ -121,7 +121,7 @@ fn mount(at: &str, kind: &str, source: &Path, options: &str) -> Result<Mount, Oc
 }
 
 /// Masked and read-only paths are part of the contract of a bundle; the sentry's own /proc has none of these files.
-fn linux(id: &str, netns: &Path, spec: &AgentSpec) -> Result<Linux, OciSpecError> {
+fn linux(group: PathBuf, netns: &Path, spec: &AgentSpec) -> Result<Linux, OciSpecError> {
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(netns)?)
         .masked_paths(get_default_maskedpaths())
@@ -129,7 +129,7 @@ fn linux(id: &str, netns: &Path, spec: &AgentSpec) -> Result<Linux, OciSpecError
         .build()?;
     linux.set_resources(None);
     if cgroup::wanted(spec) {
-        linux.set_resources(Some(resources(spec)?)).set_cgroups_path(Some(cgroup::path(id)));
+        linux.set_resources(Some(resources(spec)?)).set_cgroups_path(Some(group));
     }
     Ok(linux)
 }

@@ -1,12 +1,12 @@
-//! What is set on a runsc process between fork and exec: `prctl(2)` and `close_range(2)`.
+//! What is set on a runsc process between fork and exec: `prctl(2)`, `close_range(2)`, and its cgroup.
 #![allow(unsafe_code)] // Command::pre_exec, and system calls that nix does not wrap
 
-use std::{io, os::unix::process::CommandExt, process::Command};
+use std::{fs::File, io, os::unix::process::CommandExt, process::Command};
 
 use nix::{
     errno::Errno,
     sys::{prctl::set_pdeathsig, signal::Signal},
-    unistd::{Pid, getpid, getppid},
+    unistd::{Pid, getpid, getppid, write},
 };
 
 // linux/capability.h; libc has no names for these.
@@ -19,6 +19,18 @@ pub(super) fn confine(command: &mut Command) {
     let supervisor = getpid();
     // SAFETY: `between_fork_and_exec` makes system calls only; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(move || between_fork_and_exec(supervisor)) };
+}
+
+/// Moves `command` into the cgroup whose `cgroup.procs` is `door`. When the kernel refuses, it runs where we do: whoever
+/// needs to know looks where it is.
+pub(crate) fn start_in_group(command: &mut Command, door: File) {
+    let enter = move || {
+        // 0 is whoever writes (cgroups(7)).
+        let _ = write(&door, b"0");
+        Ok(())
+    };
+    // SAFETY: `enter` makes one system call; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(enter) };
 }
 
 fn between_fork_and_exec(supervisor: Pid) -> io::Result<()> {

@@ -7,13 +7,13 @@ const MIB: u64 = 1 << 20;
 /// The sandbox's group directories, in every hierarchy.
 fn groups(pid: u32) -> Vec<PathBuf> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let id =
-        text.lines().find_map(|line| line.rsplit('/').next().filter(|last| last.starts_with("lattice-")));
+    let id = text.lines().find_map(|line| line.split('/').find(|part| part.starts_with("lattice-")));
     let Some(id) = id else { return vec![] };
     let roots = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
     roots
         .chain([PathBuf::from("/sys/fs/cgroup")])
-        .map(|root| root.join(id))
+        // Where there is version 2 alone, the limits are below the group whose calls are policed.
+        .flat_map(|root| [root.join(id), root.join(id).join("agent")])
         .filter(|dir| dir.is_dir())
         .collect()
 }

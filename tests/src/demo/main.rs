@@ -19,7 +19,7 @@ use leftovers::Leftovers;
 use report::Report;
 
 /// What an agent may see as the answer to something forbidden: at once, and never a hang.
-const REFUSED: [&str; 3] = ["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"];
+const REFUSED: [&str; 4] = ["EPERM", "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"];
 const AGENT: Duration = Duration::from_secs(90);
 
 fn main() -> ExitCode {

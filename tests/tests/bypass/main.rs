@@ -150,7 +150,7 @@ fn assert_blocked(world: &World, enforcer: Enforcer, cases: &[Case], egress: &[&
         if arrived(case, &seen) {
             wrong.push(format!("{}: ARRIVED ({result})", case.name));
         }
-        // Whoever sends to a group is told nothing, as on any network.
+        // By packets alone, whoever sends to a group is told nothing, as on any network.
         let told = case.reason != Some(Reason::Multicast);
         if told && ["ok", "silence"].contains(&result.as_str()) {
             wrong.push(format!("{}: was not told that it is refused ({result})", case.name));
