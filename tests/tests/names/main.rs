@@ -6,12 +6,11 @@ mod world;
 use std::path::Path;
 
 use lattice_tests::{Prober, remains};
-use world::{NEIGHBOUR, SERVER, SERVER_6, World};
+use world::{NEIGHBOUR, REFUSED, SERVER, SERVER_6, World};
 
 /// Enforcers that let an agent out of the overlay.
 const ENFORCERS: [[&str; 2]; 2] = [["--enforcer", "ebpf"], ["--enforcer", "nftables"]];
 const NO_NAME: &str = "curl 6";
-const REFUSED: &str = "ECONNREFUSED";
 
 #[test]
 fn an_allowed_name_is_reached_and_nothing_beside_it() {
