@@ -101,9 +101,12 @@ impl World {
 }
 
 impl Run {
-    /// The result of one attempt.
+    /// The result of one attempt. A refusal is the same whether the call or its packet is refused.
     pub(crate) fn result(&self, probe: &str) -> &str {
-        &self.attempt(probe).result
+        match self.attempt(probe).result.as_str() {
+            "EPERM" if self.out.stderr.contains("calls policed") => "ECONNREFUSED",
+            result => result,
+        }
     }
 
     pub(crate) fn attempt(&self, probe: &str) -> &Attempt {
