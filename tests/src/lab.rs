@@ -222,7 +222,7 @@ impl Lab {
     }
 }
 
-/// Before the directory goes: ends what writes to it, and unmounts what killed sandboxes left in it.
+/// Before the directory goes: ends what writes to it, and removes what killed sandboxes left: mounts in it, and cgroups.
 impl Drop for Lab {
     fn drop(&mut self) {
         drop(self.latticed.take());
@@ -231,7 +231,25 @@ impl Drop for Lab {
         for point in points.filter(|point| Path::new(point).starts_with(self.dir.path())) {
             let _ = umount2(point, MntFlags::MNT_DETACH);
         }
+        for group in groups(self.dir.path()) {
+            let _ = fs::remove_dir(group);
+        }
     }
+}
+
+/// The cgroups that killed sandboxes have noted below `dir`; a group with processes stays.
+fn groups(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(groups(&entry.path())),
+            Ok(kind) if kind.is_symlink() && entry.file_name() == "cgroup" => {
+                found.extend(fs::read_link(entry.path()).ok());
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The address behind `overlay IP=`.
