@@ -10,6 +10,9 @@ use lattice_wire::{
 /// Longest name of a layer or policy that is shown, in characters.
 const MAX_NAME: usize = 64;
 
+/// The one layer of a policy that has too many.
+const TOO_MANY: &str = "too many layers";
+
 /// The layers of `policy`. Without one there are none, and the sandbox's flags decide.
 pub fn read(policy: Option<&MapPolicy>) -> Vec<Layer> {
     let layers = policy.map_or(&[][..], |policy| &policy.layers);
@@ -18,9 +21,18 @@ pub fn read(policy: Option<&MapPolicy>) -> Vec<Layer> {
             layers = layers.len(),
             "latticed sent a policy of more than {MAX_LAYERS} layers: everything is denied"
         );
-        return vec![Layer::closed("too many layers")];
+        return vec![Layer::closed(TOO_MANY)];
     }
     layers.iter().map(layer).collect()
+}
+
+/// The names of the layers that [`read`] gives, without reading their rules again.
+pub(crate) fn names(policy: Option<&MapPolicy>) -> Vec<String> {
+    let layers = policy.map_or(&[][..], |policy| &policy.layers);
+    if layers.len() > MAX_LAYERS {
+        return vec![TOO_MANY.into()];
+    }
+    layers.iter().map(|layer| shown(&layer.name)).collect()
 }
 
 fn layer(sent: &netmap::Layer) -> Layer {
@@ -77,6 +89,19 @@ mod tests {
 
     fn read_one(layer: netmap::Layer) -> Layer {
         read(Some(&MapPolicy { layers: vec![layer] })).remove(0)
+    }
+
+    #[test]
+    fn names_are_those_of_the_layers_that_are_read() {
+        let odd = netmap::Layer { name: "p\n".repeat(100), ..sent(vec![rule("")], vec![]) };
+        for layers in
+            [vec![], vec![odd.clone()], vec![sent(vec![], vec![]), odd.clone()], vec![odd; MAX_LAYERS + 1]]
+        {
+            let policy = MapPolicy { layers };
+            let read: Vec<String> = read(Some(&policy)).into_iter().map(|layer| layer.name).collect();
+            assert_eq!(names(Some(&policy)), read);
+        }
+        assert!(names(None).is_empty());
     }
 
     #[test]

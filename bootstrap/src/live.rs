@@ -150,7 +150,7 @@ impl Live {
         self.layers = if is_over(map, now) {
             vec!["membership is over".into()]
         } else {
-            layers::read(map.policy.as_ref()).into_iter().map(|layer| layer.name).collect()
+            layers::names(map.policy.as_ref())
         };
     }
 

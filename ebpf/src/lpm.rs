@@ -5,14 +5,14 @@
 //! line that is first to name it, and each interval into aligned powers of two, which are prefixes of a port. So the
 //! order of lines, which a trie cannot express, is decided here.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
+use std::ops::RangeInclusive;
 
 use aya::maps::lpm_trie::Key;
 use ipnet::IpNet;
-use lattice_policy::{Action, Direction, Match, Proto, Table};
+use lattice_policy::{
+    Action, Direction, Match, Proto, Table,
+    table::{icmp_line, port_intervals},
+};
 
 use crate::abi::{self, Address, INLINE_RANGES, PortKey, PortValue, PrefixKey, PrefixValue, Range};
 
@@ -52,14 +52,13 @@ impl From<&Table> for Tries {
 impl Tries {
     fn add_set(&mut self, set: u32, matches: &[Match]) {
         for proto in [Proto::Tcp, Proto::Udp] {
-            for (ports, first) in intervals(proto, matches) {
+            for (ports, first) in port_intervals(proto, matches) {
                 self.ports.extend(
                     aligned(ports).map(|(port, bits)| (port_key(set, proto, port, bits), value(first))),
                 );
             }
         }
-        let icmp = matches.iter().find(|m| m.ports.is_none() && names(m.proto, Proto::Icmp));
-        self.ports.extend(icmp.map(|m| (port_key(set, Proto::Icmp, 0, 0), value(m))));
+        self.ports.extend(icmp_line(matches).map(|m| (port_key(set, Proto::Icmp, 0, 0), value(m))));
     }
 }
 
@@ -92,10 +91,6 @@ const fn action(action: Action) -> u8 {
     }
 }
 
-fn names(line: Proto, proto: Proto) -> bool {
-    line == Proto::Any || line == proto
-}
-
 fn inline(matches: &[Match]) -> Option<PrefixValue> {
     let (count, ranges) = ranges(matches)?;
     Some(PrefixValue { set: 0, count, ranges })
@@ -120,37 +115,6 @@ pub(crate) fn ranges(matches: &[Match]) -> Option<(u32, [Range; INLINE_RANGES])>
         };
     }
     Some((u32::try_from(matches.len()).ok()?, ranges))
-}
-
-/// Disjoint intervals of ports, each with the first line that fits all of it. Ports that no line fits are left out.
-fn intervals(proto: Proto, matches: &[Match]) -> Vec<(RangeInclusive<u16>, &Match)> {
-    let mut cuts: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (line, m) in matches.iter().enumerate().filter(|(_, m)| names(m.proto, proto)) {
-        let (lo, end) = m.ports.map_or((0, 0x1_0000), |p| (p.lo.into(), u32::from(p.hi) + 1));
-        cuts.entry(lo).or_default().push(line);
-        cuts.entry(end).or_default().push(line);
-    }
-    let mut open = BTreeSet::new();
-    let mut found: Vec<(u32, u32, &Match)> = Vec::new();
-    let ends: Vec<u32> = cuts.keys().skip(1).copied().collect();
-    for ((lo, lines), end) in cuts.into_iter().zip(ends) {
-        for line in lines {
-            if !open.remove(&line) {
-                open.insert(line);
-            }
-        }
-        let Some(m) = open.first().and_then(|&line| matches.get(line)) else { continue };
-        match found.last_mut() {
-            Some((_, last, same)) if *last == lo && (same.action, same.rule) == (m.action, m.rule) => {
-                *last = end
-            }
-            _ => found.push((lo, end, m)),
-        }
-    }
-    found
-        .into_iter()
-        .filter_map(|(lo, end, m)| Some((u16::try_from(lo).ok()?..=u16::try_from(end - 1).ok()?, m)))
-        .collect()
 }
 
 /// Cuts an interval into aligned blocks: the first port of each and the number of leading bits that its ports share.
@@ -215,8 +179,7 @@ mod tests {
 
     fn first_fit(matches: &[Match], proto: Proto, port: u16) -> Option<(u8, u32)> {
         let fits = |m: &&Match| {
-            names(m.proto, proto)
-                && m.ports.is_none_or(|p| proto != Proto::Icmp && (p.lo..=p.hi).contains(&port))
+            m.names(proto) && m.ports.is_none_or(|p| proto != Proto::Icmp && (p.lo..=p.hi).contains(&port))
         };
         matches.iter().find(fits).map(|m| (action(m.action), m.rule.0))
     }

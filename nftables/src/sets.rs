@@ -9,11 +9,13 @@
 //! serial is used twice: it is what a flow is marked with, so the mark of an older policy means nothing to a newer one.
 
 mod addresses;
-mod ports;
 
 use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive};
 
-use lattice_policy::{Action, Entry, Match, Proto, RuleId, Table};
+use lattice_policy::{
+    Action, Entry, Match, Proto, RuleId, Table,
+    table::{icmp_line, port_intervals},
+};
 
 /// The serials are used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,12 +142,12 @@ impl Classes {
         }
         let class = self.last_class.checked_add(1).ok_or(Exhausted)?;
         for (proto, into) in [(Proto::Tcp, &mut lines.tcp), (Proto::Udp, &mut lines.udp)] {
-            for (ports, line) in ports::cut(proto, matches) {
+            for (ports, line) in port_intervals(proto, matches) {
                 let serial = serial(&mut self.serials, &mut self.next, &mut lines.rules, line)?;
                 into.push(Ports { class, ports, serial });
             }
         }
-        if let Some(line) = ports::icmp(matches) {
+        if let Some(line) = icmp_line(matches) {
             let serial = serial(&mut self.serials, &mut self.next, &mut lines.rules, line)?;
             lines.icmp.push((class, serial));
         }

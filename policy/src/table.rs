@@ -1,10 +1,12 @@
 //! The flat form of a policy, as enforcers load it.
 
 pub(crate) mod longest;
+mod ports;
 
 use ipnet::IpNet;
 
 use crate::{Action, Direction, Packet, Pin, PortRange, Proto, RuleId, Verdict, pin};
+pub use ports::{icmp_line, port_intervals};
 
 /// A compiled policy. The default is deny.
 ///
@@ -65,12 +67,18 @@ impl Table {
 }
 
 impl Match {
-    pub(crate) fn fits(&self, proto: Proto, port: Option<u16>) -> bool {
+    /// Whether it is about packets of `proto`, which must be one that a packet can have.
+    pub fn names(&self, proto: Proto) -> bool {
+        self.proto == Proto::Any || self.proto == proto
+    }
+
+    /// Whether it fits packets of `proto` to `port`. ICMP and later fragments have none.
+    pub fn fits(&self, proto: Proto, port: Option<u16>) -> bool {
         let ports = match (self.ports, port) {
             (None, _) => true,
             (Some(range), Some(port)) => proto != Proto::Icmp && range.contains(port),
             (Some(_), None) => false,
         };
-        ports && (self.proto == Proto::Any || self.proto == proto)
+        ports && self.names(proto)
     }
 }

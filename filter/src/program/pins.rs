@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use lattice_policy::{Match, Pin, Proto};
 
-use super::{Line, counters::Counters, ports};
+use super::{Line, counters::Counters};
 use crate::packet::{FlowKey, address};
 
 /// By family and address. The map's hash is keyed with a random seed: addresses come from whoever answers a name.
@@ -40,6 +40,6 @@ impl Pins {
             return None;
         }
         let pinned = self.0.get(&(key.family, key.remote)).filter(|pinned| pinned.until_ns > now_ns)?;
-        pinned.lines.iter().find(|(line, _)| ports::fits(line, proto, port)).map(|(_, line)| *line)
+        pinned.lines.iter().find(|(line, _)| line.fits(proto, Some(port))).map(|(_, line)| *line)
     }
 }

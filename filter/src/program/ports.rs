@@ -1,8 +1,11 @@
 //! Which line of an entry is the first that fits, as a search in sorted, disjoint ranges of ports.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
-use lattice_policy::{Match, Proto};
+use lattice_policy::{
+    Match, Proto,
+    table::{icmp_line, port_intervals},
+};
 
 use super::{Line, counters::Counters};
 
@@ -33,14 +36,17 @@ impl Ports {
     pub(super) fn add(&mut self, matches: &[Match], counters: &mut Counters) -> u32 {
         let tcp = self.add_ranges(Proto::Tcp, matches, counters);
         let udp = self.add_ranges(Proto::Udp, matches, counters);
-        let icmp = matches.iter().find(|line| line.ports.is_none() && names(line.proto, Proto::Icmp));
-        self.sets.push(Set { tcp, udp, icmp: icmp.map(|line| counters.line(line)) });
+        let icmp = icmp_line(matches).map(|line| counters.line(line));
+        self.sets.push(Set { tcp, udp, icmp });
         index(self.sets.len() - 1)
     }
 
     fn add_ranges(&mut self, proto: Proto, matches: &[Match], counters: &mut Counters) -> Range<u32> {
         let from = index(self.ranges.len());
-        self.ranges.extend(disjoint(proto, matches, counters));
+        self.ranges.extend(port_intervals(proto, matches).into_iter().map(|(ports, line)| {
+            let (lo, hi) = ports.into_inner();
+            PortLine { lo, hi, line: counters.line(line) }
+        }));
         from..index(self.ranges.len())
     }
 
@@ -56,44 +62,6 @@ impl Ports {
         let range = ranges.get(ranges.partition_point(|range| range.hi < port))?;
         (range.lo <= port).then_some(range.line)
     }
-}
-
-/// Disjoint ranges of ports, ascending, each with the first line that fits all of it.
-fn disjoint(proto: Proto, matches: &[Match], counters: &mut Counters) -> Vec<PortLine> {
-    // Where a line begins and where it is over, one behind its last port.
-    let mut cuts: Vec<(u32, usize)> = Vec::new();
-    for (line, m) in matches.iter().enumerate().filter(|(_, m)| names(m.proto, proto)) {
-        let (lo, hi) = m.ports.map_or((0, u16::MAX), |ports| (ports.lo, ports.hi));
-        if lo <= hi {
-            cuts.extend([(lo.into(), line), (u32::from(hi) + 1, line)]);
-        }
-    }
-    cuts.sort_unstable();
-    let mut found: Vec<PortLine> = Vec::new();
-    let mut open = BTreeSet::new();
-    for (at, &(lo, line)) in cuts.iter().enumerate() {
-        if !open.remove(&line) {
-            open.insert(line);
-        }
-        let Some(&(end, _)) = cuts.get(at + 1).filter(|(end, _)| *end > lo) else { continue };
-        let Some(m) = open.first().and_then(|line| matches.get(*line)) else { continue };
-        let (Ok(lo), Ok(hi)) = (u16::try_from(lo), u16::try_from(end - 1)) else { continue };
-        let line = counters.line(m);
-        match found.last_mut() {
-            Some(last) if last.line == line && u32::from(last.hi) + 1 == lo.into() => last.hi = hi,
-            _ => found.push(PortLine { lo, hi, line }),
-        }
-    }
-    found
-}
-
-/// Whether one line fits.
-pub(super) fn fits(line: &Match, proto: Proto, port: u16) -> bool {
-    names(line.proto, proto) && line.ports.is_none_or(|ports| proto != Proto::Icmp && ports.contains(port))
-}
-
-fn names(line: Proto, proto: Proto) -> bool {
-    line == Proto::Any || line == proto
 }
 
 /// Tables are far smaller than 2³² lines: they would not fit in memory.

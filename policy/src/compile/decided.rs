@@ -24,11 +24,10 @@ struct Ports {
 impl Decided {
     /// Takes a line in. Whether it decides about any packet that no earlier line decided about.
     pub(crate) fn add(&mut self, line: &Match) -> bool {
-        let names = |proto| line.proto == Proto::Any || line.proto == proto;
         let ports = line.ports.map(|range| u32::from(range.lo)..=u32::from(range.hi));
-        let tcp = names(Proto::Tcp) && self.tcp.add(ports.clone());
-        let udp = names(Proto::Udp) && self.udp.add(ports.clone());
-        let icmp = names(Proto::Icmp) && ports.is_none() && !self.icmp;
+        let tcp = line.names(Proto::Tcp) && self.tcp.add(ports.clone());
+        let udp = line.names(Proto::Udp) && self.udp.add(ports.clone());
+        let icmp = line.names(Proto::Icmp) && ports.is_none() && !self.icmp;
         self.icmp |= icmp;
         tcp || udp || icmp
     }

@@ -5,13 +5,13 @@ use std::{
     ops::RangeInclusive,
 };
 
-use lattice_policy::{Match, Proto};
+use crate::{Match, Proto};
 
-/// Disjoint intervals of ports, in order, each with the first line that fits all of it. Ports that no line fits are left
-/// out.
-pub(super) fn cut(proto: Proto, matches: &[Match]) -> Vec<(RangeInclusive<u16>, &Match)> {
+/// Disjoint intervals of ports, in order, each with the first of `matches` that fits all of it. Ports that no line fits are
+/// left out.
+pub fn port_intervals(proto: Proto, matches: &[Match]) -> Vec<(RangeInclusive<u16>, &Match)> {
     let mut edges: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (line, m) in matches.iter().enumerate().filter(|(_, m)| names(m.proto, proto)) {
+    for (line, m) in matches.iter().enumerate().filter(|(_, m)| m.names(proto)) {
         let (lo, end) = m.ports.map_or((0, 0x1_0000), |p| (p.lo.into(), u32::from(p.hi) + 1));
         // A reversed range fits nothing.
         if lo < end {
@@ -40,11 +40,7 @@ pub(super) fn cut(proto: Proto, matches: &[Match]) -> Vec<(RangeInclusive<u16>, 
     found.into_iter().filter_map(inclusive).collect()
 }
 
-/// The first line that fits ICMP, which has no ports.
-pub(super) fn icmp(matches: &[Match]) -> Option<&Match> {
-    matches.iter().find(|m| m.ports.is_none() && names(m.proto, Proto::Icmp))
-}
-
-fn names(line: Proto, proto: Proto) -> bool {
-    line == Proto::Any || line == proto
+/// The first of `matches` that fits ICMP, which has no ports.
+pub fn icmp_line(matches: &[Match]) -> Option<&Match> {
+    matches.iter().find(|m| m.fits(Proto::Icmp, None))
 }
