@@ -129,6 +129,9 @@ impl Lab {
         self.hosts += 1;
         let number = self.hosts;
         let netns = Netns::create().expect("a network namespace");
+        // A link-local address that is still being probed for answers nobody, and asks for no neighbour, for up to two seconds.
+        let at_once = netns.run(|| fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0"));
+        at_once.expect("the namespace").expect("its duplicate address detection off");
         let address = Ipv4Addr::new(192, 168, 50, number);
         ip(
             &self.hub,
