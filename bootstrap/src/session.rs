@@ -14,7 +14,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Failure, Kind, failure::chain};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the TLS timeout of latticed's nats-server: an emulated machine needs more than ten seconds for the handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between attempts of a peer that NATS refuses: it was removed, or waits for a new JWT.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

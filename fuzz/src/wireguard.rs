@@ -1,6 +1,6 @@
 //! The user-space WireGuard device.
 
-use lattice_overlay::fuzz;
+use lattice_wireguard::fuzz;
 
 /// A datagram of the underlay, from anybody.
 pub(crate) fn datagram(bytes: &[u8]) -> bool {

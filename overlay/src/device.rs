@@ -22,13 +22,12 @@ use std::{
     time::SystemTime,
 };
 
-use ipnet::IpNet;
 use lattice_wire::{WgPrivateKey, WgPublicKey, netmap::MAX_PEERS};
 
-pub use crate::wireguard::Drops;
 use crate::{Netns, link};
 pub use error::DeviceError;
 pub use filter::{FilterEvents, UserFilter};
+pub use lattice_wireguard::{Drops, PeerConfig};
 pub use probe::{kernel_has_wireguard, tun_usable};
 
 /// Which implementation of WireGuard moves the packets.
@@ -102,19 +101,6 @@ pub struct DeviceConfig {
 pub struct FilterConfig {
     /// The sandbox's own addresses: the only ones it may send from, and the only ones that others reach.
     pub own: Vec<IpAddr>,
-}
-
-/// A peer as it shall be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// Its key.
-    pub public_key: WgPublicKey,
-    /// What it may send from and is reached at. Of two peers that list the same network, the later gets it.
-    pub allowed_ips: Vec<IpNet>,
-    /// Where to try it, best first; those beyond [`MAX_ENDPOINTS`](lattice_wire::netmap::MAX_ENDPOINTS) are ignored.
-    pub endpoints: Vec<SocketAddr>,
-    /// Seconds between keepalives, which also make the device connect at once; `None` sends none.
-    pub keepalive: Option<u16>,
 }
 
 /// What the device knows of a peer.

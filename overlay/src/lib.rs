@@ -14,7 +14,6 @@ mod endpoint;
 pub mod link;
 pub mod netns;
 pub mod uplink;
-mod wireguard;
 
 pub use device::{
     Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, PeerConfig,
@@ -24,5 +23,3 @@ pub use endpoint::endpoints;
 pub use link::{Link, LinkError};
 pub use netns::Netns;
 pub use uplink::{Uplink, UplinkConfig, UplinkError, UplinkId};
-#[doc(hidden)]
-pub use wireguard::fuzz;

@@ -11,7 +11,9 @@ pub mod key;
 pub mod message;
 pub mod name;
 pub mod netmap;
+pub mod reach;
 pub mod seal;
+pub mod signal;
 pub mod subject;
 pub mod token;
 pub mod trust;
@@ -22,6 +24,8 @@ pub use id::{PeerId, WorkspaceId};
 pub use key::{WgPrivateKey, WgPublicKey};
 pub use name::PeerName;
 pub use netmap::{Layer, MapPeer, MapPolicy, MapRule, NetMap};
+pub use reach::{Reach, RelayServer};
+pub use signal::Signal;
 pub use token::{AdminToken, Token};
 pub use update::{Applied, MapDelta, MapRequest, MapUpdate, MapVersion};
 

@@ -11,14 +11,20 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use lattice_wireguard::{Interface, Output, Path, Peer, Single};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
 };
 
-use super::{Drops, PeerStatus, commands::Command, gate::Gate, tun::Tun, udp::Udp};
-use crate::wireguard::{Interface, Output, Path};
+use super::{
+    Drops, PeerStatus,
+    commands::Command,
+    gate::Gate,
+    tun::Tun,
+    udp::{Udp, Way},
+};
 
 /// Reads in a row from one side before the other has its turn.
 const BATCH: usize = 64;
@@ -64,8 +70,10 @@ impl Io {
 }
 
 impl Output for Io {
-    fn transmit(&mut self, path: Path, datagram: &[u8]) {
-        self.udp.push(path, datagram);
+    fn transmit(&mut self, path: Path, len: usize, write: impl FnOnce(&mut [u8])) {
+        if let Path::Direct { remote, local } = path {
+            self.udp.push(Way { remote, local }, len, write);
+        }
     }
 
     fn deliver(&mut self, packet: &[u8]) {
@@ -146,8 +154,9 @@ impl Engine {
         for _ in 0..BATCH {
             // Errors other than "nothing there" are of single datagrams, such as an ICMP error for one sent earlier.
             let Ok(run) = self.io.udp.receive(&mut self.buffer) else { break };
-            for datagram in self.buffer[..run.len].chunks(run.segment) {
-                self.interface.handle_datagram(run.from, datagram, now, &mut self.io);
+            let from = Path::Direct { remote: run.from.remote, local: run.from.local };
+            for datagram in self.buffer[..run.len].chunks_mut(run.segment) {
+                self.interface.handle_datagram(from, datagram, now, &mut self.io);
             }
         }
     }
@@ -158,7 +167,7 @@ impl Engine {
                 Ok(len) => {
                     let packet = &self.buffer[..len];
                     if self.io.lets_out(packet) {
-                        self.interface.handle_packet(packet, now, &mut self.io);
+                        self.interface.handle_packets(&mut Single::new(packet), now, &mut self.io);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -206,9 +215,9 @@ impl Engine {
 
     fn peers(&self) -> Vec<PeerStatus> {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let status = |peer: &crate::wireguard::Peer| PeerStatus {
+        let status = |peer: &Peer| PeerStatus {
             public_key: peer.public_key(),
-            endpoint: peer.endpoint(),
+            endpoint: peer.path().and_then(|path| path.remote()),
             last_handshake: peer
                 .last_handshake()
                 .and_then(|at| wall.checked_sub(now.saturating_duration_since(at))),

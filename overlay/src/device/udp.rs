@@ -7,7 +7,6 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
-use crate::wireguard::Path;
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -40,7 +39,7 @@ pub(super) struct Udp {
     socket: UdpSocket,
     is_v6: bool,
     run: Vec<u8>,
-    run_to: Path,
+    run_to: Way,
     segment: usize,
     segments: usize,
     pause: u32,
@@ -76,7 +75,7 @@ impl Udp {
             socket,
             is_v6,
             run: Vec::with_capacity(MAX_RUN),
-            run_to: Path { remote: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), local: None },
+            run_to: Way { remote: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), local: None },
             segment: 0,
             segments: 0,
             pause: 0,
@@ -140,23 +139,25 @@ impl Udp {
         }
         let len = message.bytes;
         let remote = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Run { from: Path { remote, local }, len, segment: segment.unwrap_or(len).max(1) })
+        Ok(Run { from: Way { remote, local }, len, segment: segment.unwrap_or(len).max(1) })
     }
 
-    /// Adds a datagram to the run, after sending the run if it does not fit in.
-    pub(super) fn push(&mut self, to: Path, datagram: &[u8]) {
+    /// Adds a datagram of `len` bytes, which `write` writes, to the run, after sending the run if it does not fit in.
+    pub(super) fn push(&mut self, to: Way, len: usize, write: impl FnOnce(&mut [u8])) {
         let fits = self.segments > 0
             && self.segments < MAX_SEGMENTS
             && self.run_to == to
-            && datagram.len() <= self.segment
+            && len <= self.segment
             && self.run.len() == self.segments * self.segment
-            && self.run.len() + datagram.len() <= MAX_RUN;
+            && self.run.len() + len <= MAX_RUN;
         if !fits {
             self.flush();
             self.run_to = to;
-            self.segment = datagram.len();
+            self.segment = len;
         }
-        self.run.extend_from_slice(datagram);
+        let end = self.run.len();
+        self.run.resize(end + len, 0);
+        write(&mut self.run[end..]);
         self.segments += 1;
     }
 
@@ -272,10 +273,19 @@ impl AsFd for Udp {
     }
 }
 
+/// From address to address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    /// The other end.
+    pub(super) remote: SocketAddr,
+    /// Ours; `None` leaves the choice to the kernel.
+    pub(super) local: Option<IpAddr>,
+}
+
 /// Datagrams received at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
-    pub(super) from: Path,
+    pub(super) from: Way,
     pub(super) len: usize,
     pub(super) segment: usize,
 }

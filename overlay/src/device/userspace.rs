@@ -16,7 +16,8 @@ use super::{
     tun::Tun,
     udp::Udp,
 };
-use crate::{link, wireguard::Interface};
+use crate::link;
+use lattice_wireguard::Interface;
 
 /// A WireGuard device in this process.
 pub(super) struct UserSpaceDevice {

@@ -1,63 +1,26 @@
-//! The WireGuard protocol of one device as a state machine: packets, datagrams and time go in, packets and datagrams
-//! come out by an [`Output`]. It opens no socket and no device.
-//!
-//! ```text
-//!   handle_packet    ─►  allowed IPs choose the peer  ─►  seal  ─►  transmit
-//!   handle_datagram  ─►  index or key names the peer  ─►  open  ─►  is the source the peer's?  ─►  deliver
-//!   handle_timeout   ─►  handshakes, keepalives, expiry of every peer; poll_timeout says when
-//! ```
-//!
-//! The Noise handshake, the sessions and their timers are `gotatun`'s, which only [`noise`] names; it reads the clock
-//! itself, all else takes the time as an argument.
-
-mod drops;
-pub mod fuzz;
-mod ip;
-mod load;
-mod noise;
-mod peer;
-mod retransmit;
-mod routes;
-mod unreachable;
+//! The device's state: its peers, their allowed IPs and what is under way with them.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use lattice_wire::{WgPrivateKey, WgPublicKey};
 
-use crate::device::PeerConfig;
-pub use drops::Drops;
-use load::{Admission, Load};
-use noise::{Addressee, Identity, Opened, Received, Sealed};
-pub(crate) use peer::Peer;
-use routes::Routes;
+use crate::{
+    Drops, Output, Packets, Path, Peer, PeerConfig, ip,
+    load::{Admission, Load},
+    noise::{self, Addressee, Identity, Opened, Received, Sealed},
+    routes::Routes,
+    unreachable,
+};
 
 /// How often the timers of the sessions are looked at. They are seconds long.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Unreachable errors sent between two ticks: enough for every honest program to hear of its mistake.
 const UNREACHABLES_PER_TICK: u32 = 64;
-
-/// Where a datagram comes from or goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Path {
-    /// The other end.
-    pub(crate) remote: SocketAddr,
-    /// Which address of ours that end knows; `None` leaves the choice to the kernel. Where there are several, an answer
-    /// from another one would not pass the NAT or firewall that the question went through.
-    pub(crate) local: Option<IpAddr>,
-}
-
-/// Where the state machine's products go.
-pub(crate) trait Output {
-    /// Sends an encrypted datagram into the underlay.
-    fn transmit(&mut self, path: Path, datagram: &[u8]);
-    /// Hands a decrypted packet to the link.
-    fn deliver(&mut self, packet: &[u8]);
-}
 
 /// A peer's place in [`Interface::slots`].
 type Slot = usize;
@@ -72,7 +35,7 @@ struct Exchanges {
 }
 
 /// A WireGuard interface.
-pub(crate) struct Interface {
+pub struct Interface {
     identity: Identity,
     mtu: u16,
     slots: Vec<Option<Peer>>,
@@ -91,7 +54,7 @@ pub(crate) struct Interface {
 
 impl Interface {
     /// An interface without peers, for inner packets of at most `mtu` bytes.
-    pub(crate) fn new(private_key: &WgPrivateKey, mtu: u16, now: Instant) -> Self {
+    pub fn new(private_key: &WgPrivateKey, mtu: u16, now: Instant) -> Self {
         Self {
             identity: Identity::new(private_key),
             mtu,
@@ -109,7 +72,7 @@ impl Interface {
     }
 
     /// Makes `wanted` the peers. Those that stay keep their sessions; new ones with keepalive connect at once.
-    pub(crate) fn set_peers(&mut self, wanted: &[PeerConfig], now: Instant, out: &mut impl Output) {
+    pub fn set_peers(&mut self, wanted: &[PeerConfig], now: Instant, out: &mut impl Output) {
         let keep: HashMap<WgPublicKey, &PeerConfig> =
             wanted.iter().map(|config| (config.public_key, config)).collect();
         self.by_key.retain(|key, slot| {
@@ -158,8 +121,16 @@ impl Interface {
         Some(slot)
     }
 
-    /// Encrypts a packet of the link for the peer it is for.
-    pub(crate) fn handle_packet(&mut self, packet: &[u8], now: Instant, out: &mut impl Output) {
+    /// Encrypts packets of the link for the peer they are for.
+    pub fn handle_packets(&mut self, packets: &mut impl Packets, now: Instant, out: &mut impl Output) {
+        while let Some(len) = packets.next_len() {
+            let mut packet = vec![0; len];
+            packets.write(&mut packet);
+            self.handle_packet(&packet, now, out);
+        }
+    }
+
+    fn handle_packet(&mut self, packet: &[u8], now: Instant, out: &mut impl Output) {
         let Some(header) = ip::parse(packet) else {
             self.drops.malformed += 1;
             return;
@@ -192,14 +163,8 @@ impl Interface {
     }
 
     /// Handles a datagram of the underlay.
-    pub(crate) fn handle_datagram(
-        &mut self,
-        from: Path,
-        datagram: &[u8],
-        now: Instant,
-        out: &mut impl Output,
-    ) {
-        if self.inner.lookup(from.remote.ip()).is_some() {
+    pub fn handle_datagram(&mut self, from: Path, datagram: &mut [u8], now: Instant, out: &mut impl Output) {
+        if from.remote().is_some_and(|remote| self.inner.lookup(remote.ip()).is_some()) {
             self.drops.routing_loop += 1;
             return;
         }
@@ -217,7 +182,7 @@ impl Interface {
             Admission::WithCookie => true,
             Admission::Normal => false,
         };
-        let (slot, sealed, is_handshake) = match self.identity.receive(from.remote, datagram, strict) {
+        let (slot, sealed, is_handshake) = match self.identity.receive(from, datagram, strict) {
             Received::Malformed => {
                 self.drops.malformed += 1;
                 return;
@@ -228,7 +193,7 @@ impl Interface {
             }
             Received::Answer(cookie) => {
                 self.drops.handshake_refused += 1;
-                return out.transmit(from, cookie.as_bytes());
+                return cookie.transmit(from, out);
             }
             Received::For(Addressee::Key(key), message) => (self.by_key.get(&key), message, true),
             Received::For(Addressee::Index(index), message) => {
@@ -264,7 +229,7 @@ impl Interface {
     }
 
     /// When [`Self::handle_timeout`] is to be called next; `None` when nothing is to come.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         if self.by_key.is_empty() {
             return None;
         }
@@ -272,7 +237,7 @@ impl Interface {
     }
 
     /// Does what time asks for. Calling it too early does nothing.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut impl Output) {
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut impl Output) {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now, out);
@@ -300,12 +265,12 @@ impl Interface {
     }
 
     /// The peers.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> {
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.slots.iter().flatten()
     }
 
     /// What was dropped so far.
-    pub(crate) fn drops(&self) -> Drops {
+    pub fn drops(&self) -> Drops {
         self.drops
     }
 }

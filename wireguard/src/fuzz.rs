@@ -8,8 +8,7 @@ use std::{
 
 use lattice_wire::WgPrivateKey;
 
-use super::{Interface, Output, Path, ip, unreachable};
-use crate::device::PeerConfig;
+use crate::{Interface, Output, Path, PeerConfig, Single, ip, unreachable};
 
 const MTU: u16 = 1420;
 const AT_A: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 51820);
@@ -46,7 +45,7 @@ pub fn packet(bytes: &[u8]) -> bool {
         }
         let (_, a, b) = pair.get_or_insert_with(connected);
         (a.sink, b.sink) = (Sink::default(), Sink::default());
-        a.interface.handle_packet(bytes, Instant::now(), &mut a.sink);
+        a.interface.handle_packets(&mut Single::new(bytes), Instant::now(), &mut a.sink);
         for (to, datagram) in std::mem::take(&mut a.sink.sent) {
             assert_eq!(to, AT_B);
             b.receive(AT_A, &datagram);
@@ -79,7 +78,7 @@ fn connected() -> (Instant, Node, Node) {
     let mut first = [0; 20];
     first[..4].copy_from_slice(&[0x45, 0, 0, 20]);
     first[12..].copy_from_slice(&[10, 42, 0, 1, 10, 42, 0, 2]);
-    a.interface.handle_packet(&first, Instant::now(), &mut a.sink);
+    a.interface.handle_packets(&mut Single::new(&first), Instant::now(), &mut a.sink);
     while !(a.sink.sent.is_empty() && b.sink.sent.is_empty()) {
         std::mem::take(&mut a.sink.sent).iter().for_each(|(_, datagram)| b.receive(AT_A, datagram));
         std::mem::take(&mut b.sink.sent).iter().for_each(|(_, datagram)| a.receive(AT_B, datagram));
@@ -96,8 +95,10 @@ struct Sink {
 }
 
 impl Output for Sink {
-    fn transmit(&mut self, path: Path, datagram: &[u8]) {
-        self.sent.push((path.remote, datagram.to_vec()));
+    fn transmit(&mut self, path: Path, len: usize, write: impl FnOnce(&mut [u8])) {
+        let mut datagram = vec![0; len];
+        write(&mut datagram);
+        self.sent.extend(path.remote().map(|remote| (remote, datagram)));
     }
     fn deliver(&mut self, packet: &[u8]) {
         self.delivered.push(packet.to_vec());
@@ -126,8 +127,8 @@ impl Node {
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let path = Path { remote: from, local: None };
-        self.interface.handle_datagram(path, datagram, Instant::now(), &mut self.sink);
+        let path = Path::to(from);
+        self.interface.handle_datagram(path, &mut datagram.to_vec(), Instant::now(), &mut self.sink);
     }
 }
 

@@ -1,9 +1,14 @@
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Single;
 
 mod retransmit;
 
@@ -17,9 +22,12 @@ struct Sink {
 }
 
 impl Output for Sink {
-    fn transmit(&mut self, path: Path, datagram: &[u8]) {
-        self.sent.push_back((path.remote, datagram.to_vec()));
-        self.sent_from = path.local;
+    fn transmit(&mut self, path: Path, len: usize, write: impl FnOnce(&mut [u8])) {
+        let mut datagram = vec![0; len];
+        write(&mut datagram);
+        let Path::Direct { remote, local } = path else { panic!("no relay") };
+        self.sent.push_back((remote, datagram));
+        self.sent_from = local;
     }
     fn deliver(&mut self, packet: &[u8]) {
         self.delivered.push(packet.to_vec());
@@ -47,12 +55,12 @@ impl Node {
     }
 
     fn send(&mut self, packet: &[u8]) {
-        self.interface.handle_packet(packet, self.now, &mut self.sink);
+        self.interface.handle_packets(&mut Single::new(packet), self.now, &mut self.sink);
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let path = Path { remote: from, local: Some(self.at.ip()) };
-        self.interface.handle_datagram(path, datagram, self.now, &mut self.sink);
+        let path = Path::Direct { remote: from, local: Some(self.at.ip()) };
+        self.interface.handle_datagram(path, &mut datagram.to_vec(), self.now, &mut self.sink);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -205,7 +213,7 @@ fn only_authentic_datagrams_move_a_peer() {
     let (mut a, mut b) = pair();
     a.send(&packet(A, B, b"x"));
     exchange(&mut a, &mut b);
-    let endpoint = |node: &Node| node.interface.peers().next().unwrap().endpoint();
+    let endpoint = |node: &Node| node.interface.peers().next().unwrap().path().and_then(|path| path.remote());
     let elsewhere = SocketAddr::from(([198, 51, 100, 1], 7));
 
     a.send(&packet(A, B, b"y"));
@@ -238,7 +246,7 @@ fn an_address_of_the_overlay_is_no_endpoint() {
     a.send(&packet(A, B, b"y"));
     let (_, datagram) = a.sink.sent.pop_front().unwrap();
     b.receive(within, &datagram);
-    assert_eq!(b.interface.peers().next().unwrap().endpoint(), Some(a.at));
+    assert_eq!(b.interface.peers().next().unwrap().path().and_then(|path| path.remote()), Some(a.at));
     assert_eq!((b.interface.drops().routing_loop, b.sink.delivered.len()), (1, 0));
 
     // Who owns the default route may be anywhere all the same.
@@ -254,8 +262,8 @@ fn answers_leave_by_the_address_that_was_asked() {
     assert_eq!(a.sink.sent_from, None, "the kernel's choice");
     let (_, initiation) = a.sink.sent.pop_front().unwrap();
     for asked in ["198.51.100.1", "198.51.100.2"].map(|ip| ip.parse().unwrap()) {
-        let path = Path { remote: a.at, local: Some(asked) };
-        b.interface.handle_datagram(path, &initiation, b.now, &mut b.sink);
+        let path = Path::Direct { remote: a.at, local: Some(asked) };
+        b.interface.handle_datagram(path, &mut initiation.clone(), b.now, &mut b.sink);
         // A replay changes nothing.
         assert_eq!(b.sink.sent_from, Some("198.51.100.1".parse().unwrap()));
     }
@@ -320,7 +328,12 @@ fn a_peer_that_keeps_initiating_is_slowed_down() {
         a.send(&packet(A, B, b"x"));
         let (_, initiation) = a.sink.sent.pop_back().unwrap();
         let at = now + Duration::from_millis(later);
-        b.interface.handle_datagram(Path { remote: a.at, local: None }, &initiation, at, &mut b.sink);
+        b.interface.handle_datagram(
+            Path::Direct { remote: a.at, local: None },
+            &mut initiation.clone(),
+            at,
+            &mut b.sink,
+        );
         b.sink.sent.len()
     };
     assert_eq!([initiate(0), initiate(19), initiate(20), initiate(30)], [1, 1, 2, 2]);
@@ -383,7 +396,7 @@ proptest! {
         }
         let errors = b.sink.delivered[delivered..].iter().all(|packet| matches!(packet[9], 1) || packet[6] == 58);
         prop_assert!(errors, "nothing but ICMP errors for what was sent");
-        prop_assert_eq!(b.interface.peers().next().unwrap().endpoint(), Some(a.at));
+        prop_assert_eq!(b.interface.peers().next().unwrap().path().and_then(|path| path.remote()), Some(a.at));
         prop_assert!(b.interface.exchanges.by_index.len() <= 2);
     }
 
@@ -414,6 +427,6 @@ proptest! {
         // The last sixteen bytes are the cookie's MAC, which is not looked at without load.
         prop_assert_eq!(stranger.sink.sent.is_empty(), flip < 132);
         prop_assert_eq!(b.sink.delivered.len(), 1);
-        prop_assert_eq!(b.interface.peers().next().unwrap().endpoint(), Some(a.at));
+        prop_assert_eq!(b.interface.peers().next().unwrap().path().and_then(|path| path.remote()), Some(a.at));
     }
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 /// A table of networks. Looking an address up costs one probe per distinct prefix length, which in an overlay is one or
 /// two, however many peers there are.
 #[derive(Debug)]
-pub(super) struct Routes<T> {
+pub(crate) struct Routes<T> {
     v4: Family<T>,
     v6: Family<T>,
 }
@@ -26,19 +26,19 @@ impl<T> Default for Routes<T> {
 
 impl<T: Copy> Routes<T> {
     /// Gives `net` to `owner`, whoever had it. Call [`Routes::finish`] after the last one.
-    pub(super) fn insert(&mut self, net: IpNet, owner: T) {
+    pub(crate) fn insert(&mut self, net: IpNet, owner: T) {
         self.family(net.addr()).insert(key(net.addr()), width(net.addr()), net.prefix_len(), owner);
     }
 
     /// Makes the table ready for [`Routes::lookup`].
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         for family in [&mut self.v4, &mut self.v6] {
             family.lengths.sort_unstable_by_key(|(length, _)| std::cmp::Reverse(*length));
         }
     }
 
     /// The owner of the longest network that holds `address`.
-    pub(super) fn lookup(&self, address: IpAddr) -> Option<T> {
+    pub(crate) fn lookup(&self, address: IpAddr) -> Option<T> {
         let family = if address.is_ipv4() { &self.v4 } else { &self.v6 };
         let (key, width) = (key(address), width(address));
         family.lengths.iter().find_map(|(length, nets)| nets.get(&masked(key, width, *length)).copied())

@@ -18,24 +18,24 @@ const SCHEDULE: [Duration; 6] = [
 ];
 
 /// An initiation that was sent once, and when it is due again.
-pub(super) struct Retransmit {
+pub(crate) struct Retransmit {
     initiation: Vec<u8>,
     first_sent: Instant,
     retransmitted: usize,
 }
 
 impl Retransmit {
-    pub(super) fn new(initiation: &[u8], now: Instant) -> Self {
+    pub(crate) fn new(initiation: &[u8], now: Instant) -> Self {
         Self { initiation: initiation.to_vec(), first_sent: now, retransmitted: 0 }
     }
 
     /// When it is due again; `None` when it was sent often enough.
-    pub(super) fn due_at(&self) -> Option<Instant> {
+    pub(crate) fn due_at(&self) -> Option<Instant> {
         SCHEDULE.get(self.retransmitted).map(|after| self.first_sent + *after)
     }
 
     /// The initiation, if it is due. However late the call, what was missed is not made up for.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<&[u8]> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<&[u8]> {
         let elapsed = now.saturating_duration_since(self.first_sent);
         let due = SCHEDULE.iter().filter(|after| **after <= elapsed).count();
         if due <= self.retransmitted {

@@ -12,24 +12,24 @@ const MAX: u32 = 16_384;
 
 /// What to do with a handshake message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(crate) enum Admission {
     Normal,
     WithCookie,
     Refused,
 }
 
 /// Counts handshake messages per second.
-pub(super) struct Load {
+pub(crate) struct Load {
     since: Instant,
     count: u32,
 }
 
 impl Load {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { since: now, count: 0 }
     }
 
-    pub(super) fn admit(&mut self, now: Instant) -> Admission {
+    pub(crate) fn admit(&mut self, now: Instant) -> Admission {
         if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }

@@ -9,7 +9,7 @@ const QUOTE: usize = 512;
 /// The error to hand back to the sender of `packet`, a whole IP packet. `None` where none may be sent: to an error, to a
 /// later fragment, to a group, or from no address. It comes from the address that cannot be reached, for which there is
 /// a route, so that a reverse path filter lets it in.
-pub(super) fn reply_to(packet: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn reply_to(packet: &[u8]) -> Option<Vec<u8>> {
     match packet.first()? >> 4 {
         4 => reply_v4(packet),
         6 => reply_v6(packet),
@@ -85,7 +85,7 @@ fn sum(start: u32, bytes: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wireguard::ip;
+    use crate::ip;
     use proptest::prelude::*;
 
     fn udp_v4() -> Vec<u8> {

@@ -4,15 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where a packet comes from, goes, and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
+pub(crate) struct Header {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     /// The packet's length in bytes; what follows in the buffer is padding.
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 /// The header of a whole packet; `None` when it is no IP packet or is cut short.
-pub(super) fn parse(packet: &[u8]) -> Option<Header> {
+pub(crate) fn parse(packet: &[u8]) -> Option<Header> {
     let header = match packet.first()? >> 4 {
         4 => {
             let fixed: &[u8; 20] = packet.first_chunk()?;

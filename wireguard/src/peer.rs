@@ -7,19 +7,18 @@ use std::{
 
 use lattice_wire::{WgPublicKey, netmap::MAX_ENDPOINTS};
 
-use super::{
-    Output, Path,
+use crate::{
+    Output, Path, PeerConfig,
     noise::{Identity, Message, Opened, Sealed, Tunnel},
     retransmit::Retransmit,
 };
-use crate::device::PeerConfig;
 
 /// The least time between two initiations taken from a peer, so that one with a valid key cannot keep us busy with
 /// handshakes either. The kernel's WireGuard allows as many.
 const INITIATION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A peer of the interface.
-pub(crate) struct Peer {
+pub struct Peer {
     public_key: WgPublicKey,
     tunnel: Tunnel,
     /// Where the last authenticated packet came from. Nothing else moves a peer.
@@ -45,7 +44,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// `None` when the peer's key is unusable.
-    pub(super) fn new(
+    pub(crate) fn new(
         identity: &Identity,
         config: &PeerConfig,
         candidates: impl Iterator<Item = SocketAddr>,
@@ -69,7 +68,7 @@ impl Peer {
 
     /// Takes over what may change. A peer that is said to be elsewhere, or is being looked for, is looked for anew at
     /// once; its session lives on.
-    pub(super) fn reconfigure(
+    pub(crate) fn reconfigure(
         &mut self,
         config: &PeerConfig,
         candidates: impl Iterator<Item = SocketAddr>,
@@ -79,7 +78,8 @@ impl Peer {
         if candidates == self.candidates {
             return None;
         }
-        let moved = self.endpoint.is_some_and(|endpoint| !candidates.contains(&endpoint.remote));
+        let remote = self.endpoint.and_then(|endpoint| endpoint.remote());
+        let moved = remote.is_some_and(|remote| !candidates.contains(&remote));
         self.candidates = candidates;
         if moved || self.unanswered > 0 {
             self.unanswered = self.unanswered.max(1);
@@ -90,18 +90,18 @@ impl Peer {
     }
 
     /// Whether there is anywhere to send to.
-    pub(super) fn is_reachable(&self) -> bool {
+    pub(crate) fn is_reachable(&self) -> bool {
         self.endpoint.is_some() || !self.candidates.is_empty()
     }
 
-    pub(super) fn seal(&mut self, packet: &[u8], mtu: u16) -> Option<Sealed> {
+    pub(crate) fn seal(&mut self, packet: &[u8], mtu: u16) -> Option<Sealed> {
         let sealed = self.tunnel.seal(packet, mtu);
         self.queued |= sealed.as_ref().is_none_or(Sealed::is_initiation);
         sealed
     }
 
     /// Opens a message that came from `from`; if it is authentic, that is where the peer is now.
-    pub(super) fn open(&mut self, message: Message, from: Path, now: Instant) -> Opened {
+    pub(crate) fn open(&mut self, message: Message, from: Path, now: Instant) -> Opened {
         let (is_initiation, is_response) = (message.is_initiation(), message.is_response());
         let len = message.len();
         let too_soon = |last: Instant| now.saturating_duration_since(last) < INITIATION_INTERVAL;
@@ -130,7 +130,7 @@ impl Peer {
         opened
     }
 
-    pub(super) fn next_queued(&mut self, mtu: u16) -> Option<Sealed> {
+    pub(crate) fn next_queued(&mut self, mtu: u16) -> Option<Sealed> {
         if !self.queued || self.unconfirmed || !self.tunnel.has_session() {
             return None;
         }
@@ -139,14 +139,14 @@ impl Peer {
         next
     }
 
-    pub(super) fn tick(&mut self) -> Option<Sealed> {
+    pub(crate) fn tick(&mut self) -> Option<Sealed> {
         let due = self.tunnel.tick();
         self.queued |= due.as_ref().is_some_and(Sealed::is_initiation);
         due
     }
 
     /// Sends `message` to where the peer is, or, to find that out, everywhere it may be. Returns when it is due again.
-    pub(super) fn transmit(
+    pub(crate) fn transmit(
         &mut self,
         message: &Sealed,
         now: Instant,
@@ -165,7 +165,7 @@ impl Peer {
     }
 
     /// Sends an unanswered initiation again if that is due. Returns when it is due next.
-    pub(super) fn retransmit(&mut self, now: Instant, out: &mut impl Output) -> Option<Instant> {
+    pub(crate) fn retransmit(&mut self, now: Instant, out: &mut impl Output) -> Option<Instant> {
         let retransmit = self.retransmit.as_mut()?;
         if let Some(initiation) = retransmit.take_due(now) {
             self.tx_bytes += send(initiation, self.endpoint, &self.candidates, out);
@@ -173,35 +173,40 @@ impl Peer {
         retransmit.due_at()
     }
 
-    pub(crate) fn public_key(&self) -> WgPublicKey {
+    /// Its key.
+    pub fn public_key(&self) -> WgPublicKey {
         self.public_key
     }
 
-    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        self.endpoint.map(|endpoint| endpoint.remote).or_else(|| self.candidates.first().copied())
+    /// Where its last authenticated packet came from; where to try first before that.
+    pub fn path(&self) -> Option<Path> {
+        self.endpoint.or_else(|| self.candidates.first().copied().map(Path::to))
     }
 
-    pub(crate) fn last_handshake(&self) -> Option<Instant> {
+    /// When the last handshake was completed.
+    pub fn last_handshake(&self) -> Option<Instant> {
         self.last_handshake
     }
 
-    pub(crate) fn rx_bytes(&self) -> u64 {
+    /// Bytes received from it.
+    pub fn rx_bytes(&self) -> u64 {
         self.rx_bytes
     }
 
-    pub(crate) fn tx_bytes(&self) -> u64 {
+    /// Bytes sent to it.
+    pub fn tx_bytes(&self) -> u64 {
         self.tx_bytes
     }
 }
 
 /// Sends to `endpoint` and to all others of `candidates`. Returns how many bytes that was.
 fn send(datagram: &[u8], endpoint: Option<Path>, candidates: &[SocketAddr], out: &mut impl Output) -> u64 {
-    let known = endpoint.map(|endpoint| endpoint.remote);
+    let known = endpoint.and_then(|endpoint| endpoint.remote());
     let others = candidates.iter().filter(|candidate| Some(**candidate) != known);
-    let others = others.map(|candidate| Path { remote: *candidate, local: None });
+    let others = others.map(|candidate| Path::to(*candidate));
     let mut sent = 0;
     for to in endpoint.into_iter().chain(others) {
-        out.transmit(to, datagram);
+        out.transmit(to, datagram.len(), |room| room.copy_from_slice(datagram));
         sent += datagram.len() as u64;
     }
     sent
@@ -221,7 +226,7 @@ mod tests {
     struct Nowhere;
 
     impl Output for Nowhere {
-        fn transmit(&mut self, _: Path, _: &[u8]) {}
+        fn transmit(&mut self, _: Path, _: usize, _: impl FnOnce(&mut [u8])) {}
         fn deliver(&mut self, _: &[u8]) {}
     }
 

@@ -1,0 +1,3 @@
+//! The relay (LRP) and the STUN server: servers that need not be trusted with anything but to be there.
+
+#![forbid(unsafe_code)]
