@@ -126,24 +126,38 @@ impl Lab {
 
     /// Adds a host.
     pub fn host(&mut self) -> Host {
+        let number = self.next_number();
+        let netns = new_netns();
+        let address = self.plug(&netns, "eth0", number);
+        ip(&netns, "link set lo up");
+        Host { netns, address, dir: self.host_dir(number) }
+    }
+
+    /// A number that no host of the lab has yet, at least 2.
+    pub(crate) fn next_number(&mut self) -> u8 {
         self.hosts += 1;
-        let number = self.hosts;
-        let netns = Netns::create().expect("a network namespace");
-        // A link-local address that is still being probed for answers nobody, and asks for no neighbour, for up to two seconds.
-        let at_once = netns.run(|| fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0"));
-        at_once.expect("the namespace").expect("its duplicate address detection off");
+        self.hosts
+    }
+
+    /// Connects a namespace to the hub by a link of that name; returns its address there.
+    pub(crate) fn plug(&self, netns: &Netns, link: &str, number: u8) -> Ipv4Addr {
         let address = Ipv4Addr::new(192, 168, 50, number);
+        let inside = netns.path();
         ip(
             &self.hub,
-            &format!("link add port{number} type veth peer name eth0 netns {}", netns.path().display()),
+            &format!("link add port{number} type veth peer name {link} netns {}", inside.display()),
         );
         ip(&self.hub, &format!("link set port{number} master br0 up"));
-        ip(&netns, "link set lo up");
-        ip(&netns, &format!("addr add {address}/24 dev eth0"));
-        ip(&netns, "link set eth0 up");
+        ip(netns, &format!("addr add {address}/24 dev {link}"));
+        ip(netns, &format!("link set {link} up"));
+        address
+    }
+
+    /// A new directory for a host's own files.
+    pub(crate) fn host_dir(&self, number: u8) -> PathBuf {
         let dir = self.dir.path().join(format!("host{number}"));
         fs::create_dir(&dir).expect("a directory");
-        Host { netns, address, dir }
+        dir
     }
 
     /// Runs an administration command beside latticed and returns its stdout.
@@ -276,7 +290,16 @@ pub fn wait_until(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn ip(netns: &Netns, args: &str) {
+/// A namespace whose links use their link-local addresses at once. One that is still being probed for answers nobody, and asks for
+/// no neighbour, for up to two seconds.
+pub(crate) fn new_netns() -> Netns {
+    let netns = Netns::create().expect("a network namespace: run as root");
+    let at_once = netns.run(|| fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0"));
+    at_once.expect("the namespace").expect("its duplicate address detection off");
+    netns
+}
+
+pub(crate) fn ip(netns: &Netns, args: &str) {
     let mut ip = command(&netns.path(), Path::new("ip"));
     let out = ip
         .args(args.split_whitespace())

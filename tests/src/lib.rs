@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod lab;
+pub mod nat;
 pub mod prober;
 pub mod process;
 pub mod remains;
@@ -22,6 +23,7 @@ pub mod tools;
 
 pub use agent::Attempt;
 pub use lab::{Host, Lab};
+pub use nat::{Nat, Router};
 pub use prober::Prober;
 pub use process::{Output, Process};
 pub use sniffer::{Packet, Sniffer};
