@@ -72,7 +72,19 @@ impl Filter {
 
     /// Decides about `packet`, which begins with its IP header. `now_ns` is the time in nanoseconds of `CLOCK_BOOTTIME`.
     pub fn judge(&mut self, direction: Direction, packet: &[u8], now_ns: u64) -> Decision {
-        let bytes = packet.len();
+        self.judge_alike(direction, packet, 1, packet.len(), now_ns)
+    }
+
+    /// Decides about `count` packets at once, which are `bytes` long together and differ from `packet`, the first of them, in
+    /// nothing that is looked at: those into which one large packet is cut. They are counted each, and told as one.
+    pub fn judge_alike(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        count: usize,
+        bytes: usize,
+        now_ns: u64,
+    ) -> Decision {
         let (packet, read) = Packet::parse(direction, packet);
         let verdict = match read {
             Ok(()) => self.verdict(&packet, now_ns),
@@ -80,7 +92,7 @@ impl Filter {
         };
         let generation = self.program.as_mut().map_or(0, |program| {
             if let Some(counter) = verdict.counter {
-                program.counters.add(counter, bytes);
+                program.counters.add(counter, count, bytes);
             }
             program.generation
         });

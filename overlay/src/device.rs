@@ -13,6 +13,7 @@ mod probe;
 mod tun;
 mod udp;
 mod userspace;
+pub(crate) mod vnet;
 
 use std::{
     fmt,

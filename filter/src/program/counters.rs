@@ -34,9 +34,9 @@ impl Counters {
         Line { action: line.action, rule: line.rule, counter }
     }
 
-    pub(crate) fn add(&mut self, counter: u32, bytes: usize) {
+    pub(crate) fn add(&mut self, counter: u32, packets: usize, bytes: usize) {
         if let Some((_, count)) = self.counts.get_mut(counter as usize) {
-            count.packets += 1;
+            count.packets += packets as u64;
             count.bytes += bytes as u64;
         }
     }

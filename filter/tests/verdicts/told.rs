@@ -102,3 +102,18 @@ fn counters_are_by_rule_and_begin_with_the_policy() {
     fixture.ingress(&reply);
     assert_eq!(fixture.filter.counters(), [(RuleId::NONE, count(1, 44))]);
 }
+
+#[test]
+fn what_is_cut_from_one_packet_is_judged_and_told_once_and_counted_each() {
+    let mut fixture = Fixture::with(&table());
+    let mut judge = |packet: &[u8]| {
+        let now = fixture.now_ns;
+        fixture.filter.judge_alike(Direction::Egress, packet, 44, 62_000, now).reason
+    };
+    assert_eq!(judge(&syn4(TOOL, 8080)), Reason::RuleAllow);
+    assert_eq!(judge(&syn4(TOOL, 81)), Reason::DefaultDeny);
+    let count = Counter { packets: 44, bytes: 62_000 };
+    assert_eq!(fixture.filter.counters(), [(RuleId::NONE, count), (RuleId(1), count)]);
+    let told = fixture.told();
+    assert_eq!(told.iter().map(|flow| flow.bytes).collect::<Vec<_>>(), [62_000, 62_000]);
+}

@@ -57,9 +57,15 @@ impl Gate {
         self.now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     }
 
-    /// Whether a packet of the link may go out; if not, what its sender is told.
-    pub(super) fn egress(&mut self, packet: &[u8]) -> Result<(), Option<Refusal>> {
-        let decision = self.filter.judge(Direction::Egress, packet, self.now_ns);
+    /// Whether `count` packets of the link may go out, which are together `bytes` long and cut from one, so that `packet`,
+    /// the first, stands for all; if not, what their sender is told.
+    pub(super) fn egress(
+        &mut self,
+        packet: &[u8],
+        count: usize,
+        bytes: usize,
+    ) -> Result<(), Option<Refusal>> {
+        let decision = self.filter.judge_alike(Direction::Egress, packet, count, bytes, self.now_ns);
         match decision.action {
             Action::Allow => Ok(()),
             Action::Deny => Err(self.filter.refusal(packet, decision.reason)),

@@ -1,6 +1,8 @@
 //! The encrypted side: one UDP socket in the underlay, for both IP versions where the kernel has both, which sends and
 //! receives runs of equal datagrams at once (`UDP_SEGMENT` and `UDP_GRO`, `udp(7)`).
 
+mod runs;
+
 use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -17,34 +19,28 @@ use nix::{
     },
 };
 
-/// The kernel's bound on segments in one send (`UDP_MAX_SEGMENTS` of kernels before 6.9).
-const MAX_SEGMENTS: usize = 64;
-
-/// A little less than the largest UDP payload, which bounds a whole run too.
-const MAX_RUN: usize = 65_000;
+use runs::{Refusals, Run, Runs};
 
 /// How long a full socket is waited for before the datagrams are dropped, in milliseconds.
 const SEND_PATIENCE: u8 = 20;
 
-/// Runs sent one datagram at a time after the kernel refused to segment one, before it is asked again: a refusal may
-/// belong to one route (a tunnel, a smaller MTU) and not to the socket.
-const SEGMENTATION_PAUSE: u32 = 256;
-
 /// Bytes; a receive buffer this large holds 5 ms of 10 Gbit/s.
 const SOCKET_BUFFER: usize = 7 << 20;
 
-/// A bound UDP socket and the run of datagrams to go out next.
+/// A bound UDP socket and the datagrams to go out next.
 #[derive(Debug)]
 pub(super) struct Udp {
-    socket: UdpSocket,
-    is_v6: bool,
-    run: Vec<u8>,
-    run_to: Way,
-    segment: usize,
-    segments: usize,
-    pause: u32,
+    socket: Socket,
+    runs: Runs,
+    refusals: Refusals,
     control: Vec<u8>,
     failed: u64,
+}
+
+#[derive(Debug)]
+struct Socket {
+    socket: UdpSocket,
+    is_v6: bool,
 }
 
 impl Udp {
@@ -72,13 +68,9 @@ impl Udp {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         }
         Ok(Self {
-            socket,
-            is_v6,
-            run: Vec::with_capacity(MAX_RUN),
-            run_to: Way { remote: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), local: None },
-            segment: 0,
-            segments: 0,
-            pause: 0,
+            socket: Socket { socket, is_v6 },
+            runs: Runs::new(),
+            refusals: Refusals::default(),
             control: cmsg_space!(i32, libc::in6_pktinfo),
             failed: 0,
         })
@@ -111,15 +103,15 @@ impl Udp {
     /// # Errors
     /// Never on a bound socket.
     pub(super) fn port(&self) -> io::Result<u16> {
-        Ok(self.socket.local_addr()?.port())
+        Ok(self.socket.socket.local_addr()?.port())
     }
 
     /// Receives a run of datagrams from one sender into `buffer`, each `segment` long but the last, which may be
     /// shorter. `WouldBlock` when there is none.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Run> {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut slices = [IoSliceMut::new(buffer)];
         let message = recvmsg::<SockaddrStorage>(
-            self.socket.as_raw_fd(),
+            self.socket.socket.as_raw_fd(),
             &mut slices,
             Some(&mut self.control),
             MsgFlags::empty(),
@@ -139,81 +131,63 @@ impl Udp {
         }
         let len = message.bytes;
         let remote = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Run { from: Way { remote, local }, len, segment: segment.unwrap_or(len).max(1) })
+        Ok(Received { from: Way { remote, local }, len, segment: segment.unwrap_or(len).max(1) })
     }
 
-    /// Adds a datagram of `len` bytes, which `write` writes, to the run, after sending the run if it does not fit in.
+    /// Adds a datagram of `len` bytes, which `write` writes, to the run of its way, after sending the run if it does not fit
+    /// in. The room has the bytes of an earlier one.
     pub(super) fn push(&mut self, to: Way, len: usize, write: impl FnOnce(&mut [u8])) {
-        let fits = self.segments > 0
-            && self.segments < MAX_SEGMENTS
-            && self.run_to == to
-            && len <= self.segment
-            && self.run.len() == self.segments * self.segment
-            && self.run.len() + len <= MAX_RUN;
-        if !fits {
-            self.flush();
-            self.run_to = to;
-            self.segment = len;
+        let Self { socket, runs, refusals, failed, .. } = self;
+        match runs.place(to, len, |run| *failed += socket.send_run(run, refusals)) {
+            Some(run) => run.push(len, write),
+            None => *failed += 1,
         }
-        let end = self.run.len();
-        self.run.resize(end + len, 0);
-        write(&mut self.run[end..]);
-        self.segments += 1;
     }
 
-    /// Sends the run.
+    /// Sends all runs.
     pub(super) fn flush(&mut self) {
-        if self.segments == 0 {
-            return;
-        }
-        if self.segments == 1 || !self.send_segmented() {
-            for datagram in self.run.chunks(self.segment) {
-                if self.send(datagram, None).is_err() {
-                    self.failed += 1;
-                }
-            }
-        }
-        self.run.clear();
-        self.segments = 0;
+        let Self { socket, runs, refusals, failed, .. } = self;
+        runs.flush(|run| *failed += socket.send_run(run, refusals));
     }
 
     /// Datagrams the kernel did not take.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
+}
 
-    /// False when the datagrams must go one by one.
-    fn send_segmented(&mut self) -> bool {
-        if self.pause > 0 {
-            self.pause -= 1;
-            return false;
-        }
-        let Ok(segment) = u16::try_from(self.segment) else { return false };
-        match self.send(&self.run, Some(segment)) {
-            Ok(()) => true,
-            Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP) => {
-                self.pause = SEGMENTATION_PAUSE;
-                false
-            }
-            Err(_) => {
-                self.failed += self.segments as u64;
-                true
+impl Socket {
+    /// Sends a run at once, or where the kernel does not want that, one datagram after the other. Returns how many it did not
+    /// take.
+    fn send_run(&self, run: &Run, refusals: &mut Refusals) -> u64 {
+        if run.count() > 1 && refusals.permit(run.to) {
+            match u16::try_from(run.segment).map(|segment| self.send(run.to, run.bytes(), Some(segment))) {
+                Ok(Ok(())) => return 0,
+                // No checksum offload on the way, a smaller MTU, a transformation: of the route, not of the socket.
+                Ok(Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)) => {
+                    refusals.add(run.to);
+                }
+                Ok(Err(_)) => return run.count() as u64,
+                Err(_) => {}
             }
         }
+        let sent = run.bytes().chunks(run.segment).map(|datagram| self.send(run.to, datagram, None));
+        sent.filter(Result::is_err).count() as u64
     }
 
-    fn send(&self, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
-        match self.send_from(self.run_to.local, bytes, segment) {
+    fn send(&self, to: Way, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
+        match self.send_from(to, bytes, segment) {
             // That address is ours no more. The peer will follow to the one the kernel chooses.
-            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH) if self.run_to.local.is_some() => {
-                self.send_from(None, bytes, segment)
+            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH) if to.local.is_some() => {
+                self.send_from(Way { local: None, ..to }, bytes, segment)
             }
             done => done,
         }
     }
 
-    fn send_from(&self, local: Option<IpAddr>, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
-        let to = match self.run_to.remote {
+    fn send_from(&self, to: Way, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
+        let Way { remote, local } = to;
+        let to = match remote {
             SocketAddr::V4(v4) if self.is_v6 => {
                 SockaddrStorage::from(SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())))
             }
@@ -269,7 +243,7 @@ fn source_v4(local: Ipv4Addr) -> libc::in_pktinfo {
 
 impl AsFd for Udp {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.socket.as_fd()
     }
 }
 
@@ -282,9 +256,13 @@ pub(super) struct Way {
     pub(super) local: Option<IpAddr>,
 }
 
+impl Way {
+    const NOWHERE: Self = Self { remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), local: None };
+}
+
 /// Datagrams received at once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Run {
+pub(super) struct Received {
     pub(super) from: Way,
     pub(super) len: usize,
     pub(super) segment: usize,

@@ -1,0 +1,172 @@
+//! One packet of the TUN device, cut into those that it stands for.
+
+use lattice_wireguard::Packets;
+
+use super::{
+    CWR, FIN, Header, MAX_PACKET, NEEDS_CHECKSUM, PSH, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, checksum,
+    put_u16, set_ip_length, u16_at, u32_at,
+};
+
+/// What one read yields.
+#[derive(Debug)]
+pub(crate) enum Frame<'a> {
+    /// A packet, with its checksum.
+    Packet(&'a [u8]),
+    /// Several.
+    Segments(Segments<'a>),
+}
+
+impl<'a> Frame<'a> {
+    /// Reads what the TUN device gave: a [`Header`], and a packet, whose checksum is completed in place. `None` when the two
+    /// do not fit together.
+    pub(crate) fn read(bytes: &'a mut [u8]) -> Option<Self> {
+        let (header, packet) = bytes.split_first_chunk_mut()?;
+        let header = Header::from_bytes(header);
+        if header.kind == Header::WHOLE {
+            if header.flags & NEEDS_CHECKSUM != 0 {
+                complete(packet, header.checksum_start.into(), header.checksum_offset.into())?;
+            }
+            return Some(Self::Packet(packet));
+        }
+        Segments::new(header, packet).map(Self::Segments)
+    }
+}
+
+/// The sum of the pseudo-header is in the checksum's place already.
+fn complete(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
+    packet.get(start + offset..start + offset + 2)?;
+    let sum = not_zero(checksum::finish(checksum::sum(packet.get(start..)?)));
+    packet[start + offset..start + offset + 2].copy_from_slice(&sum.to_ne_bytes());
+    Some(())
+}
+
+/// For UDP zero means that there is no checksum; for all others the two are the same number (RFC 768).
+fn not_zero(sum: u16) -> u16 {
+    if sum == 0 { 0xffff } else { sum }
+}
+
+/// TCP segments or UDP datagrams that came as one, each made when it is asked for, where it is to be.
+///
+/// What differs from the kernel's own cutting (`tcp_gso_segment`, `__udp_gso_segment`): nothing.
+#[derive(Debug)]
+pub(crate) struct Segments<'a> {
+    /// The headers of the first one, but for what [`Self::write`] writes into each, and the payload of all.
+    packet: &'a [u8],
+    headers: usize,
+    transport: usize,
+    is_tcp: bool,
+    /// Payload of each but the last, in bytes.
+    size: usize,
+    /// Payload that was written already.
+    written: usize,
+    index: usize,
+    done: bool,
+    /// What the transport checksum begins with, less the length.
+    seed: u64,
+}
+
+impl<'a> Segments<'a> {
+    fn new(header: Header, packet: &'a mut [u8]) -> Option<Self> {
+        let version = packet.first()? >> 4;
+        let is_tcp = match (header.kind & !Header::ECN, version) {
+            (Header::TCP_V4, 4) | (Header::TCP_V6, 6) => true,
+            (Header::UDP_DATAGRAMS, 4 | 6) => false,
+            _ => return None,
+        };
+        let transport = usize::from(header.checksum_start);
+        let fits = match version {
+            4 => transport == usize::from(packet[0] & 15) * 4 && transport >= 20 && packet.len() <= 65_535,
+            _ => transport >= 40 && packet.len() <= MAX_PACKET,
+        };
+        let place = if is_tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
+        let is_partial = header.flags & NEEDS_CHECKSUM != 0 && usize::from(header.checksum_offset) == place;
+        if !fits || !is_partial || header.segment == 0 {
+            return None;
+        }
+        let headers = transport + transport_header(packet.get(transport..)?, is_tcp)?;
+        let size = usize::from(header.segment).min(packet.len().checked_sub(headers)?);
+
+        // Its sum has the length of the whole, which the one's complement of that length takes away again.
+        let partial = u16::from_ne_bytes([packet[transport + place], packet[transport + place + 1]]);
+        let seed = u64::from(partial) + checksum::word(!(packet.len() - transport));
+        packet[transport + place..transport + place + 2].fill(0);
+        set_ip_length(packet, transport, headers + size);
+        if !is_tcp {
+            put_u16(packet, transport + 4, (UDP_HEADER + size) as u16);
+        }
+        Some(Self { packet, headers, transport, is_tcp, size, written: 0, index: 0, done: false, seed })
+    }
+
+    /// The first one, but for its transport checksum.
+    pub(crate) fn first(&self) -> &[u8] {
+        &self.packet[..self.headers + self.size]
+    }
+
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.payload().len().div_ceil(self.size.max(1)).max(1)
+    }
+
+    /// Bytes of all of them, each with its headers.
+    pub(crate) fn bytes(&self) -> usize {
+        self.count() * self.headers + self.payload().len()
+    }
+
+    fn payload(&self) -> &[u8] {
+        &self.packet[self.headers..]
+    }
+}
+
+/// Its length, if it is there as a whole.
+fn transport_header(from: &[u8], is_tcp: bool) -> Option<usize> {
+    let len = if is_tcp { usize::from(from.get(12)? >> 4) * 4 } else { UDP_HEADER };
+    (len <= from.len() && (len >= 20 || !is_tcp)).then_some(len)
+}
+
+impl Packets for Segments<'_> {
+    fn next_len(&self) -> Option<usize> {
+        let left = self.payload().len() - self.written;
+        (!self.done).then(|| self.headers + left.min(self.size))
+    }
+
+    fn head(&self) -> &[u8] {
+        &self.packet[..self.headers]
+    }
+
+    fn write(&mut self, room: &mut [u8]) {
+        let (transport, len) = (self.transport, room.len());
+        let (head, body) = room.split_at_mut(self.headers);
+        let end = self.written + body.len();
+        head.copy_from_slice(&self.packet[..self.headers]);
+        body.copy_from_slice(&self.payload()[self.written..end]);
+
+        let (is_first, is_last) = (self.index == 0, end == self.payload().len());
+        if head[0] >> 4 == 4 {
+            let id = u16_at(head, 4).wrapping_add(self.index as u16);
+            put_u16(head, 4, id);
+        }
+        set_ip_length(head, transport, len);
+        let header = &mut room[transport..];
+        let place = if self.is_tcp {
+            let sequence = u32_at(header, 4).wrapping_add(self.written as u32);
+            header[4..8].copy_from_slice(&sequence.to_be_bytes());
+            if !is_first {
+                header[13] &= !CWR;
+            }
+            if !is_last {
+                header[13] &= !(FIN | PSH);
+            }
+            TCP_CHECKSUM
+        } else {
+            put_u16(header, 4, (len - transport) as u16);
+            UDP_CHECKSUM
+        };
+        let sum = checksum::finish(self.seed + checksum::word(len - transport) + checksum::sum(header));
+        let sum = if self.is_tcp { sum } else { not_zero(sum) };
+        header[place..place + 2].copy_from_slice(&sum.to_ne_bytes());
+
+        self.index += 1;
+        self.written = end;
+        self.done = is_last;
+    }
+}
