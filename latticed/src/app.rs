@@ -11,6 +11,7 @@ use crate::{
     metrics::Metrics,
     nats::{Issuer, NatsError, Revoked, Revoker},
     presence::Presence,
+    reach::Servers,
     store::{Store, StoreError, events::NewEvent, expiry::Renewed},
 };
 
@@ -44,6 +45,8 @@ pub struct App {
     pub maps: Maps,
     /// Who was heard from.
     pub presence: Presence,
+    /// What peers are told of STUN servers and relays.
+    pub servers: Servers,
     /// Which tokens were replayed lately.
     pub replays: Replays,
     /// What is counted.

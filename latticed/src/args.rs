@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use lattice_wire::{HostPort, RelayServer};
 
 use crate::{nats::NatsUrl, pool::Pool, store::PostgresUrl};
 
@@ -90,6 +91,15 @@ pub struct Args {
     )]
     pub keep_removed: u16,
 
+    /// STUN servers that peers are told of, by which they learn how the world sees them; at most 8.
+    #[arg(long, env = "LATTICE_STUN", value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub stun: Vec<HostPort>,
+
+    /// Relays that peers are told of, as `lattice start relay` prints them: lrp://HOST[:PORT][?tcp=PORT][&name=NAME]#sha256=HEX. At most
+    /// 8, each with a name of its own.
+    #[arg(long, env = "LATTICE_RELAY", value_name = "URL,…", value_delimiter = ',')]
+    pub relay: Vec<RelayServer>,
+
     /// Postgres database, as postgres://user:password@host/database; without it, a SQLite file in the data directory. With a password, prefer
     /// the environment or --database-url-file: the command line is visible to every user of this host.
     #[arg(
@@ -139,6 +149,9 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
+    /// Print the public key of the tokens that peers show to relays, for `lattice start relay --trust`. latticed must have been
+    /// started once.
+    RelayKey,
     /// Make the keys in the data directory and --pool those of the database. Every latticed of it must be stopped. With other
     /// keys, every peer must enrol again.
     Adopt,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What cannot be made again. Peers trust these.
-const KEYS: [&str; 5] = ["operator.nk", "system-account.nk", "account.nk", "ca.key", "ca.pem"];
+const KEYS: [&str; 6] = ["operator.nk", "system-account.nk", "account.nk", "relay.nk", "ca.key", "ca.pem"];
 
 /// Copies keys and database to the new directory `to`, which nobody else can read. False when the database is in Postgres and was
 /// not copied.

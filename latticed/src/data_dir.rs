@@ -136,7 +136,11 @@ impl DataDir {
             fs::rename(&temporary, &path)?;
             File::open(&self.path)?.sync_all()
         };
-        write().map_err(io_error("write", &path))
+        write().map_err(|error| {
+            // Whatever came to be of it takes room, which is perhaps what there was none of.
+            let _ = fs::remove_file(&temporary);
+            io_error("write", &path)(error)
+        })
     }
 
     /// Removes `name` if it is there.
@@ -153,21 +157,33 @@ impl DataDir {
         name: &str,
         generate: impl FnOnce() -> String,
     ) -> Result<(String, bool), DataDirError> {
-        let path = self.join(name);
-        let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        match self.kept_secret(name) {
+            Err(DataDirError::Io { action: "open", source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
                 let secret = generate();
                 self.write(name, secret.as_bytes())?;
-                return Ok((secret, true));
+                Ok((secret, true))
             }
-            Err(e) => return Err(io_error("open", &path)(e)),
-        };
+            kept => kept.map(|secret| (secret, false)),
+        }
+    }
+
+    /// The secret kept in `name`.
+    ///
+    /// # Errors
+    /// When there is none, it cannot be read, or others could have read it.
+    pub fn kept_secret(&self, name: &str) -> Result<String, DataDirError> {
+        let path = self.join(name);
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(&path)
+            .map_err(io_error("open", &path))?;
         check_private(&path, &file.metadata().map_err(io_error("inspect", &path))?, 0o600)?;
         let mut text = String::new();
         file.take(MAX_SECRET).read_to_string(&mut text).map_err(io_error("read", &path))?;
-        Ok((text.trim().to_owned(), false))
+        Ok(text.trim().to_owned())
     }
 }
 

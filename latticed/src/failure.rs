@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use crate::{data_dir::DataDirError, nats::NatsError, store::StoreError, tls::TlsError};
+use crate::{
+    data_dir::DataDirError, nats::NatsError, reach::InvalidServers, store::StoreError, tls::TlsError,
+};
 
 /// Why latticed cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,9 @@ pub enum Failure {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// Peers cannot be told of these STUN servers or relays.
+    #[error(transparent)]
+    Servers(#[from] InvalidServers),
     /// The HTTP address is not to be had.
     #[error("HTTP cannot listen on {address}: {source}; give another --listen")]
     Listen {
@@ -66,7 +71,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         let code = match self {
             Self::System { .. } => 1,
-            Self::Log { .. } | Self::Store(StoreError::OutsidePool { .. }) => 2,
+            Self::Log { .. } | Self::Servers(_) | Self::Store(StoreError::OutsidePool { .. }) => 2,
             Self::Nats(NatsError::NotFound | NatsError::Spawn { .. }) => 3,
             Self::Listen { .. } | Self::Nats(NatsError::Listen { .. }) => 4,
             Self::DataDir(DataDirError::Locked(_)) => 6,

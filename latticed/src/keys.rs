@@ -4,7 +4,9 @@ use nkeys::{KeyPair, KeyPairType};
 
 use crate::data_dir::{DataDir, DataDirError};
 
-/// The NATS hierarchy of trust: the operator signs accounts, the account signs users.
+const RELAY: &str = "relay.nk";
+
+/// The NATS hierarchy of trust: the operator signs accounts, the account signs users. And beside it, whom relays trust.
 #[derive(Debug)]
 pub struct Keys {
     /// Signs both accounts; the server trusts it.
@@ -13,6 +15,8 @@ pub struct Keys {
     pub system: KeyPair,
     /// The account that latticed and every peer live in.
     pub account: KeyPair,
+    /// Signs the tokens with which peers go to relays. NATS knows nothing of it.
+    pub relay: KeyPair,
 }
 
 impl Keys {
@@ -25,19 +29,36 @@ impl Keys {
             operator: load(dir, "operator.nk", KeyPairType::Operator)?,
             system: load(dir, "system-account.nk", KeyPairType::Account)?,
             account: load(dir, "account.nk", KeyPairType::Account)?,
+            relay: load(dir, RELAY, KeyPairType::Account)?,
         })
+    }
+
+    /// The public half of the key of a latticed that was started once, by which relays know the tokens of its peers.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn relay(dir: &DataDir) -> Result<String, DataDirError> {
+        Ok(parse(dir, RELAY, KeyPairType::Account, &dir.kept_secret(RELAY)?)?.public_key())
     }
 }
 
 fn load(dir: &DataDir, name: &str, kind: KeyPairType) -> Result<KeyPair, DataDirError> {
-    let damaged =
-        || DataDirError::Damaged { path: dir.join(name), expected: "an nkey seed of the right kind" };
+    let damaged = || damaged(dir, name);
     let mut fresh = random::<32>();
     let made = KeyPair::new_from_raw(kind.clone(), fresh).map_err(|_| damaged())?;
     fresh.fill(0);
     let made_seed = made.seed().map_err(|_| damaged())?;
     let (seed, _) = dir.secret(name, || made_seed)?;
-    KeyPair::from_seed(&seed).ok().filter(|key| key.key_pair_type() == kind).ok_or_else(damaged)
+    parse(dir, name, kind, &seed)
+}
+
+fn parse(dir: &DataDir, name: &str, kind: KeyPairType, seed: &str) -> Result<KeyPair, DataDirError> {
+    let key = KeyPair::from_seed(seed).ok().filter(|key| key.key_pair_type() == kind);
+    key.ok_or_else(|| damaged(dir, name))
+}
+
+fn damaged(dir: &DataDir, name: &str) -> DataDirError {
+    DataDirError::Damaged { path: dir.join(name), expected: "an nkey seed of the right kind" }
 }
 
 /// Random bytes from the kernel.
@@ -62,6 +83,9 @@ mod tests {
         let (first, again) = (Keys::load(&dir).unwrap(), Keys::load(&dir).unwrap());
         assert_eq!(first.operator.public_key(), again.operator.public_key());
         assert_ne!(first.account.public_key(), first.system.public_key());
+        assert_eq!(first.relay.public_key(), Keys::relay(&dir).unwrap());
+        dir.remove(RELAY);
+        assert!(Keys::relay(&dir).is_err() && !dir.join(RELAY).exists(), "only a start makes one");
     }
 
     #[test]

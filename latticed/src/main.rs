@@ -23,6 +23,7 @@ mod metrics;
 mod nats;
 mod pool;
 mod presence;
+mod reach;
 mod reconcile;
 mod revocation;
 mod run;

@@ -19,6 +19,7 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     limited: Family<Label, Counter>,
     enrolments: Family<Label, Counter>,
+    relay_tokens: Family<Label, Counter>,
     peers: Family<Label, Gauge>,
     nats: Gauge,
     push_seconds: Histogram,
@@ -54,6 +55,7 @@ impl Default for Metrics {
             requests: Family::default(),
             limited: Family::default(),
             enrolments: Family::default(),
+            relay_tokens: Family::default(),
             peers: Family::default(),
             nats: Gauge::default(),
             // Of a workspace with one peer, up to one with ten thousand.
@@ -68,6 +70,7 @@ impl Default for Metrics {
             metrics.limited.clone(),
         );
         registry.register("enrolments", "Enrolments by result", metrics.enrolments.clone());
+        registry.register("relay_tokens", "Relay tokens by result", metrics.relay_tokens.clone());
         registry.register("peers", "Peers by state", metrics.peers.clone());
         registry.register("nats_connected", "1 when NATS is connected", metrics.nats.clone());
         registry.register_with_unit(
@@ -102,6 +105,11 @@ impl Metrics {
         self.enrolments.get_or_create(&[("result", result)]).inc();
     }
 
+    /// A peer asked for a relay token.
+    pub fn relay_token(&self, result: &'static str) {
+        self.relay_tokens.get_or_create(&[("result", result)]).inc();
+    }
+
     /// The maps of one workspace were pushed.
     pub fn pushed(&self, took: Duration) {
         self.push_seconds.observe(took.as_secs_f64());
@@ -133,6 +141,7 @@ mod tests {
         metrics.request("GET", "/api/v1/peers/{id}", 404);
         metrics.limited("address");
         metrics.enrolment("granted");
+        metrics.relay_token("refused");
         metrics.pushed(Duration::from_millis(3));
         let now =
             Observed { online: 2, offline: 1, reserved: 0, nats: true, store: Duration::from_millis(1) };
@@ -141,6 +150,7 @@ mod tests {
             r#"lattice_http_requests_total{method="GET",route="/api/v1/peers/{id}",status="404"} 1"#,
             r#"lattice_http_rate_limited_total{by="address"} 1"#,
             r#"lattice_enrolments_total{result="granted"} 1"#,
+            r#"lattice_relay_tokens_total{result="refused"} 1"#,
             r#"lattice_peers{state="online"} 2"#,
             "lattice_nats_connected 1",
             r#"lattice_map_push_seconds_bucket{le="0.005"} 1"#,

@@ -26,6 +26,7 @@ use std::{net::SocketAddr, path::PathBuf};
 pub use client::connect;
 pub use files::Files;
 pub use issuer::{Issuer, Revoked, Trust, jwt_expiry};
+pub use jwt::JwtError;
 pub use revoker::Revoker;
 pub use server::{NatsServer, Setup, find, local};
 pub use url::NatsUrl;

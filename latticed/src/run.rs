@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     nats::{self, Files, Issuer, NatsServer, NatsUrl, Revoked, Revoker, Setup, Trust},
     presence::{self, Presence},
+    reach::Servers,
     reconcile, revocation, service,
     store::{Database, Store, owner::Owner},
     tls::{self, Authority, Certificates, Https, Source},
@@ -39,6 +40,7 @@ pub const DATABASE: &str = "lattice.db";
 /// When it cannot start.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let stop = stop_signal()?;
+    let servers = Servers::new(&args.stun, &args.relay)?;
     let dir = Arc::new(DataDir::open(&args.data_dir)?);
     dir.remove(RECORD);
     let issuer = Issuer::new(Keys::load(&dir)?).map_err(nats::NatsError::from)?;
@@ -70,6 +72,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         revoker,
         maps: Maps::default(),
         presence: Presence::default(),
+        servers,
         replays: Replays::default(),
         metrics: Metrics::default(),
     });
@@ -123,6 +126,10 @@ pub async fn command(args: Args, command: Command) -> Result<(), Failure> {
         Command::Adopt => DataDir::open(&args.data_dir)?,
         _ => DataDir::beside(&args.data_dir)?,
     };
+    if matches!(command, Command::RelayKey) {
+        println!("{}", Keys::relay(&dir)?);
+        return Ok(());
+    }
     let store = Store::open(&database(&args, &dir)?, args.pool, args.address_quarantine.into()).await?;
     match command {
         Command::AdminToken => {
@@ -135,6 +142,7 @@ pub async fn command(args: Args, command: Command) -> Result<(), Failure> {
             }
             println!("{}", to.display());
         }
+        Command::RelayKey => {}
         Command::Adopt => {
             let issuer = Issuer::new(Keys::load(&dir)?).map_err(nats::NatsError::from)?;
             store.adopt(&owner(&issuer, &Authority::load(&dir, now())?)).await?;
@@ -145,8 +153,8 @@ pub async fn command(args: Args, command: Command) -> Result<(), Failure> {
 }
 
 fn owner(issuer: &Issuer, authority: &Authority) -> Owner {
-    let [operator, system_account, account] = issuer.keys();
-    Owner { operator, system_account, account, authority: authority.fingerprint().to_owned() }
+    let [operator, system_account, account, relay] = issuer.keys();
+    Owner { operator, system_account, account, authority: authority.fingerprint().to_owned(), relay }
 }
 
 fn database(args: &Args, dir: &DataDir) -> Result<Database, Failure> {

@@ -77,7 +77,7 @@ pub enum StoreError {
     },
     /// Its peers trust other keys than ours.
     #[error(
-        "the database belongs to a latticed with another {0}: copy operator.nk, system-account.nk, account.nk, ca.key and ca.pem from its data directory into this one; if those are lost, stop every latticed of this database and run `latticed adopt` once"
+        "the database belongs to a latticed with another {0}: copy operator.nk, system-account.nk, account.nk, relay.nk, ca.key and ca.pem from its data directory into this one; if those are lost, stop every latticed of this database and run `latticed adopt` once"
     )]
     OtherOwner(String),
     /// Other latticed lease from another pool.

@@ -20,11 +20,13 @@ pub enum PeerVerb {
     Renew,
     /// I am going: show me offline until my next heartbeat. Identity and address stay mine.
     Leave,
+    /// STUN servers, relays and a token for these ([`crate::Reach`]).
+    Reach,
 }
 
 impl PeerVerb {
     /// Every verb.
-    pub const ALL: [Self; 4] = [Self::Netmap, Self::Heartbeat, Self::Renew, Self::Leave];
+    pub const ALL: [Self; 5] = [Self::Netmap, Self::Heartbeat, Self::Renew, Self::Leave, Self::Reach];
 
     /// The last token of the subject.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl PeerVerb {
             Self::Heartbeat => "heartbeat",
             Self::Renew => "renew",
             Self::Leave => "leave",
+            Self::Reach => "reach",
         }
     }
 }
@@ -63,6 +66,17 @@ pub fn config(peer: &PeerId) -> String {
 /// own id before it, so the sender is proven by the server.
 pub fn signal(to: &PeerId, from: &PeerId) -> String {
     format!("lattice.signal.{to}.{from}")
+}
+
+/// What `to` subscribes to for the signals of everybody.
+pub fn signals(to: &PeerId) -> String {
+    format!("lattice.signal.{to}.*")
+}
+
+/// Takes the subject of a signal apart: to whom, from whom.
+pub fn parse_signal(subject: &str) -> Option<(PeerId, PeerId)> {
+    let (to, from) = subject.strip_prefix("lattice.signal.")?.split_once('.')?;
+    Some((to.parse().ok()?, from.parse().ok()?))
 }
 
 /// The private inbox prefix of `peer`. A shared `_INBOX` would let any peer read every reply.
@@ -109,6 +123,9 @@ mod tests {
         for verb in PeerVerb::ALL {
             assert_eq!(parse_peer(&peer(&id, verb)), Some((id.clone(), verb)));
         }
+        let other = PeerId::from_random([2; 10]);
+        assert_eq!(parse_signal(&signal(&id, &other)), Some((id.clone(), other)));
+        assert_eq!(parse_signal(&signals(&id)), None);
         assert_eq!(parse_peer("lattice.peer.*.netmap"), None);
         assert_eq!(parse_peer(&format!("lattice.peer.{id}.netmap.x")), None);
     }

@@ -54,6 +54,13 @@ pub(super) fn table() -> Vec<Route> {
             signaling::ca,
         ),
         get("/api/v1/signaling", Open, "Where NATS is, and a user for one enrolment", signaling::get),
+        get(
+            "/api/v1/relay-key",
+            Open,
+            "Who signs the tokens that peers show to relays",
+            signaling::relay_key,
+        )
+        .answers::<signaling::RelayKeys>(),
         post(
             "/api/v1/login",
             OneTime,

@@ -1,4 +1,5 @@
 //! `GET /api/v1/signaling`: where NATS is, and a user for one enrolment. `GET /api/v1/ca`: who certifies latticed.
+//! `GET /api/v1/relay-key`: who signs the tokens that peers show to relays.
 
 use std::sync::Arc;
 
@@ -9,6 +10,8 @@ use axum::{
     response::IntoResponse,
 };
 use lattice_wire::message::Signaling;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Api, NatsLocation, error::ApiError, host::host_of};
 use crate::app::now;
@@ -34,6 +37,17 @@ pub(super) async fn get(
         ApiError::internal()
     })?;
     Ok(Json(Signaling { nats_url, bootstrap, nats_tls: api.nats_tls.clone() }))
+}
+
+/// The public halves of the keys that sign relay tokens: [`lattice_wire::relay_token::RelayKeys`].
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RelayKeys {
+    /// Public nkeys. All of them are to be trusted.
+    keys: Vec<String>,
+}
+
+pub(super) async fn relay_key(State(api): State<Arc<Api>>) -> Json<RelayKeys> {
+    Json(RelayKeys { keys: vec![api.app.issuer.relay_key()] })
 }
 
 /// For clients that were given its fingerprint: what comes over an unverified connection is worth nothing without.

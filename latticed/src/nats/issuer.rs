@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use lattice_wire::{PeerId, PeerName, message::BootstrapUser, subject};
+use lattice_wire::{PeerId, PeerName, RelayClaims, message::BootstrapUser, relay_token, subject};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub const PEER_TTL: i64 = 30 * 24 * 3600;
 const BOOTSTRAP_SUBSCRIPTIONS: i64 = 4;
 const PEER_SUBSCRIPTIONS: i64 = 16;
 
-/// Signs for the operator and for the account.
+/// Signs for the operator, for the account and for relays.
 pub struct Issuer {
     keys: Keys,
     nonces: Nonces,
@@ -98,10 +98,23 @@ impl Issuer {
         Ok(Self { keys, nonces })
     }
 
-    /// The public keys of operator, system account and account.
-    pub fn keys(&self) -> [String; 3] {
-        let Keys { operator, system, account } = &self.keys;
-        [operator, system, account].map(KeyPair::public_key)
+    /// The public keys of operator, system account, account and for relays.
+    pub fn keys(&self) -> [String; 4] {
+        let Keys { operator, system, account, relay } = &self.keys;
+        [operator, system, account, relay].map(KeyPair::public_key)
+    }
+
+    /// The public key by which relays know what [`Issuer::relay_token`] signed.
+    pub fn relay_key(&self) -> String {
+        self.keys.relay.public_key()
+    }
+
+    /// Says to relays who a peer is.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn relay_token(&self, claims: &RelayClaims) -> Result<String, JwtError> {
+        Ok(relay_token::issue(claims, &self.keys.relay)?)
     }
 
     /// Public key of the account that latticed and every peer live in.
@@ -114,7 +127,7 @@ impl Issuer {
     /// # Errors
     /// When signing fails.
     pub fn trust(&self, revoked: &Revoked, now: i64) -> Result<Trust, JwtError> {
-        let Keys { operator, system, account } = &self.keys;
+        let Keys { operator, system, account, .. } = &self.keys;
         let operator_jwt = jwt::encode(
             operator,
             &Claims {
@@ -297,6 +310,7 @@ mod tests {
             operator: KeyPair::new_operator(),
             system: KeyPair::new_account(),
             account: KeyPair::new_account(),
+            relay: KeyPair::new_account(),
         })
         .unwrap()
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use async_nats::Message;
 use lattice_wire::{
-    MapRequest, MapUpdate, PeerId,
+    MapRequest, MapUpdate, PeerId, Reach,
     message::{Ack, Heartbeat, Refusal, RefusalCode, RenewGrant},
     subject::{self, PeerVerb},
 };
@@ -15,7 +15,7 @@ use crate::{
     app::{App, now},
     limit::RateLimiter,
     maps::{self, NoMap},
-    nats::jwt_expiry,
+    nats::{JwtError, jwt_expiry},
     store::{peers::Endpoints, presence::Heard},
 };
 
@@ -41,6 +41,7 @@ pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Me
         }
         PeerVerb::Renew => reply(app, to, renew(app, &peer).await).await,
         PeerVerb::Leave => reply(app, to, leave(app, &peer).await).await,
+        PeerVerb::Reach => reply(app, to, reach(app, &peer).await).await,
     }
 }
 
@@ -61,10 +62,10 @@ async fn renew(app: &App, peer: &PeerId) -> Result<RenewGrant, Refusal> {
     let expires_at = jwt_expiry(renewed.not_after, now);
     // Before the JWT exists: who is removed later must be known to hold one.
     app.store.set_jwt_expiry(peer, expires_at).await.map_err(|e| internal(&e))?;
-    let nats_jwt = app.issuer.peer(peer, &renewed.name, &key, expires_at, now).map_err(|error| {
-        error!(%peer, %error, "JWT cannot be signed");
-        refusal(RefusalCode::Internal, "latticed failed; its log says how")
-    })?;
+    let nats_jwt = app
+        .issuer
+        .peer(peer, &renewed.name, &key, expires_at, now)
+        .map_err(|error| unsigned(peer, &error))?;
     app.presence.heard(peer, now);
     Ok(RenewGrant { nats_jwt, not_after: renewed.not_after })
 }
@@ -87,6 +88,25 @@ async fn leave(app: &App, peer: &PeerId) -> Result<Ack, Refusal> {
     app.maps.changed(workspace);
     info!(%peer, "peer left");
     Ok(Ack {})
+}
+
+/// STUN servers and relays, and the proof to these that it is a member for now.
+async fn reach(app: &App, peer: &PeerId) -> Result<Reach, Refusal> {
+    let now = now();
+    let Some(member) = app.store.member(peer, now).await.map_err(|e| internal(&e))? else {
+        app.metrics.relay_token("refused");
+        return Err(unknown());
+    };
+    let reach = app.servers.reach(&member, &app.issuer, now).map_err(|error| unsigned(peer, &error))?;
+    if reach.relay_token.is_some() {
+        app.metrics.relay_token("granted");
+    }
+    Ok(reach)
+}
+
+fn unsigned(peer: &PeerId, error: &JwtError) -> Refusal {
+    error!(%peer, %error, "what the peer asked for cannot be signed");
+    refusal(RefusalCode::Internal, "latticed failed; its log says how")
 }
 
 fn unknown() -> Refusal {

@@ -15,6 +15,8 @@ pub struct Owner {
     pub account: String,
     /// SHA-256 of the authority's certificate, in hexadecimal.
     pub authority: String,
+    /// Public key by which relays know the tokens of peers.
+    pub relay: String,
 }
 
 impl Owner {
@@ -25,6 +27,7 @@ impl Owner {
             ("system-account.nk", self.system_account != other.system_account),
             ("account.nk", self.account != other.account),
             ("ca.pem", self.authority != other.authority),
+            ("relay.nk", self.relay != other.relay),
         ];
         files.into_iter().filter(|(_, differs)| *differs).map(|(file, _)| file).collect()
     }
@@ -37,12 +40,18 @@ impl Store {
     /// When it is somebody else's, or fails.
     pub async fn claim(&self, owner: &Owner) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        let insert = "INSERT INTO cluster (one, operator, system_account, account, authority, pool) \
-                      VALUES (1, $1, $2, $3, $4, $5) ON CONFLICT (one) DO NOTHING";
+        let insert = "INSERT INTO cluster (one, operator, system_account, account, authority, pool, relay) \
+                      VALUES (1, $1, $2, $3, $4, $5, $6) ON CONFLICT (one) DO NOTHING";
         bind(insert, owner, &self.pool.to_string()).execute(&mut *transaction).await?;
-        let found: Owner = sqlx::query_as("SELECT operator, system_account, account, authority FROM cluster")
-            .fetch_one(&mut *transaction)
+        // A database that is older than relays.
+        sqlx::query("UPDATE cluster SET relay = $1 WHERE relay IS NULL")
+            .bind(owner.relay.clone())
+            .execute(&mut *transaction)
             .await?;
+        let found: Owner =
+            sqlx::query_as("SELECT operator, system_account, account, authority, relay FROM cluster")
+                .fetch_one(&mut *transaction)
+                .await?;
         let (pool,): (String,) =
             sqlx::query_as("SELECT pool FROM cluster").fetch_one(&mut *transaction).await?;
         transaction.commit().await?;
@@ -62,9 +71,9 @@ impl Store {
     /// When the database fails.
     pub async fn adopt(&self, owner: &Owner) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        let upsert = "INSERT INTO cluster (one, operator, system_account, account, authority, pool) \
-                      VALUES (1, $1, $2, $3, $4, $5) ON CONFLICT (one) DO UPDATE \
-                      SET operator = $1, system_account = $2, account = $3, authority = $4, pool = $5";
+        let upsert = "INSERT INTO cluster (one, operator, system_account, account, authority, pool, relay) \
+                      VALUES (1, $1, $2, $3, $4, $5, $6) ON CONFLICT (one) DO UPDATE \
+                      SET operator = $1, system_account = $2, account = $3, authority = $4, pool = $5, relay = $6";
         bind(upsert, owner, &self.pool.to_string()).execute(&mut *transaction).await?;
         lineage::reborn(&mut transaction).await?;
         Ok(transaction.commit().await?)
@@ -82,4 +91,5 @@ fn bind<'q>(
         .bind(owner.account.clone())
         .bind(owner.authority.clone())
         .bind(pool.to_owned())
+        .bind(owner.relay.clone())
 }

@@ -55,6 +55,19 @@ pub struct PeerRow {
     pub address: Address,
 }
 
+/// Who a member is, to others than latticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its workspace.
+    pub workspace: WorkspaceId,
+    /// Its WireGuard key.
+    pub wireguard_public_key: WgPublicKey,
+    /// Its NATS user key. `None` when it does not use NATS.
+    pub nats_public_key: Option<String>,
+    /// Unix seconds from which on it is no member any more. `None`: it has no end.
+    pub not_after: Option<i64>,
+}
+
 /// How many peers there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCounts {
@@ -88,6 +101,23 @@ impl Store {
         let select = "SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id \
                       WHERE peers.removed_at IS NULL AND peers.id = $1";
         Ok(sqlx::query_as(select).bind(id.as_str()).fetch_optional(&self.read).await?)
+    }
+
+    /// Who the member `id` is. `None` when there is no such peer, it is not there yet, or its time is over.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn member(&self, id: &PeerId, now: i64) -> Result<Option<Member>, StoreError> {
+        let select = "SELECT workspace, wireguard_public_key, nats_public_key, expires_at FROM members \
+                      WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)";
+        let row = sqlx::query(select).bind(id.as_str()).bind(now).fetch_optional(&self.read).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Member {
+            workspace: text(&row, "workspace")?,
+            wireguard_public_key: text(&row, "wireguard_public_key")?,
+            nats_public_key: row.try_get("nats_public_key")?,
+            not_after: row.try_get("expires_at")?,
+        }))
     }
 
     /// The peers of a workspace, or of all, by id; also those that [`Store::peer`] shows.

@@ -19,6 +19,7 @@ mod nats_cluster;
 mod owner;
 mod peer;
 mod postgres;
+mod reach;
 mod revocation;
 mod roles;
 mod server;

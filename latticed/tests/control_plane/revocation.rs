@@ -104,13 +104,13 @@ async fn a_disk_that_takes_no_file_keeps_nobody_connected() {
     wait_until("it is written after all", || config() != before);
 }
 
-fn claims(jwt: &str) -> Value {
+pub fn claims(jwt: &str) -> Value {
     let payload = jwt.split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64URL_NOPAD.decode(payload.as_bytes()).unwrap()).unwrap()
 }
 
 /// `jwt` with other claims, signed by latticed's own key.
-fn signed(data: &Path, jwt: &str, claims: &str) -> String {
+pub fn signed(data: &Path, jwt: &str, claims: &str) -> String {
     let account = fs::read_to_string(data.join("account.nk")).unwrap();
     let account = KeyPair::from_seed(account.trim()).unwrap();
     let header = jwt.split('.').next().unwrap();

@@ -38,13 +38,14 @@ enum Access {
 }
 
 #[rustfmt::skip]
-const ROUTES: [(&str, &str, Access); 30] = [
+const ROUTES: [(&str, &str, Access); 31] = [
     ("GET",    "/healthz",                   Access::Open),
     ("GET",    "/readyz",                    Access::Open),
     ("GET",    "/metrics",                   Access::Local),
     ("GET",    "/api/v1/openapi.json",       Access::Open),
     ("GET",    "/api/v1/ca",                 Access::Open),
     ("GET",    "/api/v1/signaling",          Access::Open),
+    ("GET",    "/api/v1/relay-key",          Access::Open),
     ("GET",    "/api/v1/whoami",             Access::Role(Viewer, false)),
     ("GET",    "/api/v1/admin-tokens",       Access::Role(Admin, false)),
     ("POST",   "/api/v1/admin-tokens",       Access::Role(Admin, true)),

@@ -1,5 +1,5 @@
 use super::{
-    super::{expiry::Renewed, presence::Heard},
+    super::{expiry::Renewed, peers::Member, presence::Heard},
     *,
 };
 
@@ -29,7 +29,17 @@ async fn who_is_over_is_unknown_at_once(place: Place) {
     assert_eq!(store.heard(&id, &Endpoints::default(), over).await.unwrap(), Heard::Unknown);
     assert_eq!(store.leave(&id, over).await.unwrap(), None);
     assert_eq!(store.renew(&id, over).await.unwrap(), None);
-    assert!(store.netmap(&peer_id(2), i64::MAX).await.unwrap().is_some());
+    let member = Member {
+        workspace: workspace_id(1),
+        wireguard_public_key: WgPublicKey([1; 32]),
+        nats_public_key: Some("U1".into()),
+        not_after: Some(over),
+    };
+    assert_eq!(store.member(&id, last).await.unwrap(), Some(member));
+    assert_eq!(store.member(&id, over).await.unwrap(), None);
+    assert_eq!(store.member(&peer_id(2), over).await.unwrap().unwrap().not_after, None);
+    store.remove_peer(&peer_id(2), over).await.unwrap();
+    assert_eq!(store.member(&peer_id(2), over).await.unwrap(), None);
 }
 
 async fn a_renewal_gives_the_time_again(place: Place) {

@@ -25,6 +25,7 @@ async fn an_epoch_lasts_until_the_database_is_adopted(place: Place) {
         system_account: "S".into(),
         account: "A".into(),
         authority: "ca".into(),
+        relay: "R".into(),
     };
     store.adopt(&owner).await.unwrap();
     let adopted = standing(&other).await.version;

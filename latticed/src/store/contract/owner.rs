@@ -6,6 +6,7 @@ fn owner(account: &str) -> Owner {
         system_account: "S".into(),
         account: account.into(),
         authority: "ca".into(),
+        relay: "R".into(),
     }
 }
 
@@ -26,4 +27,13 @@ async fn a_database_has_one_owner_and_one_pool(place: Place) {
     assert!(matches!(store.claim(&owner("C")).await, Err(StoreError::OtherPool { .. })));
 }
 
-contract! { a_database_has_one_owner_and_one_pool }
+async fn one_that_is_older_than_relays_takes_the_first_key_that_comes(place: Place) {
+    let store = place.store(POOL).await;
+    store.claim(&owner("A")).await.unwrap();
+    sqlx::query("UPDATE cluster SET relay = NULL").execute(&store.write).await.unwrap();
+    store.claim(&Owner { relay: "first".into(), ..owner("A") }).await.unwrap();
+    let refused = store.claim(&owner("A")).await.unwrap_err().to_string();
+    assert!(refused.contains("another relay.nk: copy"), "{refused}");
+}
+
+contract! { a_database_has_one_owner_and_one_pool, one_that_is_older_than_relays_takes_the_first_key_that_comes }
