@@ -49,4 +49,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "trust", run: server::trust },
     Target { name: "wireguard-datagram", run: wireguard::datagram },
     Target { name: "wireguard-packet", run: wireguard::packet },
+    Target { name: "wireguard-session", run: wireguard::session },
 ];
