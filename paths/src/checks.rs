@@ -22,6 +22,8 @@ const WAITS_MS: [u64; 9] = [250, 250, 500, 500, 1000, 1000, 1000, 2000, 2000];
 /// How often the pair in use is checked while there is traffic, and while there is none.
 const BUSY: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_secs(15);
+/// How often a pair that answers is checked while the controlling side has named none: it may have forgotten our checks when it began anew.
+const UNNAMED: Duration = Duration::from_secs(1);
 /// How soon an unanswered check of it is repeated, and how long it may be silent; more where the round trip is long.
 const REPEAT: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_millis(500);
@@ -162,17 +164,17 @@ impl Checks {
 
     /// The next check, if one is due; [`Self::sent`] must follow, or [`Self::postpone`].
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Due> {
-        for pair in &mut self.pairs {
-            if pair.state == State::Checking && pair.due <= now && usize::from(pair.tries) == WAITS_MS.len() {
+        for (index, pair) in self.pairs.iter_mut().enumerate() {
+            let tried = usize::from(pair.tries) == WAITS_MS.len() && pair.due <= now;
+            if tried && self.in_use != Some(index) {
                 pair.state = State::Failed;
             }
         }
         let is_due = |index: &usize| self.pairs[*index].due <= now;
         let in_use = self.in_use.filter(is_due);
         let checking = || {
-            let due = (0..self.pairs.len())
-                .filter(|index| self.pairs[*index].state == State::Checking)
-                .filter(is_due);
+            let open = (0..self.pairs.len()).filter(|index| self.is_open(&self.pairs[*index]));
+            let due = open.filter(is_due);
             let rank = |index: &usize| {
                 let pair = &self.pairs[*index];
                 (pair.triggered, std::cmp::Reverse(pair.tries), pair.priority)
@@ -188,6 +190,15 @@ impl Checks {
             nominate: self.controlling && self.in_use == Some(index),
             unproven: pair.state != State::Valid,
         })
+    }
+
+    /// Whether a pair that is not in use is to be checked.
+    fn is_open(&self, pair: &Pair) -> bool {
+        match pair.state {
+            State::Checking => true,
+            State::Valid => self.in_use.is_none(),
+            State::Failed => false,
+        }
     }
 
     pub(crate) fn sent(&mut self, index: usize, transaction: TransactionId, now: Instant) {
@@ -217,7 +228,7 @@ impl Checks {
 
     /// When [`Self::poll`] or [`Self::lost`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let checking = self.pairs.iter().filter(|pair| pair.state == State::Checking).map(|pair| pair.due);
+        let checking = self.pairs.iter().filter(|pair| self.is_open(pair)).map(|pair| pair.due);
         let checking = checking.min().map(|due| due.max(self.next));
         let in_use = self.in_use.map(|index| self.pairs[index].due);
         checking.into_iter().chain(in_use).min()
@@ -260,8 +271,11 @@ impl Checks {
         pair.rtt = Some(now.saturating_duration_since(sent_at));
         (pair.state, pair.tries, pair.unanswered_since, pair.unanswered) = (State::Valid, 0, None, 0);
         let last = pair.last_sent().unwrap_or(now);
-        pair.due = last + if self.busy { BUSY } else { QUIET };
+        pair.due = last + UNNAMED;
         self.choose(index, now);
+        if self.in_use == Some(index) && self.pairs[index].due > now {
+            self.pairs[index].due = last + if self.busy { BUSY } else { QUIET };
+        }
         true
     }
 

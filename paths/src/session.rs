@@ -92,7 +92,7 @@ impl Session {
         let epoch = signal.epoch;
         match Remote::take(&mut self.remote, signal) {
             Taken::Stale => return,
-            Taken::Update => {}
+            Taken::First | Taken::Update => {}
             Taken::Restart => {
                 self.hold = self.direct().map(|path| (path, now + HOLD));
                 self.checks = Checks::new(we_control, now);
@@ -169,7 +169,7 @@ impl Session {
             return None;
         }
         let payload = stun::answer(message.transaction, from, Some(&ours.key));
-        if is_present {
+        if is_present && self.remote.is_some() {
             self.signalling.confirm();
         }
         self.checks.requested(base, from, message.priority?, message.use_candidate, now);
@@ -262,6 +262,11 @@ impl Session {
             self.checks.sent(due.index, transaction, now);
             note(transaction);
         }
+    }
+
+    /// Whether the peer was searched for, or called, to the end at least once.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.failures > 0
     }
 
     fn direct(&self) -> Option<Path> {
