@@ -10,6 +10,9 @@ use std::{
 
 use lattice_wire::signal::CandidateKind;
 
+pub(crate) use pair::{Pair, peer_reflexive_priority};
+use pair::{State, pair_priority, priority};
+
 use crate::{
     limits::{MAX_HOST_PAIRS, MAX_PAIRS, MAX_PEER_REFLEXIVE},
     stun::TransactionId,
@@ -29,35 +32,8 @@ const REPEAT: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_millis(500);
 /// Checks of it that must have gone unanswered.
 const MIN_UNANSWERED: u8 = 3;
-/// Transactions of a pair whose answers still count.
-const REMEMBERED: usize = 4;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Checking,
-    Valid,
-    Failed,
-}
-
-/// An address of ours and one of the peer's.
-#[derive(Debug)]
-pub(crate) struct Pair {
-    pub(crate) base: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    priority: u64,
-    state: State,
-    tries: u8,
-    due: Instant,
-    /// The peer's own check came by it: a check of ours will probably pass.
-    triggered: bool,
-    sent: [Option<(TransactionId, Instant)>; REMEMBERED],
-    /// The first of those checks that nothing was heard after.
-    unanswered_since: Option<Instant>,
-    unanswered: u8,
-    rtt: Option<Duration>,
-    /// The peer, controlling, named it; a later one has a higher number.
-    nomination: u32,
-}
+mod pair;
 
 /// A check to be sent.
 pub(crate) struct Due {
@@ -79,20 +55,6 @@ pub(crate) struct Checks {
     /// No check before, but of the pair in use.
     next: Instant,
     busy: bool,
-}
-
-/// RFC 8445 section 5.1.2.1, for the candidate that is `index`th of its kind.
-pub(crate) fn priority(kind: CandidateKind, index: usize) -> u32 {
-    let of_kind: u32 = match kind {
-        CandidateKind::Host => 126,
-        CandidateKind::Reflexive => 100,
-    };
-    (of_kind << 24) | ((0xFFFF - index.min(0xFFFF) as u32) << 8) | 0xFF
-}
-
-/// That of what the peer will learn from our checks from our `index`th address.
-pub(crate) fn peer_reflexive_priority(index: usize) -> u32 {
-    (110 << 24) | (priority(CandidateKind::Host, index) & 0xFF_FFFF)
 }
 
 impl Checks {
@@ -139,12 +101,16 @@ impl Checks {
         }
     }
 
-    /// RFC 8445 section 6.1.2.3.
+    /// Drops the pairs of addresses that we no longer have.
+    pub(crate) fn retain_bases(&mut self, bases: &[SocketAddr]) {
+        let in_use = self.in_use().map(|pair| (pair.base, pair.remote));
+        self.pairs.retain(|pair| bases.contains(&pair.base));
+        self.in_use = in_use.and_then(|(base, remote)| self.find(base, remote));
+    }
+
     fn pair_priority(&self, base_index: usize, theirs: u32) -> u64 {
         let ours = priority(CandidateKind::Host, base_index);
-        let (controlling, controlled) = if self.controlling { (ours, theirs) } else { (theirs, ours) };
-        let (min, max) = (controlling.min(controlled), controlling.max(controlled));
-        (u64::from(min) << 32) + 2 * u64::from(max) + u64::from(controlling > controlled)
+        if self.controlling { pair_priority(ours, theirs) } else { pair_priority(theirs, ours) }
     }
 
     fn find(&self, base: SocketAddr, remote: SocketAddr) -> Option<usize> {
@@ -356,38 +322,5 @@ impl Checks {
         tried.sort();
         tried.dedup();
         tried.len()
-    }
-}
-
-impl Pair {
-    fn new(base: SocketAddr, remote: SocketAddr, priority: u64, now: Instant) -> Self {
-        Self {
-            base,
-            remote,
-            priority,
-            state: State::Checking,
-            tries: 0,
-            due: now,
-            triggered: false,
-            sent: [None; REMEMBERED],
-            unanswered_since: None,
-            unanswered: 0,
-            rtt: None,
-            nomination: 0,
-        }
-    }
-
-    fn begin(&mut self, now: Instant) {
-        (self.state, self.tries, self.due) = (State::Checking, 0, now);
-        (self.unanswered_since, self.unanswered, self.nomination) = (None, 0, 0);
-    }
-
-    fn last_sent(&self) -> Option<Instant> {
-        self.sent[0].map(|(_, at)| at)
-    }
-
-    /// Its last round trip.
-    pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.rtt
     }
 }

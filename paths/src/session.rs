@@ -12,9 +12,9 @@ use crate::{
     address,
     checks::{self, Checks},
     limits::{Bucket, PEER_PROBES, PEER_PROBES_BURST},
-    paths::{Shared, Transmit},
     peer::Peer,
     remote::{Remote, Taken},
+    shared::{Shared, Transmit},
     signalling::Signalling,
     stun::{self, Message, TransactionId},
 };
@@ -103,7 +103,6 @@ impl Session {
         self.signalling.tell(epoch, now);
         if self.remote.as_ref().is_some_and(Remote::is_restless) {
             self.restart(peer_endpoints, we_control, shared, now);
-            self.remote.iter_mut().for_each(Remote::forget_retired);
         }
     }
 
@@ -116,7 +115,8 @@ impl Session {
         now: Instant,
     ) {
         let bases = shared.gather.bases();
-        if self.checks.in_use().is_some_and(|pair| bases.contains(&pair.base)) {
+        self.checks.retain_bases(bases);
+        if self.checks.in_use().is_some() {
             self.add_pairs(peer_endpoints, shared, now);
             return self.signalling.say(now);
         }
@@ -132,6 +132,7 @@ impl Session {
         now: Instant,
     ) {
         self.signalling.restart(&mut *shared.random, now);
+        self.remote.iter_mut().for_each(Remote::forget_retired);
         self.checks = Checks::new(we_control, now);
         self.restart_at = None;
         self.add_pairs(peer_endpoints, shared, now);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lattice_wireguard::Path;
 
-use crate::{gather::Nat, paths::Shared, peer::Peer};
+use crate::{gather::Nat, peer::Peer, shared::Shared};
 
 /// How things are with one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]

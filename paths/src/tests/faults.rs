@@ -1,5 +1,8 @@
 //! What breaks, and how soon it is whole again.
 
+use std::net::SocketAddr;
+
+use lattice_wireguard::Path;
 use proptest::prelude::*;
 
 use super::network::{Nat, Network, at, ms};
@@ -45,6 +48,25 @@ fn a_host_that_roams_is_found_again() {
         network.run(ms(120_000));
         assert!(network.both_direct(), "it does not last");
     }
+}
+
+#[test]
+fn a_link_that_was_not_in_use_may_go() {
+    let mut network = Network::pair(5, Nat::PortRestricted, Nat::None);
+    network.set_local(0, &[at("10.1.0.1:51820"), at("10.1.9.1:51820")]);
+    network.run(ms(5000));
+    let (path, switches) = (network.path(0, 1), network.hosts[0].selected.len());
+    assert!(network.both_direct());
+    let local = match path {
+        Some(Path::Direct { local: Some(local), .. }) => local,
+        path => panic!("{path:?}"),
+    };
+    network.set_local(0, &[SocketAddr::new(local, 51820)]);
+    network.run(ms(5000));
+    assert_eq!((network.path(0, 1), network.hosts[0].selected.len()), (path, switches), "it was given up");
+    network.cut = true;
+    network.run(ms(3000));
+    assert!(network.is_relayed(0, 1));
 }
 
 #[test]
