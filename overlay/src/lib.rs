@@ -4,6 +4,7 @@
 //!   device ── create, set_peers, peers
 //!     ├─ kernel      wireguard-control + link
 //!     └─ userspace   engine: poll ─ tun ─ gate (the policy, where asked for) ─ wireguard (pure state) ─ udp
+//!   relay     a lasting connection to a relay
 //!   link      links, addresses, routes of a namespace
 //!   uplink    an agent's way out of the overlay: veth, NAT, forwarding
 //!   endpoint  the underlay addresses a peer can be tried at
@@ -13,6 +14,7 @@ pub mod device;
 mod endpoint;
 pub mod link;
 pub mod netns;
+pub mod relay;
 pub mod uplink;
 
 pub use device::{

@@ -8,6 +8,7 @@
 pub mod credentials;
 pub mod id;
 pub mod key;
+pub mod lrp;
 pub mod message;
 pub mod name;
 pub mod netmap;
