@@ -24,6 +24,7 @@ mod revocation;
 mod roles;
 mod server;
 mod several;
+mod signals;
 mod start;
 mod survival;
 mod tls;
