@@ -19,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between attempts of a peer that NATS refuses: it was removed, or waits for a new JWT.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that wait for their reader, of each subscription. Other peers may send 16 KiB each, so the client's own 65,536 would be a
+/// gigabyte of memory for them to fill. What is lost beyond, whoever reads asks for or is told again.
+const WAITING: usize = 1024;
 
 /// A NATS JWT that a renewal replaces: the next connection is made with what is in here then.
 #[derive(Clone)]
@@ -79,6 +82,7 @@ pub(crate) async fn connect(place: Place<'_>, user: User<'_>, name: &str) -> Res
     .custom_inbox_prefix(user.inbox)
     .connection_timeout(CONNECT_TIMEOUT)
     .request_timeout(Some(REQUEST_TIMEOUT))
+    .subscription_capacity(WAITING)
     // The first attempt waits too.
     .reconnect_delay_callback(move |attempt| match attempt {
         _ if told.load(Ordering::Relaxed) => REFUSED_WAIT,

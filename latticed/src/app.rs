@@ -5,6 +5,7 @@ use std::time::Instant;
 use async_nats::{Client, connection::State};
 use lattice_wire::{PeerId, WorkspaceId};
 
+pub use crate::clock::now;
 use crate::{
     limit::RateLimiter,
     maps::Maps,
@@ -131,9 +132,4 @@ pub enum RevokeError {
     /// NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
-}
-
-/// Unix seconds.
-pub fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
 }

@@ -13,6 +13,7 @@ mod admin_token;
 mod app;
 mod args;
 mod backup;
+mod clock;
 mod data_dir;
 mod failure;
 mod http;

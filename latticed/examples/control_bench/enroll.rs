@@ -14,8 +14,9 @@ use lattice_wire::{
     subject,
 };
 use nkeys::KeyPair;
+use tokio::time::timeout;
 
-use crate::{bootstrap::Nonces, control::Control};
+use crate::{bootstrap::Nonces, control::Control, peers::PATIENCE};
 
 /// As many as latticed works on at once.
 const WINDOW: usize = 32;
@@ -30,14 +31,17 @@ pub async fn enroll(
     let nonces = Nonces::of(&control.account()).unwrap();
     let count = which.len();
     // Signed before the clock starts: that is the clients' work.
-    let requests: Vec<(String, Vec<u8>)> =
-        which.map(|n| (inbox(&nonces, n), serde_json::to_vec(&request(token, n)).unwrap())).collect();
-    let began = Instant::now();
+    let requests: Vec<(usize, Vec<u8>)> =
+        which.map(|n| (n, serde_json::to_vec(&request(token, n)).unwrap())).collect();
+    let (began, nonces) = (Instant::now(), &nonces);
     let ids = stream::iter(requests)
-        .map(|(inbox, payload)| async move {
+        .map(|(n, payload)| async move {
+            // Not sooner: it is good for five minutes.
+            let inbox = inbox(nonces, n);
             let mut replies = client.subscribe(inbox.clone()).await.unwrap();
             client.publish_with_reply(subject::ENROLL, inbox, payload.into()).await.unwrap();
-            match serde_json::from_slice(&replies.next().await.unwrap().payload).unwrap() {
+            let reply = timeout(PATIENCE, replies.next()).await.expect("an answer").unwrap();
+            match serde_json::from_slice(&reply.payload).unwrap() {
                 Reply::<EnrollGrant>::Ok(grant) => grant.peer,
                 Reply::Error(refusal) => panic!("enrolment refused: {refusal}"),
             }

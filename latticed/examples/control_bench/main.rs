@@ -4,7 +4,8 @@
 //! `cargo build --release --bin latticed && cargo run --release -p latticed --example control_bench -- 100 1000 10000`
 //!
 //! With `--sandboxed` beside the numbers, ten of the peers are tools and all others have the preset `sandboxed`: each of those may
-//! talk with tools alone. Without it, each may talk with each.
+//! talk with tools alone. Without it, each may talk with each: the work to tell them of each other grows with the square of their
+//! number, so ten thousand of those are measured only when asked for. A size that takes longer than a quarter of an hour is given up.
 //!
 //! The peers are simulated: one NATS user with every right enrols and speaks for all of them, so that the bench itself costs
 //! little. Beside each figure stands a baseline of the same run: the same messages over the same NATS server with nobody who
@@ -30,7 +31,7 @@ use control::Control;
 use peers::Peers;
 use report::Table;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Peers that all others may talk with, in [`Shape::Sandboxed`].
 const TOOLS: usize = 10;
@@ -40,6 +41,8 @@ const JOINS: usize = 20;
 const JOIN_PAUSE: Duration = Duration::from_millis(300);
 /// Changes whose way to every peer is timed.
 const PUSHES: usize = 20;
+/// For one size.
+const LIMIT: Duration = Duration::from_secs(900);
 /// Heartbeats that are sent, a batch on its way at any time; of one peer only so many, or latticed would slow it down.
 const HEARTBEATS: usize = 20_000;
 const HEARTBEATS_EACH: usize = 15;
@@ -51,6 +54,7 @@ async fn main() -> ExitCode {
     let shape = if options.is_empty() { Shape::Mesh } else { Shape::Sandboxed };
     let sizes: Result<Vec<usize>, _> = sizes.iter().map(|arg| arg.parse()).collect();
     let sizes = match sizes {
+        Ok(sizes) if sizes.is_empty() && shape == Shape::Mesh => vec![100, 1000],
         Ok(sizes) if sizes.is_empty() => vec![100, 1000, 10_000],
         Ok(sizes) => sizes,
         Err(error) => {
@@ -67,7 +71,10 @@ async fn main() -> ExitCode {
         let mut table = Table::new(store, shape);
         for size in &sizes {
             let control = Control::start(url);
-            table.row(measure(&control, *size, shape).await);
+            match timeout(LIMIT, measure(&control, *size, shape)).await {
+                Ok(row) => table.row(row),
+                Err(_) => eprintln!("{size} peers given up after {} s", LIMIT.as_secs()),
+            }
         }
         table.print();
     }

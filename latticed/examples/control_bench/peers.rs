@@ -16,7 +16,8 @@ use tokio::{sync::mpsc, time::timeout};
 
 /// Requests on their way at once.
 const WINDOW: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// So long for one answer.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Peers {
     ids: Arc<Vec<PeerId>>,

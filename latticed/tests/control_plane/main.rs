@@ -9,9 +9,11 @@ mod agent_enroll;
 mod api;
 mod backup;
 mod bad_input;
+mod clock;
 #[path = "../../src/store/contract/cluster.rs"]
 #[allow(dead_code)] // what the tests of the store do to it is not done here
 mod cluster;
+mod disk;
 mod enrolment;
 mod hostile;
 mod membership;
@@ -24,6 +26,7 @@ mod revocation;
 mod roles;
 mod server;
 mod several;
+mod signals;
 mod start;
 mod survival;
 mod tls;

@@ -49,7 +49,12 @@ pub fn start() -> (TempDir, Server) {
 impl Server {
     /// Starts latticed and returns when it serves.
     pub fn start(data: &Path, more: &[&str]) -> Self {
-        let mut child = command(data).args(more).stderr(Stdio::piped()).spawn().unwrap();
+        Self::run(command(data).args(more), data)
+    }
+
+    /// The same of a command that starts latticed in `data`.
+    pub fn run(command: &mut Command, data: &Path) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
         while !log.contains("latticed: NATS ") {
