@@ -14,6 +14,7 @@ mod layers;
 mod policy;
 mod secrets;
 mod server;
+mod vnet;
 mod wire;
 mod wireguard;
 
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "subject", run: wire::subject },
     Target { name: "token", run: secrets::token },
     Target { name: "trust", run: server::trust },
+    Target { name: "vnet", run: vnet::vnet },
     Target { name: "wireguard-datagram", run: wireguard::datagram },
     Target { name: "wireguard-packet", run: wireguard::packet },
 ];
