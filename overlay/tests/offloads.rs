@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use host::{Host, join, pair};
+use host::{Host, eventually, join, pair};
 use lattice_overlay::{PeerConfig, link};
 use nix::sys::socket::{setsockopt, sockopt};
 use wireguard_go::WireGuardGo;
@@ -97,6 +97,24 @@ fn datagrams_that_were_sent_as_one_arrive_each() {
         assert!(sent < 41 && received < 41, "of 41, {sent} were read and {received} written by themselves");
     }
     assert_nothing_lost(&b);
+}
+
+#[test]
+fn what_a_link_or_the_underlay_does_not_take_is_counted_each() {
+    let (a, b) = pair();
+    assert!(a.udp_echo(&b, b.inner_v4(), b"a session is there"));
+    let to = SocketAddr::new(b.inner_v4(), 9);
+    let socket = segmenting(&a, to, 1000);
+    let drops = |host: &Host| host.device().drops().unwrap().unwrap();
+
+    link::set_down(&b.inside, "wg0").unwrap();
+    socket.send_to(&[7; 30_000], to).unwrap();
+    eventually("the link to take none of 30", || drops(&b).link == 30);
+
+    a.underlay_ip(&["link", "set", "eth0", "down"]);
+    socket.send_to(&[7; 30_000], to).unwrap();
+    // A keepalive or a handshake may come to them.
+    eventually("the underlay to take none of 30", || (30..35).contains(&drops(&a).underlay));
 }
 
 #[test]
