@@ -24,6 +24,16 @@ bench-control: setup-test
 bench-egress: setup-test
 	cargo run --release -p lattice-ebpf --example egress_bench -- $(ARGS)
 
+# What the user-space WireGuard device costs, beside wireguard-go: Debian's, and where Go is there, a current one. ARGS="1 2" for a
+# quick look; see docs/benchmarks.md.
+WIREGUARD_GO := golang.zx2c4.com/wireguard@v0.0.0-20260522210424-ecfc5a8d5446
+.PHONY: bench-overlay
+bench-overlay: setup-test
+	[ -x $(TOOLS)/wireguard ] || ! command -v go >/dev/null || GOBIN=$(TOOLS) go install $(WIREGUARD_GO) || \
+	    echo "no current wireguard-go to be had: Debian's alone is measured"
+	newer=$(TOOLS)/wireguard; [ -x $$newer ] || newer=; LATTICE_WIREGUARD_GO=$$newer \
+	    cargo run --release -p lattice-overlay --example tun_bench -- $(ARGS)
+
 # Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.
 .PHONY: fuzz
 fuzz: setup-test

@@ -15,6 +15,7 @@ mod paths;
 mod policy;
 mod secrets;
 mod server;
+mod vnet;
 mod wire;
 mod wireguard;
 
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "subject", run: wire::subject },
     Target { name: "token", run: secrets::token },
     Target { name: "trust", run: server::trust },
+    Target { name: "vnet", run: vnet::vnet },
     Target { name: "wireguard-datagram", run: wireguard::datagram },
     Target { name: "wireguard-packet", run: wireguard::packet },
     Target { name: "wireguard-session", run: wireguard::session },

@@ -3,7 +3,7 @@
 //! ```text
 //!   device ── create, set_peers, peers
 //!     ├─ kernel      wireguard-control + link
-//!     └─ userspace   engine: poll ─ tun ─ gate (the policy, where asked for) ─ wireguard (pure state) ─ udp
+//!     └─ userspace   engine: poll ─ tun ─ vnet (many packets in one) ─ gate (the policy, where asked for) ─ wireguard (pure state) ─ udp
 //!   relay     a lasting connection to a relay
 //!   link      links, addresses, routes of a namespace
 //!   uplink    an agent's way out of the overlay: veth, NAT, forwarding
@@ -12,6 +12,7 @@
 
 pub mod device;
 mod endpoint;
+pub mod fuzz;
 pub mod link;
 pub mod netns;
 pub mod relay;

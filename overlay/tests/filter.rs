@@ -193,6 +193,40 @@ fn send(host: &Host, to: SocketAddr, payload: &[u8]) {
     host.inside.run(|| UdpSocket::bind(any).unwrap().send_to(payload, to).unwrap()).unwrap();
 }
 
+/// Large packets are judged as one, and count as what leaves.
+#[test]
+fn a_stream_is_counted_by_what_crosses_the_overlay_and_cut_in_its_midst() {
+    const BYTES: usize = 8 << 20;
+    let lab = Lab::with(&["10.42.0.2", "[fd42::2]"], &[]);
+    for (number, to) in [lab.other.inner_v4(), lab.other.inner_v6()].into_iter().enumerate() {
+        assert_eq!(lab.agent.tcp_transfer(&lab.other, to, BYTES), BYTES);
+        let counters = lab.filter().counters().unwrap();
+        assert_eq!(counters.len(), number + 1, "{counters:?}");
+        let (_, counter) = counters[number];
+        let segments = (BYTES / 1380) as u64;
+        assert!(counter.packets > segments && counter.bytes > BYTES as u64 + 40 * segments, "{counter:?}");
+        assert!(counter.bytes < BYTES as u64 * 6 / 5, "{counter:?}");
+    }
+
+    let [open, _] = lab.other(OPEN);
+    let listener = listen(&lab.other, open);
+    let mut stream = connect(&lab.agent, open).unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            loop {
+                if let Err(error) = stream.write_all(&[7; 1 << 16]) {
+                    return error;
+                }
+            }
+        });
+        accepted.read_exact(&mut vec![0; 1 << 20]).unwrap();
+        lab.filter().apply(&table(&["tcp:10.42.0.2:7002"], &[]), &[], 2).unwrap();
+        let cut = writer.join().unwrap();
+        assert_eq!(cut.kind(), ErrorKind::ConnectionReset, "{cut}");
+    });
+}
+
 #[test]
 fn a_narrower_policy_cuts_an_open_connection() {
     let mut lab = Lab::with(&["tcp:10.42.0.2:7000"], &[]);

@@ -162,13 +162,18 @@ impl Host {
         self.inside.run(|| connect(SocketAddr::new(to, 7))).unwrap()
     }
 
-    /// Packets that left by the device's link.
+    /// Packets that left by the device's link, as large as the kernel handed them over.
     pub(crate) fn sent_packets(&self) -> u64 {
+        self.link_counter(9)
+    }
+
+    /// What `/proc/net/dev` says of the device's link in a column (`proc(5)`).
+    pub(crate) fn link_counter(&self, column: usize) -> u64 {
         let table =
             self.inside.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
         let line =
             table.lines().find_map(|line| line.trim().strip_prefix(&format!("{}:", self.name))).unwrap();
-        line.split_whitespace().nth(9).unwrap().parse().unwrap()
+        line.split_whitespace().nth(column).unwrap().parse().unwrap()
     }
 
     pub(crate) fn udp_inbox(&self) -> UdpSocket {

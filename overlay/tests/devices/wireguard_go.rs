@@ -22,13 +22,18 @@ const PORT: u16 = 51820;
 
 impl WireGuardGo {
     pub(crate) fn start(host: Host) -> Self {
+        Self::start_as(host, "wireguard-go")
+    }
+
+    /// `program` is the one to run.
+    pub(crate) fn start_as(host: Host, program: &str) -> Self {
         let netns = host.inside.path();
         // Its socket goes into a mount namespace of its own, and it dies with the test.
-        let script = "mount -t tmpfs none /run && mkdir /run/wireguard && exec wireguard-go -f wg0";
+        let script = "mount -t tmpfs none /run && mkdir /run/wireguard && exec \"$0\" -f wg0";
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "nsenter"])
             .arg(format!("--net={}", netns.display()))
-            .args(["unshare", "--mount", "sh", "-c", script])
+            .args(["unshare", "--mount", "sh", "-c", script, program])
             .env("WG_PROCESS_FOREGROUND", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

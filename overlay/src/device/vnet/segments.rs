@@ -3,9 +3,14 @@
 use lattice_wireguard::Packets;
 
 use super::{
-    CWR, FIN, Header, MAX_PACKET, NEEDS_CHECKSUM, PSH, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, checksum,
-    put_u16, set_ip_length, u16_at, u32_at,
+    CWR, FIN, Header, MAX_PACKET, NEEDS_CHECKSUM, PSH, TCP, TCP_CHECKSUM, UDP, UDP_CHECKSUM, UDP_HEADER,
+    checksum, put_u16, set_ip_length, u16_at, u32_at,
 };
+
+/// Extension headers of IPv6 that may stand before TCP and UDP (RFC 8200, 4). A fragment is never cut.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION: u8 = 60;
 
 /// What one read yields.
 #[derive(Debug)]
@@ -24,7 +29,7 @@ impl<'a> Frame<'a> {
         let header = Header::from_bytes(header);
         if header.kind == Header::WHOLE {
             if header.flags & NEEDS_CHECKSUM != 0 {
-                complete(packet, header.checksum_start.into(), header.checksum_offset.into())?;
+                complete(packet, header)?;
             }
             return Some(Self::Packet(packet));
         }
@@ -32,12 +37,26 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The sum of the pseudo-header is in the checksum's place already.
-fn complete(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
-    packet.get(start + offset..start + offset + 2)?;
-    let sum = not_zero(checksum::finish(checksum::sum(packet.get(start..)?)));
-    packet[start + offset..start + offset + 2].copy_from_slice(&sum.to_ne_bytes());
+/// The sum of the pseudo-header is in the checksum's place already. The kernel leaves only those of TCP and UDP to do.
+fn complete(packet: &mut [u8], header: Header) -> Option<()> {
+    let (start, place) = checksum_of(packet, header)?;
+    packet.get(start..start + place + 2)?;
+    let sum = not_zero(checksum::finish(checksum::sum(&packet[start..])));
+    packet[start + place..start + place + 2].copy_from_slice(&sum.to_ne_bytes());
     Some(())
+}
+
+/// Where the transport header begins, and where its checksum stands from there on, if that is also what `header` says. The
+/// policy goes by the packet: were the device's word taken, what is written there might be the ports that were judged.
+fn checksum_of(packet: &[u8], header: Header) -> Option<(usize, usize)> {
+    let (protocol, start) = transport_of(packet)?;
+    let place = match protocol {
+        TCP => TCP_CHECKSUM,
+        UDP => UDP_CHECKSUM,
+        _ => return None,
+    };
+    let said = (usize::from(header.checksum_start), usize::from(header.checksum_offset));
+    (header.flags & NEEDS_CHECKSUM != 0 && said == (start, place)).then_some(said)
 }
 
 /// For UDP zero means that there is no checksum; for all others the two are the same number (RFC 768).
@@ -67,20 +86,13 @@ pub(crate) struct Segments<'a> {
 
 impl<'a> Segments<'a> {
     fn new(header: Header, packet: &'a mut [u8]) -> Option<Self> {
-        let version = packet.first()? >> 4;
-        let is_tcp = match (header.kind & !Header::ECN, version) {
-            (Header::TCP_V4, 4) | (Header::TCP_V6, 6) => true,
-            (Header::UDP_DATAGRAMS, 4 | 6) => false,
+        let (transport, place) = checksum_of(packet, header)?;
+        let is_tcp = match (header.kind & !Header::ECN, packet[0] >> 4, place) {
+            (Header::TCP_V4, 4, TCP_CHECKSUM) | (Header::TCP_V6, 6, TCP_CHECKSUM) => true,
+            (Header::UDP_DATAGRAMS, 4 | 6, UDP_CHECKSUM) => false,
             _ => return None,
         };
-        let transport = usize::from(header.checksum_start);
-        let fits = match version {
-            4 => transport == usize::from(packet[0] & 15) * 4 && transport >= 20 && packet.len() <= 65_535,
-            _ => transport >= 40 && packet.len() <= MAX_PACKET,
-        };
-        let place = if is_tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
-        let is_partial = header.flags & NEEDS_CHECKSUM != 0 && usize::from(header.checksum_offset) == place;
-        if !fits || !is_partial || header.segment == 0 {
+        if header.segment == 0 {
             return None;
         }
         let headers = transport + transport_header(packet.get(transport..)?, is_tcp)?;
@@ -117,7 +129,22 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// Its length, if it is there as a whole.
+/// The protocol of a packet that is no fragment, and where that protocol's header begins.
+fn transport_of(packet: &[u8]) -> Option<(u8, usize)> {
+    if packet.first()? >> 4 != 6 {
+        let header: &[u8; 20] = packet.first_chunk()?;
+        let (len, fragment) = (usize::from(header[0] & 15) * 4, u16_at(header, 6) & 0x3fff);
+        return (header[0] >> 4 == 4 && len >= 20 && fragment == 0 && packet.len() <= 65_535)
+            .then_some((header[9], len));
+    }
+    let (mut next, mut at) = (*packet.get(6)?, 40);
+    while matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
+        (next, at) = (*packet.get(at)?, at + 8 + usize::from(*packet.get(at + 1)?) * 8);
+    }
+    (packet.len() <= MAX_PACKET).then_some((next, at))
+}
+
+/// The length of a header of TCP or UDP, if it is there as a whole.
 fn transport_header(from: &[u8], is_tcp: bool) -> Option<usize> {
     let len = if is_tcp { usize::from(from.get(12)? >> 4) * 4 } else { UDP_HEADER };
     (len <= from.len() && (len >= 20 || !is_tcp)).then_some(len)

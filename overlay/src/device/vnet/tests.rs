@@ -244,8 +244,53 @@ fn what_the_kernel_left_to_sum_is_summed_in_place() {
             ..Header::default()
         };
         assert_eq!(split(header, &partial), [whole]);
-        let outside = Header { checksum_offset: 60_000, ..header };
-        assert!(Frame::read(&mut [&outside.to_bytes()[..], &partial].concat()).is_none());
+        // A port, the address, behind the end.
+        for (start, offset) in [(transport, 2), (0, 16), (transport, 60_000), (60_000, place)] {
+            let (checksum_start, checksum_offset) = (start as u16, offset as u16);
+            let elsewhere = Header { checksum_start, checksum_offset, ..header };
+            assert!(Frame::read(&mut [&elsewhere.to_bytes()[..], &partial].concat()).is_none());
+        }
+    }
+}
+
+/// Else the bytes that differ from one to the next could be the ports that the policy has judged.
+#[test]
+fn where_the_transport_header_is_the_packet_says_and_not_the_device() {
+    let whole = Spec { v6: true, ..Spec::udp(1, 500) }.build();
+    // A destination header of 8 bytes before UDP: padding.
+    let mut packet = [&whole[..40], &[UDP, 0, 1, 4, 0, 0, 0, 0], &whole[40..]].concat();
+    packet[6] = 60;
+    let len = packet.len();
+    set_ip_length(&mut packet, 48, len);
+    let partial = checksum::fold(checksum::pseudo_header(&whole, 40, UDP));
+    packet[54..56].copy_from_slice(&partial.to_ne_bytes());
+    let header = |start| Header {
+        flags: NEEDS_CHECKSUM,
+        kind: Header::UDP_DATAGRAMS,
+        headers: 56,
+        segment: 100,
+        checksum_start: start,
+        checksum_offset: 6,
+    };
+    let packets = split(header(48), &packet);
+    assert_eq!(packets.len(), 5);
+    for packet in packets {
+        assert_eq!((packet.len(), u16_at(&packet, 4), u16_at(&packet, 52)), (156, 116, 108));
+        let without = [&packet[..40], &packet[48..]].concat();
+        let sum = checksum::pseudo_header(&without, 40, UDP) + checksum::sum(&without[40..]);
+        assert_eq!(checksum::finish(sum), 0);
+    }
+    for elsewhere in [40, 44, 46, 50, 56] {
+        assert!(Frame::read(&mut [&header(elsewhere).to_bytes()[..], &packet].concat()).is_none());
+    }
+    let mut fragment = packet.clone();
+    fragment[6] = 44;
+    assert!(Frame::read(&mut [&header(48).to_bytes()[..], &fragment].concat()).is_none());
+    let written = coalesced(&stream(&Spec::tcp(1, 100), 3).iter().map(Spec::build).collect::<Vec<_>>());
+    for (at, byte) in [(6, 0x20), (7, 1), (9, UDP), (0, 0x46)] {
+        let (header, mut packet) = written[0].clone();
+        packet[at] = byte;
+        assert!(Frame::read(&mut [&header.to_bytes()[..], &packet].concat()).is_none(), "byte {at}");
     }
 }
 
