@@ -26,6 +26,9 @@ pub type RouterId = usize;
 /// A host's number.
 pub type HostId = usize;
 
+/// The outermost zone.
+pub const INTERNET: ZoneId = 0;
+
 /// How long a datagram takes within a zone.
 const LOCAL: Duration = Duration::from_micros(300);
 
@@ -124,9 +127,27 @@ impl Network {
         self.routers.iter().position(|router| router.inner == zone)
     }
 
-    /// All routers.
-    pub fn routers(&self) -> &[Router] {
-        &self.routers
+    /// The routers from a zone to the outermost that is connected with it, in order, and that zone.
+    pub fn way(&self, mut zone: ZoneId) -> (Vec<&Router>, ZoneId) {
+        let mut way = Vec::new();
+        while let Some(router) = self.uplink(zone) {
+            way.push(&self.routers[router]);
+            zone = self.routers[router].outer;
+        }
+        (way, zone)
+    }
+
+    /// Whether a host has a way to the internet that is up, as TCP needs.
+    pub fn is_online(&self, host: HostId) -> bool {
+        self.hosts[host].addresses.iter().any(|(zone, _)| {
+            let (way, end) = self.way(*zone);
+            end == INTERNET && way.iter().all(|router| router.link.up)
+        })
+    }
+
+    /// How many routers there are.
+    pub fn routers(&self) -> usize {
+        self.routers.len()
     }
 
     /// A host with these addresses, the preferred one of each IP version first.

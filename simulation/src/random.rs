@@ -14,11 +14,11 @@ impl Random {
 
     /// A sequence of its own, so that what draws from it does not shift what others draw.
     pub fn split(&mut self) -> Self {
-        Self(self.next())
+        Self(self.draw())
     }
 
     /// Any 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl Random {
 
     /// A number below `limit`, which is not zero.
     pub fn below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.next()) * limit as u128) >> 64) as usize
+        ((u128::from(self.draw()) * limit as u128) >> 64) as usize
     }
 
     /// True in `per_mille` of a thousand cases.
@@ -49,7 +49,7 @@ impl Random {
     /// 32 bytes.
     pub fn bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.next().to_le_bytes()));
+        bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.draw().to_le_bytes()));
         bytes
     }
 }
@@ -62,7 +62,7 @@ mod tests {
     fn is_the_published_sequence_and_evenly_spread() {
         // The reference implementation's first three of seed 1234567.
         let mut random = Random::new(1_234_567);
-        let first = [random.next(), random.next(), random.next()];
+        let first = [random.draw(), random.draw(), random.draw()];
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
         let mut counts = [0; 7];
         (0..70_000).for_each(|_| counts[random.below(7)] += 1);
