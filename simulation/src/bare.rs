@@ -1,11 +1,11 @@
 //! WireGuard alone: it searches its peers at the addresses that the control plane names. No relay, no hole punching.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::IpAddr, time::Instant};
 
 use lattice_wire::WgPublicKey;
 use lattice_wireguard::{Interface, Output, Path, PeerConfig, Single};
 
-use crate::{Device, Effect, Identity, Input, Member};
+use crate::{Device, Effect, Identity, Input, Member, forbidden};
 
 /// What the inner packets may measure.
 const MTU: u16 = 1280;
@@ -38,12 +38,13 @@ impl Output for Out<'_> {
     }
 }
 
-/// A peer as WireGuard knows it.
-pub(crate) fn peer(member: &Member, endpoints: &[SocketAddr]) -> PeerConfig {
+/// A peer as WireGuard knows it. What it says of its addresses is sifted by the interface's owner.
+pub(crate) fn peer(member: &Member) -> PeerConfig {
+    let endpoints = member.endpoints.iter().filter(|endpoint| forbidden::why(**endpoint).is_none());
     PeerConfig {
         public_key: member.key,
-        allowed_ips: vec![std::net::IpAddr::V4(member.overlay).into()],
-        endpoints: endpoints.to_vec(),
+        allowed_ips: vec![IpAddr::V4(member.overlay).into()],
+        endpoints: endpoints.copied().collect(),
         keepalive: None,
     }
 }
@@ -53,8 +54,7 @@ impl Device for Bare {
         let mut out = Out(out);
         match input {
             Input::Map(members) => {
-                let peers: Vec<PeerConfig> =
-                    members.iter().map(|member| peer(member, &member.endpoints)).collect();
+                let peers: Vec<PeerConfig> = members.iter().map(peer).collect();
                 self.0.set_peers(&peers, now, &mut out);
             }
             Input::Datagram { local, remote, bytes } => {

@@ -24,6 +24,7 @@ mod places;
 mod queue;
 mod random;
 mod relays;
+pub mod scenario;
 mod signalling;
 pub mod stun;
 mod trace;

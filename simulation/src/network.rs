@@ -261,8 +261,12 @@ impl Network {
 
     fn pass_out(&mut self, zone: ZoneId, mut datagram: Datagram, at: Instant) {
         let Some(router) = self.uplink(zone) else { return };
-        let Router { nat, firewall, outer, inner, .. } = &mut self.routers[router];
+        let Router { nat, firewall, outer, inner, inside, .. } = &mut self.routers[router];
         let (destination, source) = (datagram.destination, datagram.source);
+        if inside.iter().any(|net| net.contains(&destination.ip())) {
+            // Nobody has that address: without this, it would go out and in again for ever.
+            return;
+        }
         let is_routed = !source.is_ipv4() || nat.is_none();
         if let Some(guard) = if is_routed { firewall.as_mut() } else { nat.as_mut() } {
             let Some(source) = guard.outbound(source, destination, at) else { return };

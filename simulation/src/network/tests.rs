@@ -89,6 +89,9 @@ fn ipv6_is_routed_and_guarded_but_not_translated() {
     assert_eq!((to, seen), (server, "[2001:db8:1::2]:51820".parse().unwrap()));
     assert_eq!(send(&mut network, server, "[2001:db8:1::2]:51820", now).unwrap().0, a);
     assert_eq!(send(&mut network, a, "203.0.113.1:51820", now), None, "a host without IPv4 sent IPv4");
+    let nobody = "[2001:db8:1::3]:51820";
+    assert_eq!(send(&mut network, a, nobody, now), None, "what nobody has went round and round");
+    assert_eq!(send(&mut network, server, nobody, now), None);
 }
 
 #[test]
