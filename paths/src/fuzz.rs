@@ -1,0 +1,1 @@
+//! What hostile datagrams and signals must not do. For the fuzzer alone.
