@@ -18,6 +18,10 @@ mod topology;
 use faults::Fault;
 use topology::Topology;
 
+/// Packets of ten that may be lost in quiet times: those under way when both ends begin a handshake at once (WireGuard keeps
+/// but one session before the present one).
+const TOLERATED: usize = 2;
+
 /// Makes a node's device.
 pub type Make = fn(Identity, Instant) -> Box<dyn Device>;
 
@@ -75,6 +79,15 @@ pub fn run(seed: u64, make: Make, expect: &Expectations) -> Result<Outcome, Box<
         };
         Box::new(Failure { seed, what, story: again.world.story() })
     })
+}
+
+impl std::ops::AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.direct += other.direct;
+        self.relayed += other.relayed;
+        self.unreachable += other.unreachable;
+        self.datagrams += other.datagrams;
+    }
 }
 
 struct Scenario {
@@ -155,17 +168,17 @@ impl Scenario {
         self.talk(Duration::from_millis(200), Duration::from_secs(2))?;
         self.world.run_for(Duration::from_secs(1))?;
         for pair in self.world.pairs() {
-            let (sent, got) = self.world.ledger.count(pair, since);
-            if sent != got && self.hope(pair, expect).is_some() {
-                let hope = self.hope(pair, expect);
+            let ((sent, got), hope) = (self.world.ledger.count(pair, since), self.hope(pair, expect));
+            if sent - got > TOLERATED && hope.is_some() {
                 return Err(format!(
-                    "of {sent} packets from {} to {}, {got} arrived; {hope:?}",
+                    "of {sent} packets from {} to {}, {got} arrived: {hope:?}",
                     pair.0, pair.1
                 ));
             }
         }
-        if expect.finds_paths {
-            self.talk(Duration::from_secs(3), expect.direct_after)?;
+        let deadline = self.world.now + expect.direct_after;
+        while self.world.now < deadline && self.outcome(expect).is_err() {
+            self.talk(Duration::from_secs(3), Duration::from_secs(15))?;
         }
         self.outcome(expect)
     }

@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_wire::{PeerId, WgPrivateKey, WgPublicKey};
+use lattice_wire::{PeerId, WgPrivateKey, WgPublicKey, signal::Signal};
+use lattice_wireguard::Path;
 
 use crate::{
     Control, Delivery, Device, Effect, HostId, Input, Ledger, Member, Network, PORT, Random, Relays,
@@ -49,6 +50,7 @@ pub(crate) struct Node {
     claims: BTreeSet<(usize, SocketAddr)>,
     sent: u64,
     busy: (Option<Instant>, u32),
+    traced: BTreeMap<usize, Option<Path>>,
 }
 
 /// Everything.
@@ -124,6 +126,7 @@ impl World {
             claims: BTreeSet::new(),
             sent: 0,
             busy: (None, 0),
+            traced: BTreeMap::new(),
         });
         self.control.add_node();
         self.move_node(node, addresses);
@@ -303,10 +306,17 @@ impl World {
             }
             return;
         }
-        let (Some(node), Some(sender)) = (self.node_at(host), self.node_at(sender)) else { return };
-        if local.port() != PORT {
-            return;
+        let Some(node) = self.node_at(host).filter(|_| local.port() == PORT) else { return };
+        if let Some(sender) = self.node_at(sender) {
+            self.check_addressee(sender, node, addressed);
         }
+        self.trace.note_datagram(self.now, || {
+            format!("node {node} gets {} bytes from {remote} at {local}", payload.len())
+        });
+        self.input(node, Input::Datagram { local, remote, bytes: &payload });
+    }
+
+    fn check_addressee(&mut self, sender: usize, node: usize, addressed: SocketAddr) {
         let Node { map, left_map, claims, .. } = &self.nodes[sender];
         let is_current =
             map.contains(&node) || left_map.get(&node).is_some_and(|at| self.now < *at + UNDER_WAY);
@@ -317,10 +327,6 @@ impl World {
                 format!("node {sender} sends to node {node}, at {addressed}, which is not its peer")
             });
         }
-        self.trace.note(self.now, || {
-            format!("node {node} gets {} bytes from node {sender} ({remote} to {local})", payload.len())
-        });
-        self.input(node, Input::Datagram { local, remote, bytes: &payload });
     }
 
     fn signal(&mut self, Letter { from, to, signal }: Letter) {
@@ -328,7 +334,11 @@ impl World {
         if !self.network.is_online(self.nodes[to].host) {
             return;
         }
-        self.note(|| format!("node {to} gets from node {from} {signal:?}"));
+        self.note(|| {
+            let Signal { epoch, seq, answers, candidates, relays, .. } = &signal;
+            let at: Vec<_> = candidates.iter().map(|candidate| candidate.address).collect();
+            format!("node {to} hears node {from}: {epoch:x}/{seq} answers {answers:x?}, {at:?}, {relays:?}")
+        });
         let claims = signal.candidates.iter().map(|candidate| (from, candidate.address));
         self.nodes[to].claims.extend(claims);
         let from = self.nodes[from].member.key;
@@ -379,6 +389,23 @@ impl World {
         let mut effects = Vec::new();
         self.nodes[node].device.handle(input, self.now, &mut effects);
         effects.into_iter().for_each(|effect| self.effect(node, effect));
+        if self.trace.is_on() {
+            self.note_paths(node);
+        }
+    }
+
+    fn note_paths(&mut self, node: usize) {
+        for peer in 0..self.nodes.len() {
+            let path = self.nodes[node].device.path(&self.nodes[peer].member.key);
+            if self.nodes[node].traced.insert(peer, path) != Some(path) {
+                let path = match path {
+                    Some(Path::Direct { remote, local }) => format!("at {remote} from {local:?}"),
+                    Some(Path::Relay { relay, .. }) => format!("by relay {relay}"),
+                    None => "nowhere".to_owned(),
+                };
+                self.note(|| format!("node {node} sends to node {peer} {path}"));
+            }
+        }
     }
 
     fn effect(&mut self, node: usize, effect: Effect) {

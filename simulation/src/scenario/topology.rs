@@ -61,7 +61,11 @@ impl Topology {
 
     fn add(&mut self, world: &mut World, mut place: Place, random: &mut Random) -> Vec<(ZoneId, IpAddr)> {
         if let Some(router) = place.router {
-            world.network.router(router).link = link(random);
+            let router = world.network.router(router);
+            router.link = link(random);
+            let behaviour = router.nat.as_ref().map(|nat| nat.behaviour);
+            let (inner, outer, link) = (router.inner, router.outer, router.link);
+            world.note(|| format!("zone {inner} in zone {outer}: {behaviour:?} {link:?}"));
         }
         let addresses = place.host();
         self.known.push(place);
