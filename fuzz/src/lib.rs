@@ -11,6 +11,7 @@ mod audit;
 mod dns;
 mod json;
 mod layers;
+mod paths;
 mod policy;
 mod secrets;
 mod server;
@@ -39,6 +40,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "layers", run: layers::layers },
     Target { name: "map", run: wire::map },
     Target { name: "named-policy", run: policy::named_policy },
+    Target { name: "paths-mux", run: paths::mux },
+    Target { name: "paths-signal", run: paths::signal },
+    Target { name: "paths-stun", run: paths::stun },
     Target { name: "replies", run: wire::replies },
     Target { name: "rule", run: policy::rule },
     Target { name: "selector", run: policy::selector },
@@ -49,4 +53,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "trust", run: server::trust },
     Target { name: "wireguard-datagram", run: wireguard::datagram },
     Target { name: "wireguard-packet", run: wireguard::packet },
+    Target { name: "wireguard-session", run: wireguard::session },
 ];

@@ -11,3 +11,8 @@ pub(crate) fn datagram(bytes: &[u8]) -> bool {
 pub(crate) fn packet(bytes: &[u8]) -> bool {
     fuzz::packet(bytes)
 }
+
+/// A datagram, from anybody, that names a session there is.
+pub(crate) fn session(bytes: &[u8]) -> bool {
+    fuzz::session(bytes)
+}

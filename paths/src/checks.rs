@@ -10,6 +10,9 @@ use std::{
 
 use lattice_wire::signal::CandidateKind;
 
+pub(crate) use pair::{Pair, peer_reflexive_priority};
+use pair::{State, pair_priority, priority};
+
 use crate::{
     limits::{MAX_HOST_PAIRS, MAX_PAIRS, MAX_PEER_REFLEXIVE},
     stun::TransactionId,
@@ -22,40 +25,15 @@ const WAITS_MS: [u64; 9] = [250, 250, 500, 500, 1000, 1000, 1000, 2000, 2000];
 /// How often the pair in use is checked while there is traffic, and while there is none.
 const BUSY: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_secs(15);
+/// How often a pair that answers is checked while the controlling side has named none: it may have forgotten our checks when it began anew.
+const UNNAMED: Duration = Duration::from_secs(1);
 /// How soon an unanswered check of it is repeated, and how long it may be silent; more where the round trip is long.
 const REPEAT: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_millis(500);
 /// Checks of it that must have gone unanswered.
 const MIN_UNANSWERED: u8 = 3;
-/// Transactions of a pair whose answers still count.
-const REMEMBERED: usize = 4;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Checking,
-    Valid,
-    Failed,
-}
-
-/// An address of ours and one of the peer's.
-#[derive(Debug)]
-pub(crate) struct Pair {
-    pub(crate) base: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    priority: u64,
-    state: State,
-    tries: u8,
-    due: Instant,
-    /// The peer's own check came by it: a check of ours will probably pass.
-    triggered: bool,
-    sent: [Option<(TransactionId, Instant)>; REMEMBERED],
-    /// The first of those checks that nothing was heard after.
-    unanswered_since: Option<Instant>,
-    unanswered: u8,
-    rtt: Option<Duration>,
-    /// The peer, controlling, named it; a later one has a higher number.
-    nomination: u32,
-}
+mod pair;
 
 /// A check to be sent.
 pub(crate) struct Due {
@@ -77,20 +55,6 @@ pub(crate) struct Checks {
     /// No check before, but of the pair in use.
     next: Instant,
     busy: bool,
-}
-
-/// RFC 8445 section 5.1.2.1, for the candidate that is `index`th of its kind.
-pub(crate) fn priority(kind: CandidateKind, index: usize) -> u32 {
-    let of_kind: u32 = match kind {
-        CandidateKind::Host => 126,
-        CandidateKind::Reflexive => 100,
-    };
-    (of_kind << 24) | ((0xFFFF - index.min(0xFFFF) as u32) << 8) | 0xFF
-}
-
-/// That of what the peer will learn from our checks from our `index`th address.
-pub(crate) fn peer_reflexive_priority(index: usize) -> u32 {
-    (110 << 24) | (priority(CandidateKind::Host, index) & 0xFF_FFFF)
 }
 
 impl Checks {
@@ -137,12 +101,16 @@ impl Checks {
         }
     }
 
-    /// RFC 8445 section 6.1.2.3.
+    /// Drops the pairs of addresses that we no longer have.
+    pub(crate) fn retain_bases(&mut self, bases: &[SocketAddr]) {
+        let in_use = self.in_use().map(|pair| (pair.base, pair.remote));
+        self.pairs.retain(|pair| bases.contains(&pair.base));
+        self.in_use = in_use.and_then(|(base, remote)| self.find(base, remote));
+    }
+
     fn pair_priority(&self, base_index: usize, theirs: u32) -> u64 {
         let ours = priority(CandidateKind::Host, base_index);
-        let (controlling, controlled) = if self.controlling { (ours, theirs) } else { (theirs, ours) };
-        let (min, max) = (controlling.min(controlled), controlling.max(controlled));
-        (u64::from(min) << 32) + 2 * u64::from(max) + u64::from(controlling > controlled)
+        if self.controlling { pair_priority(ours, theirs) } else { pair_priority(theirs, ours) }
     }
 
     fn find(&self, base: SocketAddr, remote: SocketAddr) -> Option<usize> {
@@ -162,17 +130,17 @@ impl Checks {
 
     /// The next check, if one is due; [`Self::sent`] must follow, or [`Self::postpone`].
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Due> {
-        for pair in &mut self.pairs {
-            if pair.state == State::Checking && pair.due <= now && usize::from(pair.tries) == WAITS_MS.len() {
+        for (index, pair) in self.pairs.iter_mut().enumerate() {
+            let tried = usize::from(pair.tries) == WAITS_MS.len() && pair.due <= now;
+            if tried && self.in_use != Some(index) {
                 pair.state = State::Failed;
             }
         }
         let is_due = |index: &usize| self.pairs[*index].due <= now;
         let in_use = self.in_use.filter(is_due);
         let checking = || {
-            let due = (0..self.pairs.len())
-                .filter(|index| self.pairs[*index].state == State::Checking)
-                .filter(is_due);
+            let open = (0..self.pairs.len()).filter(|index| self.is_open(&self.pairs[*index]));
+            let due = open.filter(is_due);
             let rank = |index: &usize| {
                 let pair = &self.pairs[*index];
                 (pair.triggered, std::cmp::Reverse(pair.tries), pair.priority)
@@ -188,6 +156,15 @@ impl Checks {
             nominate: self.controlling && self.in_use == Some(index),
             unproven: pair.state != State::Valid,
         })
+    }
+
+    /// Whether a pair that is not in use is to be checked.
+    fn is_open(&self, pair: &Pair) -> bool {
+        match pair.state {
+            State::Checking => true,
+            State::Valid => self.in_use.is_none(),
+            State::Failed => false,
+        }
     }
 
     pub(crate) fn sent(&mut self, index: usize, transaction: TransactionId, now: Instant) {
@@ -217,7 +194,7 @@ impl Checks {
 
     /// When [`Self::poll`] or [`Self::lost`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let checking = self.pairs.iter().filter(|pair| pair.state == State::Checking).map(|pair| pair.due);
+        let checking = self.pairs.iter().filter(|pair| self.is_open(pair)).map(|pair| pair.due);
         let checking = checking.min().map(|due| due.max(self.next));
         let in_use = self.in_use.map(|index| self.pairs[index].due);
         checking.into_iter().chain(in_use).min()
@@ -260,8 +237,11 @@ impl Checks {
         pair.rtt = Some(now.saturating_duration_since(sent_at));
         (pair.state, pair.tries, pair.unanswered_since, pair.unanswered) = (State::Valid, 0, None, 0);
         let last = pair.last_sent().unwrap_or(now);
-        pair.due = last + if self.busy { BUSY } else { QUIET };
+        pair.due = last + UNNAMED;
         self.choose(index, now);
+        if self.in_use == Some(index) && self.pairs[index].due > now {
+            self.pairs[index].due = last + if self.busy { BUSY } else { QUIET };
+        }
         true
     }
 
@@ -342,38 +322,5 @@ impl Checks {
         tried.sort();
         tried.dedup();
         tried.len()
-    }
-}
-
-impl Pair {
-    fn new(base: SocketAddr, remote: SocketAddr, priority: u64, now: Instant) -> Self {
-        Self {
-            base,
-            remote,
-            priority,
-            state: State::Checking,
-            tries: 0,
-            due: now,
-            triggered: false,
-            sent: [None; REMEMBERED],
-            unanswered_since: None,
-            unanswered: 0,
-            rtt: None,
-            nomination: 0,
-        }
-    }
-
-    fn begin(&mut self, now: Instant) {
-        (self.state, self.tries, self.due) = (State::Checking, 0, now);
-        (self.unanswered_since, self.unanswered, self.nomination) = (None, 0, 0);
-    }
-
-    fn last_sent(&self) -> Option<Instant> {
-        self.sent[0].map(|(_, at)| at)
-    }
-
-    /// Its last round trip.
-    pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.rtt
     }
 }

@@ -43,11 +43,13 @@ mod peer;
 mod relays;
 mod remote;
 mod session;
+mod shared;
 mod signalling;
 mod status;
 mod stun;
 
-pub use paths::{Config, Event, PathPeer, Paths, Transmit};
+pub use paths::Paths;
+pub use shared::{Config, Event, PathPeer, Transmit};
 pub use status::PathStatus;
 
 #[cfg(test)]

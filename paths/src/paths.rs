@@ -6,94 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::IpNet;
-use lattice_wire::{PeerId, WgPublicKey, signal::Signal};
+use lattice_wire::{WgPublicKey, signal::Signal};
 use lattice_wireguard::{Path, RelayNumber};
 
 use crate::{
-    address,
-    gather::Gather,
-    limits::{ALL_PROBES, ALL_PROBES_BURST, Bucket, MAX_BASES, MAX_TRANSMITS},
+    Config, Event, PathPeer, Transmit, address,
+    limits::MAX_BASES,
     peer::Peer,
-    relays::Relays,
     remote,
-    session::{self, Session},
+    shared::Shared,
     status::{self, PathStatus},
     stun::{Class, Message, TransactionId},
 };
 
-/// Timers are never nearer than this, so that nothing can make the owner spin.
-const TICK: Duration = Duration::from_millis(1);
-/// How long an answer to a check is waited for.
-const TRANSACTION: Duration = Duration::from_secs(10);
-/// Signals that wait to be taken; more than one each is rare.
-const MAX_SIGNALS: usize = 65_536;
-
-/// Who we are.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Our id: of two peers, the one with the smaller id chooses the pair.
-    pub id: PeerId,
-    /// The overlay's own addresses, which never are a peer's endpoint.
-    pub pool: Vec<IpNet>,
-}
-
-/// A peer of the network map.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathPeer {
-    /// Its WireGuard key, by which it is called everywhere here.
-    pub key: WgPublicKey,
-    /// Its id.
-    pub id: PeerId,
-    /// Where the map says that it may be; the first [`lattice_wire::netmap::MAX_ENDPOINTS`] count.
-    pub endpoints: Vec<SocketAddr>,
-}
-
-/// A STUN message to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// Which of the addresses given to [`Paths::set_local`] to send from.
-    pub local: SocketAddr,
-    /// Where to.
-    pub remote: SocketAddr,
-    /// The datagram.
-    pub payload: Vec<u8>,
-}
-
-/// News for the WireGuard layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// Send to `peer` by `path` from now on.
-    Select {
-        /// The peer.
-        peer: WgPublicKey,
-        /// `None`: search by yourself, among the map's endpoints. That is also the state before the first such event.
-        path: Option<Path>,
-    },
-}
-
-type Random = Box<dyn FnMut(&mut [u8]) + Send>;
-
-/// What all peers share.
-pub(crate) struct Shared {
-    id: PeerId,
-    pub(crate) pool: Vec<IpNet>,
-    pub(crate) random: Random,
-    pub(crate) tie_breaker: u64,
-    pub(crate) gather: Gather,
-    pub(crate) relays: Relays,
-    pub(crate) probes: Bucket,
-    transmits: VecDeque<Transmit>,
-}
-
-impl Shared {
-    pub(crate) fn transmit(&mut self, transmit: Transmit) {
-        if self.transmits.len() >= MAX_TRANSMITS {
-            self.transmits.pop_front();
-        }
-        self.transmits.push_back(transmit);
-    }
-}
+mod steps;
 
 type Slot = u32;
 
@@ -115,20 +41,9 @@ pub struct Paths {
 
 impl Paths {
     /// No peers yet. `random` fills its argument from a cryptographic generator; it makes passwords.
-    pub fn new(config: Config, mut random: impl FnMut(&mut [u8]) + Send + 'static) -> Self {
-        let mut tie_breaker = [0; 8];
-        random(&mut tie_breaker);
+    pub fn new(config: Config, random: impl FnMut(&mut [u8]) + Send + 'static) -> Self {
         Self {
-            shared: Shared {
-                id: config.id,
-                pool: config.pool,
-                random: Box::new(random),
-                tie_breaker: u64::from_le_bytes(tie_breaker),
-                gather: Gather::default(),
-                relays: Relays::default(),
-                probes: Bucket::per_second(ALL_PROBES_BURST, ALL_PROBES),
-                transmits: VecDeque::new(),
-            },
+            shared: Shared::new(config, Box::new(random)),
             peers: Vec::new(),
             by_key: HashMap::new(),
             by_ufrag: HashMap::new(),
@@ -184,13 +99,6 @@ impl Paths {
         peer.due.map(|due| self.timers.remove(&(due, slot)));
         if peer.session.is_some() {
             self.session_ended();
-        }
-    }
-
-    fn session_ended(&mut self) {
-        self.sessions -= 1;
-        if self.sessions == 0 {
-            self.shared.gather.stop();
         }
     }
 
@@ -350,110 +258,6 @@ impl Paths {
     pub fn status(&self, peer: &WgPublicKey) -> Option<PathStatus> {
         let slot = self.by_key.get(peer)?;
         Some(status::of(self.peers[*slot as usize].as_ref()?, &self.shared))
-    }
-
-    fn begin(&mut self, slot: Slot, now: Instant) {
-        let Some(peer) = self.peers[slot as usize].as_mut().filter(|peer| peer.session.is_none()) else {
-            return;
-        };
-        self.shared.gather.start(now);
-        peer.session = Some(Box::new(Session::new(peer.we_control, &mut self.shared, now)));
-        self.sessions += 1;
-        self.pump(now);
-    }
-
-    /// STUN queries that are due.
-    fn pump(&mut self, now: Instant) {
-        let mut lost = false;
-        while let Some((local, remote, payload)) =
-            self.shared.gather.poll(now, &mut *self.shared.random, &mut lost)
-        {
-            self.shared.transmit(Transmit { local, remote, payload });
-        }
-        if lost {
-            self.for_sessions(now, |session, _, _, _| session.signalling.say(now));
-        }
-    }
-
-    fn with_session(&mut self, slot: Slot, act: impl FnOnce(&mut Session, &[SocketAddr], bool, &mut Shared)) {
-        if let Some(Peer { session: Some(session), endpoints, we_control, .. }) =
-            self.peers[slot as usize].as_mut()
-        {
-            act(session, endpoints, *we_control, &mut self.shared);
-        }
-    }
-
-    fn for_sessions(
-        &mut self,
-        now: Instant,
-        mut act: impl FnMut(&mut Session, &[SocketAddr], bool, &mut Shared),
-    ) {
-        for slot in 0..self.peers.len() as Slot {
-            if self.peers[slot as usize].as_ref().is_some_and(|peer| peer.session.is_some()) {
-                self.with_session(slot, &mut act);
-                self.step(slot, now);
-            }
-        }
-    }
-
-    /// Lets a peer's session act, selects its path anew and sets its timer.
-    fn step(&mut self, slot: Slot, now: Instant) {
-        let Some(peer) = self.peers[slot as usize].as_mut() else { return };
-        let mut ended = false;
-        if let Some(session) = &mut peer.session {
-            if session.is_over(now) {
-                peer.relays = session.remote.take().map(|remote| remote.relays.into());
-                peer.session = None;
-                ended = true;
-            } else {
-                let transactions = &mut self.transactions;
-                let note = |transaction| {
-                    transactions.insert(transaction, (slot, now));
-                };
-                let signal = session.step(&peer.endpoints, peer.we_control, &mut self.shared, now, note);
-                if let Some(signal) = signal.filter(|_| self.signals.len() < MAX_SIGNALS) {
-                    self.signals.push_back((peer.key, signal));
-                }
-                let ufrag = &session.signalling.credentials.ufrag;
-                if !self.by_ufrag.contains_key(ufrag) {
-                    self.by_ufrag.insert(ufrag.clone(), slot);
-                }
-            }
-        }
-        // A session that ended says nothing about the path: it is chosen anew when there is traffic.
-        if peer.session.is_some() {
-            let path = session::choose(peer, &self.shared, now);
-            if path != peer.selected {
-                (peer.selected, peer.since) = (path, Some(now));
-                self.events.push_back(Event::Select { peer: peer.key, path });
-            }
-        }
-        let fresh = peer.fresh_until().filter(|until| *until > now && peer.selected.is_none());
-        let due = peer.session.as_ref().map(|session| session.poll_timeout());
-        let due = due.map(|due| fresh.map_or(due, |fresh| due.min(fresh)).max(now + TICK));
-        if peer.due != due {
-            peer.due.map(|old| self.timers.remove(&(old, slot)));
-            due.map(|due| self.timers.insert((due, slot)));
-            peer.due = due;
-        }
-        if ended {
-            self.session_ended();
-        }
-        self.sweep(now);
-    }
-
-    /// Forgets what no answer and no check can name any more.
-    fn sweep(&mut self, now: Instant) {
-        if self.transactions.len() + self.by_ufrag.len() < self.sweep_at {
-            return;
-        }
-        self.transactions.retain(|_, (_, at)| now.saturating_duration_since(*at) < TRANSACTION);
-        let peers = &self.peers;
-        self.by_ufrag.retain(|ufrag, slot| {
-            let session = peers[*slot as usize].as_ref().and_then(|peer| peer.session.as_ref());
-            session.is_some_and(|session| session.signalling.is_ours(ufrag))
-        });
-        self.sweep_at = 1024.max(2 * (self.transactions.len() + self.by_ufrag.len()));
     }
 }
 

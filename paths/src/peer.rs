@@ -8,7 +8,7 @@ use std::{
 use lattice_wire::WgPublicKey;
 use lattice_wireguard::Path;
 
-use crate::{address, paths::PathPeer, session::Session};
+use crate::{address, session::Session, shared::PathPeer};
 
 /// How long a direct path that WireGuard found by itself is trusted after its last packet.
 const FRESH: Duration = Duration::from_secs(2);

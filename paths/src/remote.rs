@@ -35,6 +35,8 @@ pub(crate) struct Remote {
 pub(crate) enum Taken {
     /// It says nothing new: a replay, or out of order.
     Stale,
+    /// The first that we know of the peer.
+    First,
     /// More of the epoch we know.
     Update,
     /// The peer began anew.
@@ -53,6 +55,7 @@ pub(crate) fn is_sane(signal: &Signal) -> bool {
 impl Remote {
     /// Takes a signal that answers our present epoch.
     pub(crate) fn take(slot: &mut Option<Self>, signal: Signal) -> Taken {
+        let mut taken = Taken::Restart;
         let retired = match slot {
             Some(known) if known.epoch == signal.epoch => {
                 let same = known.ufrag == signal.ufrag && known.password == signal.password;
@@ -69,7 +72,10 @@ impl Remote {
                 retired.push_front(known.epoch);
                 retired
             }
-            None => VecDeque::new(),
+            None => {
+                taken = Taken::First;
+                VecDeque::new()
+            }
         };
         let mut remote = Self {
             epoch: signal.epoch,
@@ -83,7 +89,7 @@ impl Remote {
         };
         remote.read(signal);
         *slot = Some(remote);
-        Taken::Restart
+        taken
     }
 
     fn read(&mut self, signal: Signal) {

@@ -12,9 +12,9 @@ use crate::{
     address,
     checks::{self, Checks},
     limits::{Bucket, PEER_PROBES, PEER_PROBES_BURST},
-    paths::{Shared, Transmit},
     peer::Peer,
     remote::{Remote, Taken},
+    shared::{Shared, Transmit},
     signalling::Signalling,
     stun::{self, Message, TransactionId},
 };
@@ -92,7 +92,7 @@ impl Session {
         let epoch = signal.epoch;
         match Remote::take(&mut self.remote, signal) {
             Taken::Stale => return,
-            Taken::Update => {}
+            Taken::First | Taken::Update => {}
             Taken::Restart => {
                 self.hold = self.direct().map(|path| (path, now + HOLD));
                 self.checks = Checks::new(we_control, now);
@@ -103,7 +103,6 @@ impl Session {
         self.signalling.tell(epoch, now);
         if self.remote.as_ref().is_some_and(Remote::is_restless) {
             self.restart(peer_endpoints, we_control, shared, now);
-            self.remote.iter_mut().for_each(Remote::forget_retired);
         }
     }
 
@@ -116,7 +115,8 @@ impl Session {
         now: Instant,
     ) {
         let bases = shared.gather.bases();
-        if self.checks.in_use().is_some_and(|pair| bases.contains(&pair.base)) {
+        self.checks.retain_bases(bases);
+        if self.checks.in_use().is_some() {
             self.add_pairs(peer_endpoints, shared, now);
             return self.signalling.say(now);
         }
@@ -132,6 +132,7 @@ impl Session {
         now: Instant,
     ) {
         self.signalling.restart(&mut *shared.random, now);
+        self.remote.iter_mut().for_each(Remote::forget_retired);
         self.checks = Checks::new(we_control, now);
         self.restart_at = None;
         self.add_pairs(peer_endpoints, shared, now);
@@ -169,7 +170,7 @@ impl Session {
             return None;
         }
         let payload = stun::answer(message.transaction, from, Some(&ours.key));
-        if is_present {
+        if is_present && self.remote.is_some() {
             self.signalling.confirm();
         }
         self.checks.requested(base, from, message.priority?, message.use_candidate, now);
@@ -262,6 +263,11 @@ impl Session {
             self.checks.sent(due.index, transaction, now);
             note(transaction);
         }
+    }
+
+    /// Whether the peer was searched for, or called, to the end at least once.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.failures > 0
     }
 
     fn direct(&self) -> Option<Path> {

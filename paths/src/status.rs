@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lattice_wireguard::Path;
 
-use crate::{gather::Nat, paths::Shared, peer::Peer};
+use crate::{gather::Nat, peer::Peer, shared::Shared};
 
 /// How things are with one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,7 @@ fn obstacle(peer: &Peer, shared: &Shared) -> String {
         return "this host has no address to send from".to_owned();
     }
     if session.remote.is_none() {
-        return match session.signalling.exhausted() {
+        return match session.gave_up() {
             true => "the peer answers no signal: it is away, or older than signals".to_owned(),
             false => "waiting for the peer's signal".to_owned(),
         };

@@ -19,6 +19,8 @@ pub struct Drops {
     pub no_route: u64,
     /// Packets of the link for a peer with no endpoint to try.
     pub no_endpoint: u64,
+    /// Packets of the link that waited for a session in vain, or found too many others waiting.
+    pub queue: u64,
     /// Decrypted packets the link did not take, as when it is down.
     pub link: u64,
     /// Encrypted datagrams the underlay did not take.

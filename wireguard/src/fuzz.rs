@@ -1,20 +1,22 @@
 //! What hostile packets and datagrams must not do to an interface. For the fuzzer alone.
 
-use std::{
-    cell::RefCell,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, net::SocketAddr, time::Instant};
 
 use lattice_wire::WgPrivateKey;
 
-use crate::{Interface, Output, Path, PeerConfig, Single, ip, unreachable};
+use crate::{Interface, Output, Path, PeerConfig, Single, ip, message::Message, unreachable};
 
 const MTU: u16 = 1420;
 const AT_A: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 51820);
 const AT_B: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)), 51820);
-/// Sessions are renewed after 120 s; a packet that waits for that would come out of turn.
-const FRESH: Duration = Duration::from_secs(60);
+/// A stranger's address.
+const ELSEWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)), 7);
+
+thread_local! {
+    /// Two with a session. Time stands still for them, so that it does not end.
+    static PAIR: RefCell<Option<(Node, Node)>> = const { RefCell::new(None) };
+}
 
 /// A datagram from anybody to an interface that has one peer. Says whether it was answered.
 pub fn datagram(bytes: &[u8]) -> bool {
@@ -31,21 +33,15 @@ pub fn datagram(bytes: &[u8]) -> bool {
 
 /// A packet for a peer with which there is a session. Says whether it arrived.
 pub fn packet(bytes: &[u8]) -> bool {
-    thread_local! {
-        static PAIR: RefCell<Option<(Instant, Node, Node)>> = const { RefCell::new(None) };
-    }
     let header = ip::parse(bytes);
     if let Some(header) = header {
         assert!(header.len <= bytes.len());
         refusal(&bytes[..header.len], header);
     }
     PAIR.with_borrow_mut(|pair| {
-        if pair.as_ref().is_some_and(|(since, ..)| since.elapsed() > FRESH) {
-            *pair = None;
-        }
-        let (_, a, b) = pair.get_or_insert_with(connected);
+        let (a, b) = pair.get_or_insert_with(connected);
         (a.sink, b.sink) = (Sink::default(), Sink::default());
-        a.interface.handle_packets(&mut Single::new(bytes), Instant::now(), &mut a.sink);
+        a.interface.handle_packets(&mut Single::new(bytes), a.now, &mut a.sink);
         for (to, datagram) in std::mem::take(&mut a.sink.sent) {
             assert_eq!(to, AT_B);
             b.receive(AT_A, &datagram);
@@ -56,6 +52,37 @@ pub fn packet(bytes: &[u8]) -> bool {
         assert_eq!(arrived.as_slice(), &bytes[..header.len]);
         assert_eq!((header.source, header.destination), ([10, 42, 0, 1].into(), [10, 42, 0, 2].into()));
         true
+    })
+}
+
+/// A datagram for a session or handshake that there is: the index in it is replaced. Says whether it has the form of a
+/// message.
+pub fn session(bytes: &[u8]) -> bool {
+    PAIR.with_borrow_mut(|pair| {
+        let (_, b) = pair.get_or_insert_with(connected);
+        let mut datagram = bytes.to_vec();
+        let at = match Message::parse(bytes) {
+            None => None,
+            Some(Message::Response(_)) => Some(8),
+            Some(_) => Some(4),
+        };
+        b.sink = Sink::default();
+        for index in b.interface.indices() {
+            if let Some(at) = at {
+                datagram[at..at + 4].copy_from_slice(&index.to_le_bytes());
+            }
+            let (before, indices) =
+                (b.interface.peers().next().map(crate::Peer::path), b.interface.indices());
+            b.receive(ELSEWHERE, &datagram);
+            assert!(b.sink.delivered.is_empty(), "a stranger's datagram reached the agent");
+            assert_eq!(
+                b.interface.peers().next().map(crate::Peer::path),
+                before,
+                "a stranger moved the peer"
+            );
+            assert_eq!(b.interface.indices(), indices, "a stranger ended or began a session");
+        }
+        at.is_some()
     })
 }
 
@@ -71,20 +98,20 @@ fn refusal(packet: &[u8], header: ip::Header) {
     assert_eq!(unreachable::reply_to(&reply), None, "an error answers an error");
 }
 
-fn connected() -> (Instant, Node, Node) {
+fn connected() -> (Node, Node) {
     let (mut a, mut b) = (Node::new(1), Node::new(2));
     b.peer_with(1, "10.42.0.1/32", AT_A);
     a.peer_with(2, "10.42.0.2/32", AT_B);
     let mut first = [0; 20];
     first[..4].copy_from_slice(&[0x45, 0, 0, 20]);
     first[12..].copy_from_slice(&[10, 42, 0, 1, 10, 42, 0, 2]);
-    a.interface.handle_packets(&mut Single::new(&first), Instant::now(), &mut a.sink);
+    a.interface.handle_packets(&mut Single::new(&first), a.now, &mut a.sink);
     while !(a.sink.sent.is_empty() && b.sink.sent.is_empty()) {
         std::mem::take(&mut a.sink.sent).iter().for_each(|(_, datagram)| b.receive(AT_A, datagram));
         std::mem::take(&mut b.sink.sent).iter().for_each(|(_, datagram)| a.receive(AT_B, datagram));
     }
     assert_eq!(b.sink.delivered, [first], "there is no session");
-    (Instant::now(), a, b)
+    (a, b)
 }
 
 /// Keeps what an interface puts out.
@@ -107,13 +134,14 @@ impl Output for Sink {
 
 struct Node {
     interface: Interface,
+    now: Instant,
     sink: Sink,
 }
 
 impl Node {
     fn new(number: u8) -> Self {
-        let interface = Interface::new(&key(number), MTU, Instant::now());
-        Self { interface, sink: Sink::default() }
+        let now = Instant::now();
+        Self { interface: Interface::new(&key(number), MTU, now), now, sink: Sink::default() }
     }
 
     fn peer_with(&mut self, number: u8, allowed: &str, at: SocketAddr) {
@@ -123,12 +151,11 @@ impl Node {
             endpoints: vec![at],
             keepalive: None,
         };
-        self.interface.set_peers(&[peer], Instant::now(), &mut self.sink);
+        self.interface.set_peers(&[peer], self.now, &mut self.sink);
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let path = Path::to(from);
-        self.interface.handle_datagram(path, &mut datagram.to_vec(), Instant::now(), &mut self.sink);
+        self.interface.handle_datagram(Path::to(from), &mut datagram.to_vec(), self.now, &mut self.sink);
     }
 }
 

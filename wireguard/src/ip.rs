@@ -11,6 +11,15 @@ pub(crate) struct Header {
     pub(crate) len: usize,
 }
 
+/// Where a packet goes, as its first bytes say; they need not be all of it.
+pub(crate) fn destination(head: &[u8]) -> Option<IpAddr> {
+    match head.first()? >> 4 {
+        4 => head.first_chunk().map(|fixed| v4(fixed, 16)),
+        6 => head.first_chunk().map(|fixed| v6(fixed, 24)),
+        _ => None,
+    }
+}
+
 /// The header of a whole packet; `None` when it is no IP packet or is cut short.
 pub(crate) fn parse(packet: &[u8]) -> Option<Header> {
     let header = match packet.first()? >> 4 {
@@ -54,6 +63,8 @@ mod tests {
         assert_eq!(header.source.to_string(), "10.42.0.1");
         assert_eq!(header.destination.to_string(), "10.42.0.2");
         assert_eq!(header.len, 21);
+        assert_eq!(destination(&packet[..20]), Some(header.destination));
+        assert_eq!(destination(&packet[..19]), None);
 
         let mut packet = vec![0x60, 0, 0, 0, 0, 1, 17, 64];
         packet.extend("fd00::1".parse::<Ipv6Addr>().unwrap().octets());
@@ -65,6 +76,8 @@ mod tests {
             ("fd00::1".into(), "fd00::2".into())
         );
         assert_eq!(header.len, 41);
+        assert_eq!(destination(&packet[..40]), Some(header.destination));
+        assert_eq!(destination(&packet[..39]), None);
     }
 
     proptest! {

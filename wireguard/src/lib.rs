@@ -7,23 +7,53 @@
 //!   handle_timeout   ─►  handshakes, keepalives, expiry of every peer; poll_timeout says when
 //! ```
 //!
-//! The Noise handshake, the sessions and their timers are `gotatun`'s, which only [`noise`] names; it reads the clock
-//! itself, all else takes the time as an argument.
+//! It is written after the WireGuard paper (Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", 2020-06-01),
+//! whose sections the modules name, from the bytes up:
+//!
+//! | modules | hold |
+//! |---|---|
+//! | `kdf`, `symmetric`, `timestamp` | hashes, keys, the state of a Noise handshake |
+//! | `message`, `handshake`, `cookie` | the messages, what both ends make of them, what proves an address |
+//! | `session`, `replay` | what a handshake leaves: keys, counters, and which were used |
+//! | `peer`, `timers`, `paths`, `queue`, `retransmit` | all that is under way with one peer, and where it is |
+//! | `interface`, `routes`, `index`, `deadlines`, `load` | all peers, and strangers |
+//!
+//! Time and randomness are arguments: no code here reads a clock, and the kernel's randomness comes by [`Sources`]. So the
+//! tests run in virtual time, and are the same each time.
+//!
+//! Secrets are wiped when they are dropped. What ring and BLAKE2s hold on the stack while they work is not; it is
+//! overwritten by what comes next.
 
 #![forbid(unsafe_code)]
 
 mod config;
+mod cookie;
+mod deadlines;
 mod drops;
 pub mod fuzz;
+mod handshake;
+mod hasher;
+mod index;
 mod interface;
 mod ip;
+mod kdf;
+mod limits;
 mod load;
-mod noise;
+mod message;
 mod packets;
 mod path;
+mod paths;
 mod peer;
+mod queue;
+mod replay;
 mod retransmit;
 mod routes;
+mod session;
+mod shared;
+mod sources;
+mod symmetric;
+mod timers;
+mod timestamp;
 mod unreachable;
 
 pub use config::PeerConfig;
@@ -32,6 +62,7 @@ pub use interface::Interface;
 pub use packets::{Packets, Single};
 pub use path::{Path, RelayNumber};
 pub use peer::Peer;
+pub use sources::{OsRandom, Random, Sources};
 
 /// Where the state machine's products go.
 pub trait Output {

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::message::INITIATION_LEN;
+
 /// After the first time, how long until each further one.
 const SCHEDULE: [Duration; 6] = [
     Duration::from_millis(50),
@@ -19,14 +21,19 @@ const SCHEDULE: [Duration; 6] = [
 
 /// An initiation that was sent once, and when it is due again.
 pub(crate) struct Retransmit {
-    initiation: Vec<u8>,
+    initiation: [u8; INITIATION_LEN],
     first_sent: Instant,
     retransmitted: usize,
 }
 
 impl Retransmit {
-    pub(crate) fn new(initiation: &[u8], now: Instant) -> Self {
-        Self { initiation: initiation.to_vec(), first_sent: now, retransmitted: 0 }
+    pub(crate) fn new(initiation: [u8; INITIATION_LEN], now: Instant) -> Self {
+        Self { initiation, first_sent: now, retransmitted: 0 }
+    }
+
+    /// The initiation, for another second MAC.
+    pub(crate) fn message_mut(&mut self) -> &mut [u8] {
+        &mut self.initiation
     }
 
     /// When it is due again; `None` when it was sent often enough.
@@ -57,14 +64,14 @@ mod tests {
             calls in prop::collection::vec(0u64..1000, 0..40),
         ) {
             let start = Instant::now();
-            let mut retransmit = Retransmit::new(b"initiation", start);
+            let mut retransmit = Retransmit::new([7; INITIATION_LEN], start);
             let (mut now, mut sent) = (start, 0);
             for later in calls {
                 now += Duration::from_millis(later);
                 let due = retransmit.due_at().is_some_and(|at| at <= now);
                 let taken = retransmit.take_due(now).map(<[u8]>::to_vec);
                 prop_assert_eq!(taken.is_some(), due);
-                prop_assert!(taken.is_none_or(|bytes| bytes == b"initiation"));
+                prop_assert!(taken.is_none_or(|bytes| bytes == [7; INITIATION_LEN]));
                 prop_assert!(retransmit.due_at().is_none_or(|at| at > now));
                 sent += usize::from(due);
             }

@@ -1,8 +1,10 @@
 //! Cryptokey routing: which peer owns an address, by longest prefix.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+use crate::hasher::FastMap;
 
 /// A table of networks. Looking an address up costs one probe per distinct prefix length, which in an overlay is one or
 /// two, however many peers there are.
@@ -15,7 +17,7 @@ pub(crate) struct Routes<T> {
 #[derive(Debug)]
 struct Family<T> {
     /// Longest prefix first, once finished.
-    lengths: Vec<(u8, HashMap<u128, T>)>,
+    lengths: Vec<(u8, FastMap<u128, T>)>,
 }
 
 impl<T> Default for Routes<T> {
@@ -53,7 +55,7 @@ impl<T> Family<T> {
     fn insert(&mut self, key: u128, width: u8, length: u8, owner: T) {
         let nets = match self.lengths.iter().position(|(found, _)| *found == length) {
             Some(position) => &mut self.lengths[position].1,
-            None => &mut self.lengths.push_mut((length, HashMap::new())).1,
+            None => &mut self.lengths.push_mut((length, FastMap::default())).1,
         };
         nets.insert(masked(key, width, length), owner);
     }

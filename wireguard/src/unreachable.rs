@@ -1,10 +1,44 @@
 //! ICMP "host unreachable" for packets nobody will take (RFC 792, RFC 4443).
 
+use std::time::{Duration, Instant};
+
+use crate::Output;
+
+/// Errors sent in one [`PERIOD`]: enough for every honest program to hear of its mistake.
+pub(crate) const MAX_PER_PERIOD: u32 = 64;
+
+pub(crate) const PERIOD: Duration = Duration::from_millis(250);
+
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 /// How much of the packet an error quotes: well within every minimum MTU.
 const QUOTE: usize = 512;
+
+/// Counts the errors.
+pub(crate) struct Unreachables {
+    since: Instant,
+    count: u32,
+}
+
+impl Unreachables {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { since: now, count: 0 }
+    }
+
+    /// Tells the sender of a packet at once that nobody is there, so that it does not wait for a timeout.
+    pub(crate) fn refuse(&mut self, packet: &[u8], now: Instant, out: &mut impl Output) {
+        if now.saturating_duration_since(self.since) >= PERIOD {
+            *self = Self::new(now);
+        }
+        if self.count < MAX_PER_PERIOD
+            && let Some(error) = reply_to(packet)
+        {
+            self.count += 1;
+            out.deliver(&error);
+        }
+    }
+}
 
 /// The error to hand back to the sender of `packet`, a whole IP packet. `None` where none may be sent: to an error, to a
 /// later fragment, to a group, or from no address. It comes from the address that cannot be reached, for which there is

@@ -1,16 +1,42 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
 };
 
-use ipnet::IpNet;
-use proptest::prelude::*;
-
 use super::*;
-use crate::Single;
+use crate::{PeerConfig, Random, Single};
+use ipnet::IpNet;
 
+mod admission;
+mod channel;
+mod exchange;
+mod hostile;
+mod idle;
+mod paths;
+mod resume;
 mod retransmit;
+mod timers;
+
+/// Randomness that can be repeated: BLAKE2s of a seed and a number.
+struct Seeded {
+    seed: Arc<AtomicU64>,
+    count: u64,
+}
+
+impl Random for Seeded {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        let seed = self.seed.load(Ordering::Relaxed).to_le_bytes();
+        for chunk in bytes.chunks_mut(32) {
+            self.count += 1;
+            chunk.copy_from_slice(&crate::kdf::hash(&[&seed, &self.count.to_le_bytes()])[..chunk.len()]);
+        }
+    }
+}
 
 /// Keeps what an interface puts out.
 #[derive(Default)]
@@ -38,34 +64,69 @@ struct Node {
     interface: Interface,
     key: WgPrivateKey,
     at: SocketAddr,
+    start: Instant,
     now: Instant,
+    /// The time of day, as far as the interface is told: milliseconds since `start`.
+    wall: Arc<AtomicU64>,
+    seed: Arc<AtomicU64>,
     sink: Sink,
 }
 
 impl Node {
     fn new(number: u8) -> Self {
+        Self::at(number, Instant::now())
+    }
+
+    fn at(number: u8, now: Instant) -> Self {
         let key = WgPrivateKey::from_random([number; 32]);
         let at = SocketAddr::from(([192, 0, 2, number], 51820));
-        let now = Instant::now();
-        Self { interface: Interface::new(&key, 1420, now), key, at, now, sink: Sink::default() }
+        let (wall, seed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(number.into())));
+        let clock = Arc::clone(&wall);
+        let sources = Sources {
+            random: Box::new(Seeded { seed: Arc::clone(&seed), count: 0 }),
+            wall_clock: Box::new(move || {
+                UNIX_EPOCH
+                    + Duration::from_secs(1 << 30)
+                    + Duration::from_millis(clock.load(Ordering::Relaxed))
+            }),
+        };
+        let interface = Interface::with_sources(&key, 1420, now, sources);
+        Self { interface, key, at, start: now, now, wall, seed, sink: Sink::default() }
+    }
+
+    fn tell_time(&self) {
+        self.wall.store((self.now - self.start).as_millis() as u64, Ordering::Relaxed);
     }
 
     fn set_peers(&mut self, peers: &[PeerConfig]) {
+        self.tell_time();
         self.interface.set_peers(peers, self.now, &mut self.sink);
     }
 
     fn send(&mut self, packet: &[u8]) {
+        self.tell_time();
         self.interface.handle_packets(&mut Single::new(packet), self.now, &mut self.sink);
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        self.tell_time();
         let path = Path::Direct { remote: from, local: Some(self.at.ip()) };
         self.interface.handle_datagram(path, &mut datagram.to_vec(), self.now, &mut self.sink);
     }
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
+        self.tell_time();
         self.interface.handle_timeout(self.now, &mut self.sink);
+    }
+
+    /// The kinds of what it sent.
+    fn kinds(&mut self) -> Vec<u8> {
+        self.sink.sent.drain(..).map(|(_, datagram)| datagram[0]).collect()
+    }
+
+    fn peer(&self) -> &Peer {
+        self.interface.peers().next().expect("there is a peer")
     }
 
     fn config(&self, allowed: &str) -> PeerConfig {
@@ -115,318 +176,3 @@ fn packet(from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
 
 const A: [u8; 4] = [10, 42, 0, 1];
 const B: [u8; 4] = [10, 42, 0, 2];
-
-#[test]
-fn packets_wait_for_the_handshake_and_arrive_in_order_without_padding() {
-    let (mut a, mut b) = pair();
-    let packets: Vec<_> = (1..6).map(|n| packet(A, B, &vec![n; n.into()])).collect();
-    packets.iter().for_each(|packet| a.send(packet));
-    exchange(&mut a, &mut b);
-    assert_eq!(b.sink.delivered, packets);
-    b.send(&packet(B, A, b"back"));
-    exchange(&mut a, &mut b);
-    assert_eq!(a.sink.delivered, [packet(B, A, b"back")]);
-    assert_eq!((a.interface.drops(), b.interface.drops()), (Drops::default(), Drops::default()));
-    for node in [&a, &b] {
-        assert!(node.interface.peers().all(|peer| peer.last_handshake().is_some()));
-    }
-}
-
-#[test]
-fn keepalive_connects_without_traffic() {
-    let (mut a, mut b) = pair();
-    a.set_peers(&[PeerConfig { keepalive: Some(25), endpoints: vec![], ..b.config("10.42.0.2/32") }]);
-    a.pass(TICK);
-    assert!(a.sink.sent.is_empty());
-    // The endpoint comes later, with an initiation under way: it is used at once.
-    a.set_peers(&[PeerConfig { keepalive: Some(25), ..b.config("10.42.0.2/32") }]);
-    exchange(&mut a, &mut b);
-    assert!(b.interface.peers().all(|peer| peer.last_handshake().is_some()));
-}
-
-#[test]
-fn initiations_go_to_every_candidate_and_the_answering_one_wins() {
-    let (mut a, mut b) = pair();
-    let dead = SocketAddr::from(([192, 0, 2, 99], 51820));
-    a.set_peers(&[PeerConfig { endpoints: vec![dead, b.at], ..b.config("10.42.0.2/32") }]);
-    a.send(&packet(A, B, b"x"));
-    assert_eq!(a.sink.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [dead, b.at]);
-    exchange(&mut a, &mut b);
-    a.send(&packet(A, B, b"y"));
-    assert_eq!(a.sink.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [b.at]);
-}
-
-#[test]
-fn candidates_are_bounded() {
-    let (mut a, b) = pair();
-    let many = (1..200).map(|port| SocketAddr::from(([192, 0, 2, 7], port))).collect();
-    a.set_peers(&[PeerConfig { endpoints: many, ..b.config("10.42.0.2/32") }]);
-    a.send(&packet(A, B, b"x"));
-    assert_eq!(a.sink.sent.len(), lattice_wire::netmap::MAX_ENDPOINTS);
-}
-
-#[test]
-fn peers_that_stay_keep_their_session_and_those_removed_lose_it() {
-    let (mut a, mut b) = pair();
-    a.send(&packet(A, B, b"x"));
-    exchange(&mut a, &mut b);
-    let third = Node::new(3).config("10.42.0.3/32");
-    a.set_peers(&[third.clone(), b.config("10.42.0.2/32")]);
-    a.send(&packet(A, B, b"y"));
-    let (_, datagram) = a.sink.sent.back().unwrap();
-    assert_eq!(datagram[0], 4, "data, not a handshake");
-    exchange(&mut a, &mut b);
-    assert_eq!(b.sink.delivered.len(), 2);
-
-    a.set_peers(&[third]);
-    b.send(&packet(B, A, b"z"));
-    a.send(&packet(A, B, b"z"));
-    exchange(&mut a, &mut b);
-    assert_eq!((a.interface.drops().unknown_peer, a.interface.drops().no_route), (1, 1));
-    assert_eq!(b.sink.delivered.len(), 2);
-    assert_eq!(a.sink.delivered.len(), 1, "only the ICMP error for the packet sent");
-    assert_eq!((a.sink.delivered[0][9], a.sink.delivered[0][20], a.sink.delivered[0][21]), (1, 3, 1));
-}
-
-#[test]
-fn a_source_that_is_not_the_peers_own_is_dropped() {
-    let (mut a, mut b) = pair();
-    for source in [[10, 42, 0, 3], B] {
-        a.send(&packet(source, B, b"x"));
-    }
-    exchange(&mut a, &mut b);
-    assert!(b.sink.delivered.is_empty());
-    assert_eq!(b.interface.drops().wrong_source, 2);
-}
-
-#[test]
-fn a_network_belongs_to_the_peer_listed_last() {
-    let (mut a, mut b) = pair();
-    b.set_peers(&[a.config("10.42.0.1/32"), Node::new(3).config("10.42.0.1/32")]);
-    a.send(&packet(A, B, b"x"));
-    exchange(&mut a, &mut b);
-    assert_eq!(b.interface.drops().wrong_source, 1);
-}
-
-#[test]
-fn only_authentic_datagrams_move_a_peer() {
-    let (mut a, mut b) = pair();
-    a.send(&packet(A, B, b"x"));
-    exchange(&mut a, &mut b);
-    let endpoint = |node: &Node| node.interface.peers().next().unwrap().path().and_then(|path| path.remote());
-    let elsewhere = SocketAddr::from(([198, 51, 100, 1], 7));
-
-    a.send(&packet(A, B, b"y"));
-    let (_, datagram) = a.sink.sent.pop_front().unwrap();
-    let mut forged = datagram.clone();
-    *forged.last_mut().unwrap() ^= 1;
-    b.receive(elsewhere, &forged);
-    assert_eq!(endpoint(&b), Some(a.at));
-    assert_eq!(b.interface.drops().unauthenticated, 1);
-
-    b.receive(elsewhere, &datagram);
-    assert_eq!(endpoint(&b), Some(elsewhere));
-
-    let replayed_from = SocketAddr::from(([198, 51, 100, 2], 7));
-    b.receive(replayed_from, &datagram);
-    assert_eq!(endpoint(&b), Some(elsewhere));
-    assert_eq!(b.interface.drops().unauthenticated, 2);
-    assert_eq!(b.sink.delivered.len(), 2);
-}
-
-#[test]
-fn an_address_of_the_overlay_is_no_endpoint() {
-    let (mut a, mut b) = pair();
-    let within = SocketAddr::from((A, 51820));
-    b.set_peers(&[PeerConfig { endpoints: vec![within, a.at], ..a.config("10.42.0.1/32") }]);
-    b.send(&packet(B, A, b"x"));
-    assert_eq!(b.sink.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [a.at]);
-    exchange(&mut a, &mut b);
-    // A peer that sends its datagrams through the tunnel is not followed into it.
-    a.send(&packet(A, B, b"y"));
-    let (_, datagram) = a.sink.sent.pop_front().unwrap();
-    b.receive(within, &datagram);
-    assert_eq!(b.interface.peers().next().unwrap().path().and_then(|path| path.remote()), Some(a.at));
-    assert_eq!((b.interface.drops().routing_loop, b.sink.delivered.len()), (1, 0));
-
-    // Who owns the default route may be anywhere all the same.
-    b.set_peers(&[a.config("0.0.0.0/0")]);
-    b.receive(a.at, &datagram);
-    assert_eq!(b.sink.delivered.len(), 1);
-}
-
-#[test]
-fn answers_leave_by_the_address_that_was_asked() {
-    let (mut a, mut b) = pair();
-    a.send(&packet(A, B, b"x"));
-    assert_eq!(a.sink.sent_from, None, "the kernel's choice");
-    let (_, initiation) = a.sink.sent.pop_front().unwrap();
-    for asked in ["198.51.100.1", "198.51.100.2"].map(|ip| ip.parse().unwrap()) {
-        let path = Path::Direct { remote: a.at, local: Some(asked) };
-        b.interface.handle_datagram(path, &mut initiation.clone(), b.now, &mut b.sink);
-        // A replay changes nothing.
-        assert_eq!(b.sink.sent_from, Some("198.51.100.1".parse().unwrap()));
-    }
-    exchange(&mut a, &mut b);
-    b.send(&packet(B, A, b"y"));
-    assert_eq!(b.sink.sent_from, Some(b.at.ip()), "where it was reached last");
-}
-
-#[test]
-fn a_peer_said_to_be_elsewhere_is_looked_for_and_its_session_lives_on() {
-    let (mut a, mut b) = pair();
-    a.send(&packet(A, B, b"x"));
-    exchange(&mut a, &mut b);
-    b.at = SocketAddr::from(([198, 51, 100, 2], 51820));
-    b.now += Duration::from_secs(1);
-    a.set_peers(&[b.config("10.42.0.2/32")]);
-    exchange(&mut a, &mut b);
-    a.send(&packet(A, B, b"y"));
-    assert_eq!(a.sink.sent.len(), 1);
-    exchange(&mut a, &mut b);
-    assert_eq!(b.sink.delivered.len(), 2);
-}
-
-#[test]
-fn strangers_get_no_answer() {
-    let (mut a, mut b) = pair();
-    b.set_peers(&[Node::new(3).config("10.42.0.1/32")]);
-    a.send(&packet(A, B, b"x"));
-    exchange(&mut a, &mut b);
-    assert_eq!(b.interface.drops().unknown_peer, 1);
-    assert!(b.sink.delivered.is_empty() && b.sink.sent.is_empty());
-    b.set_peers(&[]);
-    a.set_peers(&[]);
-    a.set_peers(&[b.config("10.42.0.2/32")]);
-    a.send(&packet(A, B, b"x"));
-    exchange(&mut a, &mut b);
-    assert_eq!(b.interface.drops().handshake_refused, 1, "without peers nothing is even parsed");
-}
-
-#[test]
-fn a_flood_of_initiations_is_asked_for_cookies() {
-    let (mut a, mut b) = pair();
-    a.send(&packet(A, B, b"x"));
-    let (_, initiation) = a.sink.sent.pop_front().unwrap();
-    for _ in 0..100 {
-        b.receive(a.at, &initiation);
-    }
-    let kinds: Vec<u8> = b.sink.sent.iter().map(|(_, datagram)| datagram[0]).collect();
-    assert_eq!(kinds[0], 2, "the first is answered");
-    assert!(kinds[1..].iter().all(|kind| *kind == 3) && kinds.len() > 30, "{kinds:?}");
-    // 148 bytes in, at most 92 out: nothing to gain for who would reflect a flood.
-    assert!(b.sink.sent.iter().all(|(_, datagram)| datagram.len() < initiation.len()));
-}
-
-#[test]
-fn a_peer_that_keeps_initiating_is_slowed_down() {
-    let (mut a, mut b) = pair();
-    let now = Instant::now();
-    let mut initiate = |later: u64| {
-        a.set_peers(&[]);
-        a.set_peers(&[b.config("10.42.0.2/32")]);
-        a.send(&packet(A, B, b"x"));
-        let (_, initiation) = a.sink.sent.pop_back().unwrap();
-        let at = now + Duration::from_millis(later);
-        b.interface.handle_datagram(
-            Path::Direct { remote: a.at, local: None },
-            &mut initiation.clone(),
-            at,
-            &mut b.sink,
-        );
-        b.sink.sent.len()
-    };
-    assert_eq!([initiate(0), initiate(19), initiate(20), initiate(30)], [1, 1, 2, 2]);
-    assert_eq!(b.interface.drops().handshake_refused, 2);
-}
-
-#[test]
-fn a_packet_for_a_peer_that_is_nowhere_is_refused_at_once() {
-    let (mut a, b) = pair();
-    a.set_peers(&[PeerConfig { endpoints: vec![], ..b.config("10.42.0.2/32") }]);
-    a.send(&packet(A, B, b"x"));
-    assert_eq!(a.interface.drops().no_endpoint, 1);
-    assert_eq!(a.sink.delivered.len(), 1);
-}
-
-#[test]
-fn errors_about_packets_nobody_takes_are_limited() {
-    let (mut a, _) = pair();
-    for _ in 0..1000 {
-        a.send(&packet(A, [10, 9, 9, 9], b"x"));
-    }
-    assert_eq!(a.sink.delivered.len(), UNREACHABLES_PER_TICK as usize);
-    a.pass(TICK);
-    a.send(&packet(A, [10, 9, 9, 9], b"x"));
-    assert_eq!(a.sink.delivered.len(), UNREACHABLES_PER_TICK as usize + 1);
-}
-
-#[test]
-fn a_key_of_low_order_is_no_peer() {
-    let mut a = Node::new(1);
-    let anybody = PeerConfig { public_key: WgPublicKey([0; 32]), ..Node::new(2).config("10.42.0.2/32") };
-    a.set_peers(&[anybody]);
-    assert_eq!(a.interface.peers().count(), 0);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn any_datagram_may_come_and_any_packet(
-        datagrams in prop::collection::vec((0u8..6, prop::collection::vec(any::<u8>(), 0..1600)), 1..8),
-        lens in prop::sample::select(vec![32usize, 64, 92, 148]),
-        at in any::<u32>(),
-    ) {
-        let (mut a, mut b) = pair();
-        a.send(&packet(A, B, b"x"));
-        exchange(&mut a, &mut b);
-        let delivered = b.sink.delivered.len();
-        let index = *b.interface.exchanges.by_index.keys().next().unwrap();
-        for (kind, mut datagram) in datagrams {
-            b.send(&datagram);
-            datagram.resize(lens, 0);
-            datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
-            // To a session that is, and to one that is not.
-            for to in [index, at] {
-                datagram[4..8].copy_from_slice(&to.to_le_bytes());
-                b.receive(SocketAddr::from(([203, 0, 113, 1], 1)), &datagram);
-            }
-            b.pass(Duration::from_millis(100));
-        }
-        let errors = b.sink.delivered[delivered..].iter().all(|packet| matches!(packet[9], 1) || packet[6] == 58);
-        prop_assert!(errors, "nothing but ICMP errors for what was sent");
-        prop_assert_eq!(b.interface.peers().next().unwrap().path().and_then(|path| path.remote()), Some(a.at));
-        prop_assert!(b.interface.exchanges.by_index.len() <= 2);
-    }
-
-    #[test]
-    fn garbage_changes_nothing(
-        kind in 0u8..6,
-        datagrams in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20),
-        flip in 0usize..148,
-    ) {
-        let (mut a, mut b) = pair();
-        a.send(&packet(A, B, b"x"));
-        exchange(&mut a, &mut b);
-        for mut datagram in datagrams {
-            if datagram.len() > 4 {
-                datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
-            }
-            b.receive(SocketAddr::from(([203, 0, 113, 1], 1)), &datagram);
-            b.send(&datagram);
-        }
-        let mut stranger = Node::new(2);
-        stranger.set_peers(&[a.config("10.42.0.1/32")]);
-        a.set_peers(&[]);
-        a.set_peers(&[b.config("10.42.0.2/32")]);
-        a.send(&packet(A, B, b"x"));
-        let (_, mut initiation) = a.sink.sent.pop_front().unwrap();
-        initiation[flip] ^= 0x40;
-        stranger.receive(a.at, &initiation);
-        // The last sixteen bytes are the cookie's MAC, which is not looked at without load.
-        prop_assert_eq!(stranger.sink.sent.is_empty(), flip < 132);
-        prop_assert_eq!(b.sink.delivered.len(), 1);
-        prop_assert_eq!(b.interface.peers().next().unwrap().path().and_then(|path| path.remote()), Some(a.at));
-    }
-}

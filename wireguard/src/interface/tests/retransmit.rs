@@ -1,14 +1,16 @@
-//! First contact in virtual time. `gotatun`'s own clock stands almost still meanwhile, so whatever is sent is ours.
+//! First contact.
+
+use proptest::prelude::*;
 
 use super::*;
 
 /// Lets time pass until something is sent, and returns it. `None` when nothing is to be sent within `limit`.
-fn next(node: &mut Node, limit: Duration) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
+pub(super) fn next(node: &mut Node, limit: Duration) -> Option<Vec<(SocketAddr, Vec<u8>)>> {
     let start = node.now;
     while let Some(at) = node.interface.poll_timeout().filter(|at| *at <= start + limit) {
         node.now = node.now.max(at);
-        node.interface.handle_timeout(node.now, &mut node.sink);
-        assert!(node.interface.poll_timeout().is_some_and(|next| next > node.now), "time stands still");
+        node.pass(Duration::ZERO);
+        assert!(node.interface.poll_timeout().is_none_or(|next| next > node.now), "time stands still");
         if !node.sink.sent.is_empty() {
             return Some(node.sink.sent.drain(..).collect());
         }
@@ -30,13 +32,18 @@ fn an_unanswered_initiation_goes_out_again_unchanged_to_every_candidate_and_not_
     let first: Vec<_> = a.sink.sent.drain(..).collect();
     assert_eq!(first.len(), 2);
     let mut at = Vec::new();
-    while let Some(sent) = next(&mut a, Duration::from_secs(60)) {
-        assert_eq!(sent, first);
+    while a.now < start + Duration::from_secs(3) {
+        assert_eq!(next(&mut a, Duration::from_secs(3)), Some(first.clone()));
         at.push((a.now - start).as_millis());
     }
     assert_eq!(at, [50, 150, 350, 750, 1500, 3000]);
     let bytes: usize = first.iter().map(|(_, datagram)| datagram.len()).sum();
-    assert_eq!(a.interface.peers().next().unwrap().tx_bytes(), 7 * bytes as u64);
+    assert_eq!(a.peer().tx_bytes(), 7 * bytes as u64);
+    // What comes then is another one, and comes once.
+    let later = next(&mut a, Duration::from_secs(3)).unwrap();
+    assert_eq!(later.iter().map(|(to, _)| to).collect::<Vec<_>>(), [&elsewhere, &b.at]);
+    assert_ne!(later[0].1, first[0].1);
+    assert_eq!(next(&mut a, Duration::from_millis(4999)), None);
 }
 
 #[test]
@@ -77,7 +84,7 @@ fn both_at_once_get_one_session_each_way_and_are_quiet_then() {
 #[test]
 fn a_peer_that_may_be_elsewhere_is_searched_for_anew_and_one_that_was_removed_is_not() {
     let (mut a, b) = pair();
-    let count = |a: &mut Node| std::iter::from_fn(|| next(a, Duration::from_secs(60))).count();
+    let count = |a: &mut Node| std::iter::from_fn(|| next(a, Duration::from_millis(1900))).count();
     a.send(&packet(A, B, b"x"));
     a.sink.sent.clear();
     assert_eq!(count(&mut a), 6);
