@@ -93,6 +93,8 @@ pub struct Network {
     cuts: Vec<(HostId, HostId)>,
     /// Datagrams that come to a zone.
     queue: Queue<(ZoneId, Datagram)>,
+    /// What was sent, for somebody who sends it again; `None` when nobody does.
+    recorded: Option<Vec<(ZoneId, Datagram)>>,
     random: Random,
 }
 
@@ -101,7 +103,8 @@ pub struct Network {
 impl Network {
     /// One zone, which is the internet: number 0.
     pub fn new(random: Random) -> Self {
-        Self { zones: 1, routers: vec![], hosts: vec![], cuts: vec![], queue: Queue::new(), random }
+        let (routers, hosts, cuts) = (vec![], vec![], vec![]);
+        Self { zones: 1, routers, hosts, cuts, queue: Queue::new(), recorded: None, random }
     }
 
     /// A zone apart from all others, until a router is added.
@@ -207,7 +210,21 @@ impl Network {
             destination: remote,
             payload: payload.to_vec(),
         };
+        self.recorded.iter_mut().for_each(|recorded| recorded.push((zone, datagram.clone())));
         self.queue.push(now + LOCAL, (zone, datagram));
+    }
+
+    /// Begins or ends to write down what is sent.
+    pub fn record(&mut self, on: bool) {
+        self.recorded = on.then(Vec::new);
+    }
+
+    /// Sends everything that was written down once more, from where it came.
+    pub fn replay(&mut self, now: Instant) {
+        for (zone, datagram) in self.recorded.take().into_iter().flatten() {
+            self.queue.push(now + self.random.up_to(LOCAL), (zone, datagram));
+        }
+        self.recorded = Some(Vec::new());
     }
 
     /// When [`Self::poll`] has work.
