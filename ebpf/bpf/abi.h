@@ -10,7 +10,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 
-#define SLOTS 4 /* policies in flight: a packet that still reads slot n must never see n+4 written into it */
+#define SLOTS 4 /* policies in the maps: one in force, and before it those that packets may still be judged by */
 #define INLINE_RANGES 6
 #define COUNTED_RULES 512 /* rules below this number have a counter of their own from the start */
 
@@ -54,8 +54,8 @@ struct address {
 };
 
 struct prefix_key {
-	__u8 direction, family; /* family: 4 or 6 */
-	__u16 pad;
+	__u8 slot, direction, family; /* family: 4 or 6 */
+	__u8 pad;
 	struct address net;
 };
 
@@ -95,7 +95,7 @@ struct pin {
 
 struct port_key {
 	__u32 set;
-	__u8 proto, pad;
+	__u8 proto, slot;
 	__u16 port; /* network order, so that its leading bits are a prefix */
 };
 

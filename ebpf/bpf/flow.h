@@ -42,7 +42,8 @@ static __always_inline struct flow_value *live_flow(__u32 epoch, __u64 now, cons
 	if (flow->epoch != epoch) {
 		d = unpacked(decide(epoch, key, flow->direction));
 		if (d.reason != RULE_ALLOW) {
-			bpf_map_delete_elem(&FLOWS, key);
+			if (d.reason != NO_POLICY)
+				bpf_map_delete_elem(&FLOWS, key);
 			return NULL;
 		}
 		flow->rule = d.rule;

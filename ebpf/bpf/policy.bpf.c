@@ -47,6 +47,9 @@ static __always_inline int police(struct __sk_buff *skb, __u32 l2, __u8 directio
 	/* Unspec, not OK: programs behind ours on the same link may still say no. */
 	if (allowed(d.reason))
 		return TC_ACT_UNSPEC;
+	/* Outdated (policy.h). As good as lost on the way: a refusal would end a flow that the policy may allow. */
+	if (d.reason == NO_POLICY && epoch_of(word))
+		return TC_ACT_SHOT;
 	return direction == EGRESS ? refuse(skb, &p, d.reason) : TC_ACT_SHOT;
 }
 

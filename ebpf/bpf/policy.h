@@ -89,40 +89,32 @@ static __always_inline __u64 first_fit(const struct range *ranges, __u32 count, 
 	return DEFAULT_DENY;
 }
 
-static __always_inline __u64 by_set(__u32 slot, __u32 set, __u8 proto, __u16 port)
+static __always_inline __u64 by_set(__u8 slot, __u32 set, __u8 proto, __u16 port)
 {
 	struct {
 		__u32 bits;
 		struct port_key key;
 	} ports = {
 		.bits = 64,
-		.key = { .set = set, .proto = proto, .port = proto == PROTO_ICMP ? 0 : port },
+		.key = { .set = set, .proto = proto, .slot = slot, .port = proto == PROTO_ICMP ? 0 : port },
 	};
-	void *trie = bpf_map_lookup_elem(&PORTS, &slot);
-	const struct port_value *value;
+	const struct port_value *value = bpf_map_lookup_elem(&PORTS, &ports);
 
-	if (!trie)
-		return NO_POLICY;
-	value = bpf_map_lookup_elem(trie, &ports);
 	return value ? by_action(value->action, value->rule) : DEFAULT_DENY;
 }
 
-static __always_inline __u64 by_table(__u32 slot, const struct flow_key *flow, __u32 direction, __u8 proto, __u16 port)
+static __always_inline __u64 by_table(__u8 slot, const struct flow_key *flow, __u32 direction, __u8 proto, __u16 port)
 {
 	struct {
 		__u32 bits;
 		struct prefix_key key;
 	} prefix = {
 		.bits = flow->family == 4 ? 64 : 160,
-		.key = { .direction = direction, .family = flow->family, .net = flow->remote },
+		.key = { .slot = slot, .direction = direction, .family = flow->family, .net = flow->remote },
 	};
-	const struct prefix_value *entry;
-	void *trie = bpf_map_lookup_elem(&POLICY, &slot);
+	const struct prefix_value *entry = bpf_map_lookup_elem(&POLICY, &prefix);
 	__u64 decision;
 
-	if (!trie)
-		return NO_POLICY;
-	entry = bpf_map_lookup_elem(trie, &prefix);
 	if (!entry)
 		return DEFAULT_DENY;
 	decision = first_fit(entry->ranges, entry->count, proto, port);
@@ -145,6 +137,17 @@ static __always_inline __u64 by_pin(__u32 epoch, const struct flow_key *flow, __
 	return first_fit(lines.ranges, lines.count, proto, port);
 }
 
+/* Whether what was read of the slot of `epoch` may have been of another policy. The loader clears a slot for the next one
+ * when the newest of the others is in force, which takes a packet that is judged while three policies come. */
+static __always_inline bool is_outdated(__u32 epoch)
+{
+	volatile __u32 barrier = 0;
+
+	/* What was read before was read before (smp_rmb). */
+	__sync_fetch_and_add(&barrier, 0);
+	return epoch_of(config()) - epoch >= SLOTS - 1;
+}
+
 /* A packed decision on a flow opened in `direction`: the rule's network is the remote end, its ports are those of
  * whoever is called. Not static: the verifier then judges it once, not on each path to it. */
 __noinline __u64 decide(__u32 epoch, const struct flow_key *flow, __u32 direction)
@@ -158,7 +161,9 @@ __noinline __u64 decide(__u32 epoch, const struct flow_key *flow, __u32 directio
 	proto = flow->proto == PROTO_ICMPV6 ? PROTO_ICMP : flow->proto;
 	port = direction == EGRESS ? flow->remote_port : flow->local_port;
 	decision = by_table(epoch % SLOTS, flow, direction, proto, port);
-	return decision == DEFAULT_DENY && direction == EGRESS ? by_pin(epoch, flow, proto, port) : decision;
+	if (decision == DEFAULT_DENY && direction == EGRESS)
+		decision = by_pin(epoch, flow, proto, port);
+	return is_outdated(epoch) ? NO_POLICY : decision;
 }
 
 #endif

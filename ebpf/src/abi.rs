@@ -11,13 +11,12 @@ use lattice_policy::{Direction, Proto};
 
 /// Part of the pin path: maps of another layout are never taken over. Count it up with every change of `bpf/abi.h` or
 /// `bpf/maps.h`.
-pub(crate) const VERSION: u32 = 3;
-/// Policies in flight; see `CONFIG` in `bpf/maps.h`.
+pub(crate) const VERSION: u32 = 4;
+/// Policies in the maps; see `CONFIG` in `bpf/maps.h`.
 pub(crate) const SLOTS: u32 = 4;
 pub(crate) const INLINE_RANGES: usize = 6;
-/// The map `PINS` has room for those of two policies.
-const _: () =
-    assert!(2 * lattice_policy::Pin::MAX == 2 * 4096 && lattice_policy::Pin::MAX_LINES == INLINE_RANGES);
+/// The map `PINS` has room for those of every slot.
+const _: () = assert!(lattice_policy::Pin::MAX == 4096 && lattice_policy::Pin::MAX_LINES == INLINE_RANGES);
 /// In `OWN`: an address that is the sandbox's on every link.
 pub(crate) const ANY_LINK: u32 = 0;
 /// Capacity of the map `OWN`.
@@ -47,9 +46,10 @@ pub(crate) struct Address(pub(crate) [u8; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub(crate) struct PrefixKey {
+    pub(crate) slot: u8,
     pub(crate) direction: u8,
     pub(crate) family: u8,
-    pub(crate) pad: u16,
+    pub(crate) pad: u8,
     pub(crate) net: Address,
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct CounterValue {
 pub(crate) struct PortKey {
     pub(crate) set: u32,
     pub(crate) proto: u8,
-    pub(crate) pad: u8,
+    pub(crate) slot: u8,
     pub(crate) port_be: [u8; 2],
 }
 
@@ -233,6 +233,11 @@ impl From<IpAddr> for OwnKey {
     fn from(ip: IpAddr) -> Self {
         Self { family: family(ip).into(), address: ip.into() }
     }
+}
+
+/// Where the lines and pins of the policy `epoch` are.
+pub(crate) const fn slot(epoch: u32) -> u8 {
+    (epoch % SLOTS) as u8
 }
 
 // === words of the policy ===

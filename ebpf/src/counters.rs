@@ -15,6 +15,8 @@ pub(crate) struct Counters {
     pub(crate) low: PerCpuArray<MapData, CounterValue>,
     /// Of the others, those that decided anything.
     pub(crate) high: PerCpuHashMap<MapData, CounterKey, CounterValue>,
+    /// How many of the first counters of each half may be in use: asking for one of them is a system call.
+    pub(crate) used: [u32; 2],
 }
 
 impl Counters {
@@ -22,7 +24,7 @@ impl Counters {
     /// out.
     pub(crate) fn read(&self, epoch: u32) -> Result<Vec<(RuleId, Counter)>, EbpfError> {
         let mut counters = BTreeMap::new();
-        for rule in 0..abi::COUNTED_RULES {
+        for rule in 0..self.used[half(epoch)] {
             let values = self.low.get(&index(epoch, rule), 0).map_err(EbpfError::map("read", "COUNTERS"))?;
             counters.insert(RuleId(rule), sum(&values));
         }
@@ -39,10 +41,16 @@ impl Counters {
         Ok(counters.into_iter().collect())
     }
 
-    /// Makes room for the counters of `next`, while those of `current` go on. No packet may still be judged by an older
-    /// policy than that.
+    /// Notes that rules up to `rule` may count for `epoch` from now on.
+    pub(crate) fn expect(&mut self, epoch: u32, rule: RuleId) {
+        let used = &mut self.used[half(epoch)];
+        *used = rule.0.saturating_add(1).min(abi::COUNTED_RULES).max(*used);
+    }
+
+    /// Makes room for the counters of `next`, while those of `current` go on. A packet that is still being judged by the
+    /// policy before that, which had this room, is counted for the next.
     pub(crate) fn reset(&mut self, current: u32, next: u32) -> Result<(), EbpfError> {
-        for rule in 0..abi::COUNTED_RULES {
+        for rule in 0..self.used[half(next)] {
             let index = index(next, rule);
             let values = self.low.get(&index, 0).map_err(EbpfError::map("read", "COUNTERS"))?;
             if sum(&values).packets > 0 {
@@ -53,6 +61,7 @@ impl Counters {
                     .map_err(EbpfError::map("reset a counter", "COUNTERS"))?;
             }
         }
+        self.used[half(next)] = 1;
         let keys: Result<Vec<CounterKey>, MapError> = self.high.keys().collect();
         for key in keys.map_err(EbpfError::map("list", "HIGH_COUNTERS"))? {
             if key.epoch != current {
@@ -61,6 +70,10 @@ impl Counters {
         }
         Ok(())
     }
+}
+
+const fn half(epoch: u32) -> usize {
+    (epoch % 2) as usize
 }
 
 const fn index(epoch: u32, rule: u32) -> u32 {

@@ -6,13 +6,14 @@ use std::{
     net::IpAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf},
 };
-use lattice_policy::{Pin, Table};
+use lattice_policy::{Match, Pin, Table, builtin};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -20,9 +21,10 @@ use nix::{
 
 use crate::{
     AttachMode, Attached, EbpfError, Events,
-    abi::{self, PortKey, PortValue, PrefixKey, PrefixValue, Stats},
+    abi::{self, Stats},
     bpffs, cgroup,
     counters::Counters,
+    lines::Lines,
     link::{Framing, Link},
     lpm::Tries,
     pins::{self, Pins},
@@ -38,12 +40,6 @@ mod verdicts;
 pub(crate) use object::{load_all, loaded, program, refused};
 use own::Own;
 pub use tally::Overflow;
-
-/// `BPF_F_NO_PREALLOC`, which tries require.
-pub(crate) const NO_PREALLOC: u32 = 1;
-
-/// How many lines a first policy may have to be filled into the trie that waits for it. The trie takes memory line by line.
-const FIRST_ROOM: u32 = 1 << 16;
 
 /// How to load the policy program.
 #[derive(Debug, Clone)]
@@ -64,14 +60,11 @@ pub struct Options {
 pub struct Enforcer {
     pub(crate) ebpf: Ebpf,
     own: Own,
-    /// What the first policy's slot holds before there is one: an empty trie, which is filled where it is. To put another
-    /// there would take a grace period of the kernel, which may be 30 ms.
-    first: Option<PrefixTrie>,
     events_taken: bool,
     config: Array<MapData, u64>,
-    policy: ArrayOfMaps<MapData, PrefixTrie>,
-    ports: ArrayOfMaps<MapData, PortTrie>,
+    lines: Lines,
     pinned: Pins,
+    grace: Grace,
     stats: PerCpuArray<MapData, Stats>,
     counters: Counters,
     pins: PathBuf,
@@ -80,8 +73,13 @@ pub struct Enforcer {
     _lock: Flock<File>,
 }
 
-type PrefixTrie = LpmTrie<MapData, PrefixKey, PrefixValue>;
-type PortTrie = LpmTrie<MapData, PortKey, PortValue>;
+type AnyMap = Array<MapData, u32>;
+
+/// Waits for the programs that run now.
+struct Grace {
+    map: ArrayOfMaps<MapData, AnyMap>,
+    any: AnyMap,
+}
 
 impl Enforcer {
     /// Makes and pins the maps of the programs, which are loaded when a link needs them. Everything is denied until a
@@ -98,31 +96,29 @@ impl Enforcer {
         let mut own = Own::new(object::take(&mut ebpf, "OWN")?);
         own.set(abi::ANY_LINK, &options.own)?;
         let config = object::take(&mut ebpf, "CONFIG")?;
-        let epoch = epoch_of(read(&config)?);
-        let mut this = Self {
+        let is_taken_over = epoch_of(read(&config)?) != 0;
+        let grace = Grace {
+            map: object::take(&mut ebpf, "GRACE")?,
+            any: AnyMap::create(1, 0).map_err(EbpfError::map("make room", "GRACE"))?,
+        };
+        Ok(Self {
             own,
-            first: None,
             events_taken: false,
             config,
-            policy: object::take(&mut ebpf, "POLICY")?,
-            ports: object::take(&mut ebpf, "PORTS")?,
-            pinned: Pins::new(object::take(&mut ebpf, "PINS")?, epoch)?,
+            lines: Lines::new(object::take(&mut ebpf, "POLICY")?, object::take(&mut ebpf, "PORTS")?)?,
+            pinned: Pins::new(object::take(&mut ebpf, "PINS")?, is_taken_over)?,
+            grace,
             stats: object::take(&mut ebpf, "STATS")?,
             counters: Counters {
                 low: object::take(&mut ebpf, "COUNTERS")?,
                 high: object::take(&mut ebpf, "HIGH_COUNTERS")?,
+                used: [abi::COUNTED_RULES; 2],
             },
             ebpf,
             pins,
             mode: options.attach,
             _lock: lock,
-        };
-        if epoch == 0 {
-            let first = with_room("POLICY", FIRST_ROOM)?;
-            this.put(next_epoch(epoch), &first)?;
-            this.first = Some(first);
-        }
-        Ok(this)
+        })
     }
 
     /// Puts `table` and `pins` in force at once and as a whole: every packet sees the old policy with its pins, or this one
@@ -133,27 +129,21 @@ impl Enforcer {
     /// When there are too many pins, or the kernel has no memory for it; the old policy is then still in force.
     pub fn apply(&mut self, table: &Table, pins: &[Pin], generation: u32) -> Result<(), EbpfError> {
         pins::check(pins)?;
-        let tries = Tries::from(table);
         let old = epoch_of(read(&self.config)?);
         let epoch = next_epoch(old);
-        self.pinned.clear_other_slots(old)?;
-        match self.first.take() {
-            // Should it fail, the next policy gets a trie of its own.
-            Some(mut first) if tries.prefixes.len() <= FIRST_ROOM as usize => {
-                fill("POLICY", &mut first, &tries.prefixes)?;
-            }
-            _ => self.put(epoch, &filled("POLICY", &tries.prefixes)?)?,
-        }
-        // Without ranges that spill over, nothing points into PORTS.
-        if !tries.ports.is_empty() {
-            let ports: PortTrie = filled("PORTS", &tries.ports)?;
-            self.ports.set(epoch % abi::SLOTS, &ports, 0).map_err(EbpfError::map("set a slot", "PORTS"))?;
-        }
-        let ends = self.pinned.fill(epoch, pins)?;
+        // It is clear already, but for what a try that failed or a loader that was killed has left.
+        self.clear(epoch)?;
+        self.lines.fill(abi::slot(epoch), &Tries::new(abi::slot(epoch), table))?;
+        self.pinned.fill(epoch, pins)?;
         self.counters.reset(old, epoch)?;
+        let entries = table.egress.iter().chain(&table.ingress).map(|entry| &entry.matches);
+        self.expect(epoch, entries.chain(pins.iter().map(|pin| &pin.matches)).flatten());
         let word = u64::from(epoch) << 32 | u64::from(generation);
         self.config.set(0, word, 0).map_err(EbpfError::map("write", "CONFIG"))?;
-        self.pinned.adopt(ends);
+        // A program that finds the next slot cleared must find this policy in force.
+        fence(Ordering::SeqCst);
+        // It is in force, so this is no failure of it. The next policy tries again.
+        let _left_for_the_next = self.clear(next_epoch(epoch));
         Ok(())
     }
 
@@ -166,19 +156,34 @@ impl Enforcer {
         pins::check(pins)?;
         let epoch = epoch_of(read(&self.config)?);
         self.pinned.make_room(epoch, pins)?;
-        if self.pinned.needs_grace() {
-            // Any slot does that nothing reads.
-            self.put(next_epoch(epoch), &filled("POLICY", &[])?)?;
-        }
+        self.wait_for_grace()?;
+        self.expect(epoch, pins.iter().flat_map(|pin| &pin.matches));
         self.pinned.add(epoch, pins)
     }
 
-    /// Writes a slot that is not in force, and waits until no packet is being judged any more that was when it began.
-    fn put(&mut self, epoch: u32, policy: &PrefixTrie) -> Result<(), EbpfError> {
-        self.first = None;
-        self.policy.set(epoch % abi::SLOTS, policy, 0).map_err(EbpfError::map("set a slot", "POLICY"))?;
-        self.pinned.grace_passed();
+    /// Clears the slot of a policy that is not in force.
+    fn clear(&mut self, epoch: u32) -> Result<(), EbpfError> {
+        self.lines.clear(abi::slot(epoch))?;
+        self.pinned.clear(epoch)?;
+        self.wait_for_grace()
+    }
+
+    /// Lets the memory of removed pins be used again.
+    fn wait_for_grace(&mut self) -> Result<(), EbpfError> {
+        if self.pinned.needs_grace() {
+            let Grace { map, any } = &mut self.grace;
+            map.set(0, any, 0).map_err(EbpfError::map("wait for running programs", "GRACE"))?;
+            self.pinned.grace_passed();
+        }
         Ok(())
+    }
+
+    /// Counts for the rules of these lines. Built-in ones have counters of another kind.
+    fn expect<'a>(&mut self, epoch: u32, lines: impl Iterator<Item = &'a Match>) {
+        let rules = lines.map(|line| line.rule).filter(|rule| builtin::rule(*rule).is_none());
+        if let Some(last) = rules.max() {
+            self.counters.expect(epoch, last);
+        }
     }
 
     /// Loads the programs for links of these kinds now, so that their first [`attach`](Self::attach) need not: the verifier
@@ -253,32 +258,6 @@ fn open_pins(pin_dir: &Path, pins: &Path) -> Result<Flock<File>, EbpfError> {
     Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
         Errno::EWOULDBLOCK => EbpfError::InUse(pin_dir.into()),
         e => fail(e.into()),
-    })
-}
-
-fn filled<K: aya::Pod, V: aya::Pod>(
-    name: &'static str,
-    entries: &[(Key<K>, V)],
-) -> Result<LpmTrie<MapData, K, V>, EbpfError> {
-    let mut trie = with_room(name, u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1))?;
-    fill(name, &mut trie, entries)?;
-    Ok(trie)
-}
-
-fn with_room<K: aya::Pod, V: aya::Pod>(
-    name: &'static str,
-    room: u32,
-) -> Result<LpmTrie<MapData, K, V>, EbpfError> {
-    LpmTrie::create(room, NO_PREALLOC).map_err(EbpfError::map("make room for a policy", name))
-}
-
-fn fill<K: aya::Pod, V: aya::Pod>(
-    name: &'static str,
-    trie: &mut LpmTrie<MapData, K, V>,
-    entries: &[(Key<K>, V)],
-) -> Result<(), EbpfError> {
-    entries.iter().try_for_each(|(key, value)| {
-        trie.insert(key, value, 0).map_err(EbpfError::map("add a line of a policy", name))
     })
 }
 

@@ -24,6 +24,7 @@ mod event;
 #[cfg(any(test, feature = "harness"))]
 pub mod harness;
 mod ioctl;
+mod lines;
 mod link;
 mod lpm;
 mod pinned;

@@ -23,13 +23,15 @@ const PORT_HEAD_BITS: u32 = 48;
 /// The contents of one policy slot.
 #[derive(Default)]
 pub(crate) struct Tries {
+    slot: u8,
     pub(crate) prefixes: Vec<(Key<PrefixKey>, PrefixValue)>,
     pub(crate) ports: Vec<(Key<PortKey>, PortValue)>,
 }
 
-impl From<&Table> for Tries {
-    fn from(table: &Table) -> Self {
-        let mut tries = Self::default();
+impl Tries {
+    /// What `table` is in `slot`.
+    pub(crate) fn new(slot: u8, table: &Table) -> Self {
+        let mut tries = Self { slot, ..Self::default() };
         let mut sets = 0;
         for (direction, entries) in [(Direction::Egress, &table.egress), (Direction::Ingress, &table.ingress)]
         {
@@ -42,42 +44,37 @@ impl From<&Table> for Tries {
                         PrefixValue { set: sets, ..PrefixValue::default() }
                     }
                 };
-                tries.prefixes.push((prefix_key(direction, entry.net), value));
+                tries.prefixes.push((prefix_key(slot, direction, entry.net), value));
             }
         }
         tries
     }
-}
 
-impl Tries {
     fn add_set(&mut self, set: u32, matches: &[Match]) {
+        let slot = self.slot;
+        let key = |proto, port, bits| {
+            let port_be = u16::to_be_bytes(port);
+            Key::new(PORT_HEAD_BITS + bits, PortKey { set, proto: abi::proto(proto), slot, port_be })
+        };
         for proto in [Proto::Tcp, Proto::Udp] {
             for (ports, first) in port_intervals(proto, matches) {
-                self.ports.extend(
-                    aligned(ports).map(|(port, bits)| (port_key(set, proto, port, bits), value(first))),
-                );
+                self.ports.extend(aligned(ports).map(|(port, bits)| (key(proto, port, bits), value(first))));
             }
         }
-        self.ports.extend(icmp_line(matches).map(|m| (port_key(set, Proto::Icmp, 0, 0), value(m))));
+        self.ports.extend(icmp_line(matches).map(|m| (key(Proto::Icmp, 0, 0), value(m))));
     }
 }
 
-fn prefix_key(direction: Direction, net: IpNet) -> Key<PrefixKey> {
+fn prefix_key(slot: u8, direction: Direction, net: IpNet) -> Key<PrefixKey> {
     let net_bits = u32::from(net.prefix_len());
     let key = PrefixKey {
+        slot,
         direction: abi::direction(direction),
         family: abi::family(net.addr()),
         pad: 0,
         net: Address::from(net.network()),
     };
     Key::new(PREFIX_HEAD_BITS + net_bits, key)
-}
-
-fn port_key(set: u32, proto: Proto, port: u16, bits: u32) -> Key<PortKey> {
-    Key::new(
-        PORT_HEAD_BITS + bits,
-        PortKey { set, proto: abi::proto(proto), pad: 0, port_be: port.to_be_bytes() },
-    )
 }
 
 fn value(m: &Match) -> PortValue {
@@ -168,7 +165,7 @@ mod tests {
         let hits = tries.ports.iter().filter(|(key, _)| {
             let (bits, data) = (key.prefix_len() - PORT_HEAD_BITS, key.data());
             let block = u32::from(u16::from_be_bytes(data.port_be));
-            data.set == value.set
+            (data.slot, data.set) == (3, value.set)
                 && data.proto == abi::proto(proto)
                 && (block ^ u32::from(port)) >> (16 - bits) == 0
         });
@@ -189,7 +186,7 @@ mod tests {
         fn the_first_line_that_fits_decides(matches in lines(), ports in proptest::collection::vec(any::<u16>(), 8)) {
             let net = "192.0.2.0/24".parse().unwrap();
             let table = Table { egress: vec![Entry { net, matches: matches.clone() }], ingress: Vec::new() };
-            let tries = Tries::from(&table);
+            let tries = Tries::new(3, &table);
             let edges = matches.iter().filter_map(|m| m.ports).flat_map(|p| {
                 [p.lo, p.hi, p.lo.saturating_sub(1), p.hi.saturating_add(1)]
             });
@@ -219,9 +216,9 @@ mod tests {
     fn a_short_entry_needs_no_set() {
         let m = Match { proto: Proto::Any, ports: None, action: Action::Allow, rule: RuleId(3) };
         let entry = |n| Entry { net: "2001:db8::/32".parse().unwrap(), matches: vec![m; n] };
-        let short = Tries::from(&Table { egress: vec![entry(INLINE_RANGES)], ingress: Vec::new() });
+        let short = Tries::new(0, &Table { egress: vec![entry(INLINE_RANGES)], ingress: Vec::new() });
         assert!(short.ports.is_empty() && short.prefixes[0].1.set == 0);
-        let long = Tries::from(&Table { egress: Vec::new(), ingress: vec![entry(INLINE_RANGES + 1)] });
+        let long = Tries::new(0, &Table { egress: Vec::new(), ingress: vec![entry(INLINE_RANGES + 1)] });
         assert_eq!(long.ports.len(), 3, "one block for each protocol");
         assert_eq!(long.prefixes[0].0.prefix_len(), 64);
         assert_eq!(long.prefixes[0].0.data().direction, 1);

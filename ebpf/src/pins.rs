@@ -2,17 +2,18 @@
 //!
 //! A packet must never be judged by half-written lines, nor by lines of another address. So the lines of a pin are
 //! replaced in place under its lock, which a program takes to copy them, and the memory of a removed pin is used
-//! again only after a grace period, when no program can still look at it.
+//! again only after a grace period, when no program can still look at it. A policy keeps its pins as long as its lines
+//! ([`crate::lines`]).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, mem, net::IpAddr};
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 use lattice_policy::Pin;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     EbpfError,
-    abi::{self, PinKey, PinValue},
+    abi::{self, PinKey, PinValue, SLOTS, slot},
     lpm,
 };
 
@@ -20,82 +21,69 @@ use crate::{
 const IN_PLACE: u64 = 4;
 
 /// Addresses and the ends of their pins, in nanoseconds of `CLOCK_BOOTTIME`.
-pub(crate) type Ends = BTreeMap<IpAddr, u64>;
+type Ends = BTreeMap<IpAddr, u64>;
 
 pub(crate) struct Pins {
     map: HashMap<MapData, PinKey, PinValue>,
-    /// What the slot in force holds.
-    held: Ends,
+    held: [Ends; SLOTS as usize],
     /// Whether something was removed since the last grace period.
     freed: bool,
 }
 
 impl Pins {
-    /// Takes over what is pinned for `epoch`.
-    pub(crate) fn new(map: HashMap<MapData, PinKey, PinValue>, epoch: u32) -> Result<Self, EbpfError> {
-        let mut held = Ends::new();
+    /// Takes over what is pinned. `freed`: the loader before may have removed something just now.
+    pub(crate) fn new(map: HashMap<MapData, PinKey, PinValue>, freed: bool) -> Result<Self, EbpfError> {
+        let mut held = [const { Ends::new() }; SLOTS as usize];
         for entry in map.iter() {
             let (key, value) = entry.map_err(EbpfError::map("list", "PINS"))?;
-            if key.slot == slot(epoch) && value.epoch == epoch {
+            if let Some(held) = held.get_mut(usize::from(key.slot)) {
                 held.insert(key.address.ip(key.family), value.until_ns);
             }
         }
-        // The one before may have removed something just now.
-        Ok(Self { map, held, freed: true })
+        Ok(Self { map, held, freed })
     }
 
-    /// Removes whatever does not belong to the policy in force. A grace period must follow.
-    pub(crate) fn clear_other_slots(&mut self, epoch: u32) -> Result<(), EbpfError> {
-        let keys: Result<Vec<PinKey>, MapError> = self.map.keys().collect();
-        for key in keys.map_err(EbpfError::map("list", "PINS"))? {
-            if key.slot != slot(epoch) {
-                self.remove(&key)?;
+    /// Removes what the slot of `epoch` holds. A grace period must follow.
+    pub(crate) fn clear(&mut self, epoch: u32) -> Result<(), EbpfError> {
+        let mut left = mem::take(self.held(epoch));
+        while let Some((&ip, _)) = left.last_key_value() {
+            if let Err(error) = self.remove(&key(epoch, ip)) {
+                *self.held(epoch) = left;
+                return Err(error);
             }
+            left.pop_last();
         }
         Ok(())
     }
 
-    /// Writes the pins of a policy that is not in force yet, and says what [`adopt`](Self::adopt) is to be told when it
-    /// is.
-    pub(crate) fn fill(&mut self, epoch: u32, pins: &[Pin]) -> Result<Ends, EbpfError> {
+    /// Writes the pins of a policy that is not in force yet, into its slot, which is clear.
+    pub(crate) fn fill(&mut self, epoch: u32, pins: &[Pin]) -> Result<(), EbpfError> {
         let now = now_ns();
-        let mut ends = Ends::new();
-        for pin in pins.iter().filter(|pin| pin.until_ns > now) {
-            self.write(epoch, pin)?;
-            ends.insert(pin.address, pin.until_ns);
-        }
-        Ok(ends)
-    }
-
-    pub(crate) fn adopt(&mut self, ends: Ends) {
-        self.held = ends;
+        pins.iter().filter(|pin| pin.until_ns > now).try_for_each(|pin| self.write(epoch, pin))
     }
 
     /// Adds or replaces pins of the policy in force.
     pub(crate) fn add(&mut self, epoch: u32, pins: &[Pin]) -> Result<(), EbpfError> {
-        for pin in pins {
-            self.write(epoch, pin)?;
-            self.held.insert(pin.address, pin.until_ns);
-        }
-        Ok(())
+        pins.iter().try_for_each(|pin| self.write(epoch, pin))
     }
 
     /// Makes room for `pins` in the policy in force, if need be by removing those that are over.
     pub(crate) fn make_room(&mut self, epoch: u32, pins: &[Pin]) -> Result<(), EbpfError> {
-        let more = distinct(pins.iter().filter(|pin| !self.held.contains_key(&pin.address)));
-        if self.held.len() + more <= Pin::MAX {
+        let held = self.held(epoch);
+        let more = distinct(pins.iter().filter(|pin| !held.contains_key(&pin.address)));
+        if held.len() + more <= Pin::MAX {
             return Ok(());
         }
         let now = now_ns();
-        let over: Vec<IpAddr> = self.held.iter().filter(|&(_, &end)| end <= now).map(|(&ip, _)| ip).collect();
+        let over: Vec<IpAddr> = held.iter().filter(|&(_, &end)| end <= now).map(|(&ip, _)| ip).collect();
         for ip in over {
             // One that is about to be replaced may stay.
             if !pins.iter().any(|pin| pin.address == ip) {
                 self.remove(&key(epoch, ip))?;
-                self.held.remove(&ip);
+                self.held(epoch).remove(&ip);
             }
         }
-        match self.held.len() + more {
+        match self.held(epoch).len() + more {
             all if all > Pin::MAX => Err(EbpfError::TooManyPins(all)),
             _ => Ok(()),
         }
@@ -115,12 +103,21 @@ impl Pins {
         self.map.remove(key).map_err(EbpfError::map("remove a pin", "PINS"))
     }
 
+    /// The pins in the slot of `epoch`.
+    fn held(&mut self, epoch: u32) -> &mut Ends {
+        &mut self.held[usize::from(slot(epoch))]
+    }
+
     fn write(&mut self, epoch: u32, pin: &Pin) -> Result<(), EbpfError> {
         let lines = pin.matches.len();
         let (count, ranges) =
             lpm::ranges(&pin.matches).ok_or(EbpfError::PinTooLong { address: pin.address, lines })?;
         let value = PinValue { lock: 0, pad: 0, until_ns: pin.until_ns, epoch, count, ranges };
-        self.map.insert(key(epoch, pin.address), value, IN_PLACE).map_err(EbpfError::map("add a pin", "PINS"))
+        self.map
+            .insert(key(epoch, pin.address), value, IN_PLACE)
+            .map_err(EbpfError::map("add a pin", "PINS"))?;
+        self.held(epoch).insert(pin.address, pin.until_ns);
+        Ok(())
     }
 }
 
@@ -137,10 +134,6 @@ pub(crate) fn check(pins: &[Pin]) -> Result<(), EbpfError> {
 
 fn distinct<'a>(pins: impl Iterator<Item = &'a Pin>) -> usize {
     pins.map(|pin| pin.address).collect::<std::collections::BTreeSet<_>>().len()
-}
-
-fn slot(epoch: u32) -> u8 {
-    (epoch % abi::SLOTS) as u8
 }
 
 fn key(epoch: u32, ip: IpAddr) -> PinKey {

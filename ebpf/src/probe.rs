@@ -13,6 +13,9 @@ use crate::{
     cgroup,
 };
 
+/// `BPF_F_NO_PREALLOC`, which tries require.
+const NO_PREALLOC: u32 = 1;
+
 /// What this kernel offers to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -46,7 +49,7 @@ pub(crate) fn permitted() -> Result<(), EbpfError> {
     if !missing.is_empty() {
         return Err(EbpfError::NotPermitted { missing });
     }
-    match LpmTrie::<MapData, PrefixKey, PrefixValue>::create(1, crate::enforcer::NO_PREALLOC) {
+    match LpmTrie::<MapData, PrefixKey, PrefixValue>::create(1, NO_PREALLOC) {
         Ok(_) => Ok(()),
         Err(MapError::CreateError { io_error, .. }) => Err(refusal(io_error)),
         Err(e) => Err(EbpfError::map("create an entry", "POLICY")(e)),

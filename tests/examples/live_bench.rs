@@ -2,7 +2,8 @@
 //!
 //! `cargo build --release --bins && cargo run --release -p lattice-tests --example live_bench -- 100 20`
 //!
-//! Starts so many sandboxes (200 at most), then adds and removes a policy for all of them, round after round. A sandbox's time runs from
+//! Starts so many sandboxes (200 at most), a few at a time, then adds and removes a policy for all of them, round after round. A
+//! sandbox's time runs from
 //! before `lattice policy add` is started to the log line that its enforcer has the new policy. The baseline is the time
 //! until that command itself has ended: nothing can be known earlier.
 
@@ -15,6 +16,9 @@ use lattice_audit::Timestamp;
 use lattice_tests::{Host, Lab, Process, agent};
 
 const LIMIT: Duration = Duration::from_secs(120);
+/// How many sandboxes start at a time: more of them only take the processors from each other.
+const STARTING: usize = 4;
+const READY: &str = "overlay IP=";
 const APPLIED: &str = "the policy has changed";
 
 fn main() {
@@ -27,8 +31,9 @@ fn main() {
     let (_node, _) = lab.up(&tool, "tool");
     lab.admin(&[&apart[..], &["--allow-egress", "{kind=node}"]].concat());
     let hosts: Vec<Host> = (0..sandboxes).map(|_| lab.host()).collect();
-    let running: Vec<Process> = hosts.iter().enumerate().map(|(n, host)| start(&lab, host, n)).collect();
-    println!("{sandboxes} sandboxes run");
+    let begun = Instant::now();
+    let running = start_all(&lab, &hosts);
+    println!("{sandboxes} sandboxes run, after {:.1} s", begun.elapsed().as_secs_f64());
 
     let (mut commands, mut reached) = (Vec::new(), Vec::new());
     for round in 0..rounds {
@@ -53,13 +58,19 @@ fn main() {
     print(&format!("in force, each of {sandboxes} sandboxes"), reached);
 }
 
-fn start(lab: &Lab, host: &Host, number: usize) -> Process {
-    let name = format!("agent-{number}");
-    let mut start = agent::start(lab, host, &name, &["10.42.0.0/16"]);
-    start.env("LATTICE_LOG", "info").args(["--agent-binary", "/bin/sleep", "--", "100000"]);
-    let mut process = Process::spawn(start, &name, lab.dir.path());
-    process.wait_for("overlay IP=", LIMIT);
-    process
+fn start_all(lab: &Lab, hosts: &[Host]) -> Vec<Process> {
+    let mut running: Vec<Process> = Vec::new();
+    for (number, host) in hosts.iter().enumerate() {
+        if let Some(before) = number.checked_sub(STARTING) {
+            running[before].wait_for(READY, LIMIT);
+        }
+        let name = format!("agent-{number}");
+        let mut start = agent::start(lab, host, &name, &["10.42.0.0/16"]);
+        start.env("LATTICE_LOG", "info").args(["--agent-binary", "/bin/sleep", "--", "100000"]);
+        running.push(Process::spawn(start, &name, lab.dir.path()));
+    }
+    running.iter_mut().for_each(|process| process.wait_for(READY, LIMIT));
+    running
 }
 
 /// When the log says that the sandbox has its next policy.

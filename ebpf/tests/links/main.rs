@@ -5,18 +5,18 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    sync::atomic::{AtomicBool, Ordering},
+    net::{IpAddr, SocketAddr, TcpStream},
     thread,
 };
 
 use lab::{AGENT4, AGENT6, Kind, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, table};
-use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow, Pin};
+use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow};
 use lattice_policy::{Action, Direction, Proto, Reason, Table};
 
 mod calls;
 mod lab;
 mod packet_socket;
+mod switch;
 mod tun;
 
 macro_rules! on_every_link {
@@ -321,40 +321,6 @@ fn links_come_and_go_with_tcx() {
 #[test]
 fn links_come_and_go_with_clsact() {
     links_come_and_go(AttachMode::Clsact);
-}
-
-/// Rule and generation are the same number, so an old pin under a new policy would be told as two.
-#[test]
-fn pins_change_with_their_policy_and_not_before() {
-    let mut lab = Lab::new(Kind::Tun, AttachMode::Auto);
-    let pins = |n: u32| {
-        let matches = vec![line(Proto::Udp, None, n)];
-        [Pin { address: NOWHERE4.into(), matches, until_ns: u64::MAX }]
-    };
-    lab.enforcer().apply(&Table::default(), &pins(1), 1).unwrap();
-    let stop = AtomicBool::new(false);
-    let mut told = Vec::new();
-    thread::scope(|scope| {
-        let (sender, stop) = (lab.in_agent(|| UdpSocket::bind((AGENT4, 0)).unwrap()), &stop);
-        scope.spawn(move || {
-            // Each port is a new flow. It also ends when the test fails.
-            for port in (1..=u16::MAX).cycle().take(1 << 24).take_while(|_| !stop.load(Ordering::Relaxed)) {
-                let _ = sender.send_to(b"x", (NOWHERE4, port));
-            }
-        });
-        for n in 2..20 {
-            lab.enforcer().apply(&Table::default(), &pins(n), n).unwrap();
-            lab.enforcer().pin(&pins(n)).unwrap();
-            told.extend(lab.take_told());
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    told.extend(lab.take_told());
-    told.retain(|flow| flow.dst.ip() == NOWHERE4);
-    assert!(told.iter().map(|flow| flow.generation).max() > Some(2), "there was no traffic");
-    for flow in told {
-        assert_eq!((flow.reason, flow.rule.0), (Reason::RuleAllow, flow.generation), "{flow:?}");
-    }
 }
 
 #[test]
