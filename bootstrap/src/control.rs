@@ -1,4 +1,5 @@
-//! What a running sandbox says of itself, on a socket that only root can reach: `lattice sandbox rules` and `lattice status`.
+//! What a running sandbox or node says of itself, on a socket that only root can reach: `lattice sandbox rules`, `lattice status` and
+//! `lattice ping`.
 //!
 //! Whoever connects is sent one [`Report`] as JSON, and the connection is closed.
 
@@ -19,10 +20,13 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
 
-use crate::{Failure, Kind, bell::Bell};
+use crate::{Failure, Kind, Role, bell::Bell};
+pub(crate) use overlay::OverlaySources;
+pub use overlay::{OverlayReport, PeerReport, RelayReport};
 pub(crate) use report::Sources;
 pub use report::{NameReport, Report, ResolverReport, RuleCount, RuleReport};
 
+mod overlay;
 mod report;
 
 /// Name of the socket in the sandbox's state directory.
@@ -112,24 +116,28 @@ fn at<T>(dir: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T>
     work(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(SOCKET))
 }
 
-/// What the running sandbox `name` says of itself.
+/// What the running sandbox or node `name` says of itself.
 ///
 /// # Errors
-/// [`Kind::Input`] when no such sandbox runs on this host or it does not answer.
-pub fn rules(root: &Path, name: &lattice_wire::PeerName) -> Result<Report, Failure> {
-    ask(&crate::Role::Sandbox.dir(root, name)).map_err(|error| {
+/// [`Kind::Input`] when no such one runs on this host or it does not answer.
+pub fn report(root: &Path, role: Role, name: &lattice_wire::PeerName) -> Result<Report, Failure> {
+    let what = match role {
+        Role::Sandbox => "sandbox",
+        Role::Node => "node",
+    };
+    ask(&role.dir(root, name)).map_err(|error| {
         let text = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                format!("no sandbox {name:?} runs on this host; `lattice status` lists those that do")
+                format!("no {what} {name:?} runs on this host; `lattice status` lists those that do")
             }
             io::ErrorKind::PermissionDenied => {
-                format!("cannot ask the sandbox {name:?}: {error}; run as root")
+                format!("cannot ask the {what} {name:?}: {error}; run as root")
             }
             io::ErrorKind::WouldBlock => {
                 let seconds = PATIENCE.as_secs();
-                format!("the sandbox {name:?} does not answer within {seconds} s: is its supervisor stopped?")
+                format!("the {what} {name:?} does not answer within {seconds} s: is its supervisor stopped?")
             }
-            _ => format!("the sandbox {name:?} does not answer: {error}"),
+            _ => format!("the {what} {name:?} does not answer: {error}"),
         };
         Failure::new(Kind::Input, text)
     })
@@ -157,6 +165,7 @@ mod tests {
             }],
             default: RuleCount::default(),
             lost: 0,
+            overlay: OverlayReport::default(),
             names: vec![NameReport {
                 name: "api.example.com".into(),
                 address: "198.51.100.7".parse().unwrap(),

@@ -11,6 +11,7 @@
 //! What a `kill -9` of ours leaves behind is found through the state directory ([`StateDir`]) and removed by the next start or by
 //! `lattice doctor --fix`; the pinned policy stays in force until then.
 
+mod addresses;
 mod bell;
 pub mod control;
 pub mod credentials;
@@ -20,6 +21,7 @@ pub mod failure;
 mod fake;
 mod gate;
 mod generations;
+mod guide;
 mod identity;
 pub mod layers;
 mod links;

@@ -5,7 +5,8 @@ use lattice_overlay::BackendChoice;
 use tokio::runtime::Handle;
 
 use crate::{
-    Failure, Progress, StateDir, Status, Steps, Stop,
+    Failure, Kind, Progress, StateDir, Status, Steps, Stop,
+    control::{Control, Report},
     identity::Join,
     sandbox::{Base, kernel, peers_step},
     state::Role,
@@ -73,7 +74,17 @@ impl Node {
             audit_file: None,
             netns: None,
         };
-        peers_step(&mut steps, base, device, None, runtime)?;
+        let overlay = peers_step(&mut steps, base, device, None, runtime)?;
+        steps.run("control", || {
+            let report = move || {
+                let overlay = overlay.report()?;
+                Ok(Report { enforcement: "none".into(), overlay, ..Report::default() })
+            };
+            let control = Control::start(state.path(), report).map_err(|error| {
+                Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
+            })?;
+            Ok(((), drops(control), "answers lattice status".into()))
+        })?;
         state.publish(&status)?;
         Ok(Self { steps: steps.finish(), status })
     }

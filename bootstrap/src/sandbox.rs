@@ -9,17 +9,19 @@ use std::{
 use ipnet::IpNet;
 use lattice_dns::Names;
 use lattice_ebpf::AttachMode;
-use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, link};
+use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, PathsConfig, link};
 use lattice_policy::RuleSpec;
 use lattice_wire::NetMap;
-use tokio::runtime::Handle;
+use nkeys::KeyPair;
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
     Failure, Kind, Progress, Ready, StateDir, Status, Steps, Stop,
-    control::{Control, Sources},
+    control::{Control, OverlaySources, Sources},
     enforce::{self, Enforcer, EnforcerChoice, Place, PolicedLink},
     failure::chain,
     gate::PolicyGate,
+    guide::Guide,
     identity::{self, Identity, Join, now_unix},
     links::Watch,
     live::{self, Live},
@@ -167,12 +169,12 @@ impl Sandbox {
             audit_file: Some(config.audit_file),
             netns: Some(inside.path()),
         };
-        peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
+        let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         let words = Arc::new(Mutex::new(policed.words.clone()));
         let ready = Ready::new(inside.path(), &policed.enforcer, published_words(&words, &status, &state));
         steps.run("control", || {
             let Policed { enforcer, live, .. } = policed;
-            let sources = Sources { words, live, enforcer, resolver };
+            let sources = Sources { words, live, enforcer, resolver, overlay };
             let control = Control::start(state.path(), move || sources.report()).map_err(|error| {
                 Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
             })?;
@@ -205,6 +207,7 @@ pub(crate) struct Base {
     /// Where it was started, and where encrypted packets leave.
     pub(crate) underlay: Arc<Netns>,
     pub(crate) names: Names,
+    runtime: Handle,
 }
 
 impl Base {
@@ -240,7 +243,7 @@ impl Base {
             let detail = format!("{how} as {} {}", identity.credentials.peer, identity.netmap.address);
             Ok((identity, nothing(), detail))
         })?;
-        Ok(Self { identity, join: join.clone(), underlay, names: Names::default() })
+        Ok(Self { identity, join: join.clone(), underlay, names: Names::default(), runtime: runtime.clone() })
     }
 
     /// The network map that the peer starts with.
@@ -258,6 +261,17 @@ impl Base {
         filter: Option<FilterConfig>,
     ) -> Result<Arc<dyn Device>, Failure> {
         let credentials = &self.identity.credentials;
+        let relay_key = KeyPair::from_seed(&credentials.nats_seed).map_err(|_| {
+            Failure::new(
+                Kind::Credentials,
+                "the stored NATS seed is no nkey: delete the credentials file to enrol anew",
+            )
+        })?;
+        let paths = PathsConfig {
+            pool: vec![self.map().pool.into()],
+            relay_key: Arc::new(relay_key),
+            runtime: self.runtime.clone(),
+        };
         steps.run("device", || {
             let config = DeviceConfig {
                 name: name.to_owned(),
@@ -267,6 +281,7 @@ impl Base {
                 underlay: self.underlay.clone(),
                 inside: inside.clone(),
                 filter,
+                paths: Some(paths),
             };
             let device: Arc<dyn Device> = lattice_overlay::create(config, backend)
                 .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?
@@ -285,14 +300,29 @@ pub(crate) fn peers_step(
     device: Arc<dyn Device>,
     live: Option<Arc<Mutex<Live>>>,
     runtime: &Handle,
-) -> Result<(), Failure> {
+) -> Result<OverlaySources, Failure> {
     steps.run("peers", || {
-        let Base { identity, join, underlay, names } = base;
+        let Base { identity, join, underlay, names, .. } = base;
         let Identity { credentials, client, jwt, netmap: map, .. } = identity;
         let renewal = Renewal::new(join, jwt, &credentials, map.not_after);
         let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
+        let guide = Guide::start(&device, &client, &credentials, &map, &underlay, runtime);
         let (map, standing) = (Arc::new(map), Standing::default());
-        let tunnel = Tunnel { client, credentials, device, underlay, names, map, live, standing, renewal };
+        let current = watch::Sender::new(map.clone());
+        let overlay = OverlaySources { device: device.clone(), map: current.subscribe() };
+        let tunnel = Tunnel {
+            client,
+            credentials,
+            device,
+            underlay,
+            names,
+            map,
+            current,
+            live,
+            guide,
+            standing,
+            renewal,
+        };
         let sync = runtime.block_on(Sync::start(tunnel))?;
         tracing::info!("Node started, heartbeat every 30s");
         let runtime = runtime.clone();
@@ -300,7 +330,7 @@ pub(crate) fn peers_step(
             runtime.block_on(sync.end());
             Ok(())
         };
-        Ok(((), Box::new(undo) as _, detail))
+        Ok((overlay, Box::new(undo) as _, detail))
     })
 }
 

@@ -28,6 +28,7 @@ use crate::{
     Failure, Kind,
     failure::chain,
     gate,
+    guide::Guide,
     identity::{self, now_unix},
     live::{Live, is_over},
     renew::Renewal,
@@ -43,8 +44,12 @@ pub(crate) struct Tunnel {
     pub(crate) underlay: Arc<Netns>,
     pub(crate) names: lattice_dns::Names,
     pub(crate) map: Arc<NetMap>,
+    /// The same, for whoever asks.
+    pub(crate) current: watch::Sender<Arc<NetMap>>,
     /// None on a node.
     pub(crate) live: Option<Arc<Mutex<Live>>>,
+    /// Where the device finds paths.
+    pub(crate) guide: Option<Guide>,
     pub(crate) standing: Standing,
     pub(crate) renewal: Renewal,
 }
@@ -234,6 +239,10 @@ impl Tunnel {
         let now = now_unix();
         self.tell_standing(is_over(&self.map, now));
         resolver::update(&self.names, &self.map);
+        self.current.send_replace(self.map.clone());
+        if let Some(guide) = &self.guide {
+            guide.follow(&self.map, now);
+        }
         let (map, live, device) = (self.map.clone(), self.live.clone(), self.device.clone());
         self.standing.applied_at = now;
         // Until it is done, and also when it panics.

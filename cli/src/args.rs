@@ -81,8 +81,10 @@ pub(crate) enum Command {
     /// Security events of the control plane
     #[command(subcommand)]
     Event(EventCommand),
-    /// What runs on this host
+    /// What runs on this host; with a name, that one's peers and the paths to them
     Status(StatusArgs),
+    /// Ask a peer whether it is there, and say by which path
+    Ping(Ping),
     /// Flow records
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -247,9 +249,32 @@ pub(crate) enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
+    /// Show the peers of this one, which runs on this host
+    pub(crate) name: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Ping {
+    /// The peer's name or overlay address
+    pub(crate) peer: String,
+    /// Which node or sandbox of this host asks, when several run; a sandbox's policy applies
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
+    /// How many times, one second apart
+    #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: u16,
+    /// Seconds to wait for each answer
+    #[arg(short = 'W', long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) timeout: u64,
+}
+
+impl Ping {
+    pub(crate) fn timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.timeout)
+    }
 }
 
 #[derive(Debug, Subcommand)]

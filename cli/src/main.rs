@@ -10,9 +10,12 @@ mod args;
 mod audit;
 mod doctor;
 mod event;
+mod icmp;
 mod login;
 mod output;
 mod peer;
+mod peers;
+mod ping;
 mod policy;
 mod privilege;
 mod rules;
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => policy::run(command),
         Command::Event(command) => event::run(command),
         Command::Status(command) => status::run(&args.global, &command),
+        Command::Ping(command) => ping::run(&args.global, &command),
         Command::Audit(command) => audit::run(&command),
         Command::Doctor(command) => doctor::run(&args.global, &command),
     };

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use lattice_bootstrap::{
-    Failure, Kind,
+    Failure, Kind, Role,
     control::{self, NameReport, Report, ResolverReport, RuleCount, RuleReport},
 };
 use lattice_policy::{Action, Direction};
@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) fn run(global: &Global, name: &str, format: Format) -> Result<ExitCode, Failure> {
-    let report = control::rules(&global.state_dir, &peer_name(name)?)?;
+    let report = control::report(&global.state_dir, Role::Sandbox, &peer_name(name)?)?;
     match format {
         Format::Json => {
             let text = serde_json::to_string(&report).map_err(|error| Failure::new(Kind::Internal, error))?;

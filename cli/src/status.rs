@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode, thread};
 
 use lattice_bootstrap::{
-    Failure, Listed, Role, Status,
+    Failure, Kind, Listed, Role, Status,
     control::{self, Report},
     state,
 };
@@ -11,21 +11,29 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{Format, Global, StatusArgs},
-    output, rules,
+    output, peers, rules,
 };
 
-/// What a running sandbox says of its policy, or why it does not; none where nobody is asked.
+/// What a running one says of itself, or why it does not; none where nobody is asked.
 type InForce = Option<Result<Report, Failure>>;
 
 pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let all = state::list(&global.state_dir)?;
+    let mut all = state::list(&global.state_dir)?;
+    if let Some(name) = &args.name {
+        all.retain(|peer| peer.name.as_str() == name);
+        if all.is_empty() {
+            let text = format!("no {name:?} runs on this host; `lattice status` lists those that do");
+            return Err(Failure::new(Kind::Input, text));
+        }
+    }
     let all: Vec<_> = in_force(&global.state_dir, &all).into_iter().zip(all).collect();
     if args.output == Format::Json {
         let items: Vec<_> = all
             .iter()
             .map(|(in_force, Listed { role, name, status, alive })| {
-                let policy = policy(in_force);
-                json!({ "name": name, "role": role, "alive": alive, "status": status, "policy": policy })
+                let policy = if *role == Role::Sandbox { policy(in_force) } else { Value::Null };
+                let overlay = in_force.as_ref().and_then(|answer| answer.as_ref().ok()).map(|report| &report.overlay);
+                json!({ "name": name, "role": role, "alive": alive, "status": status, "policy": policy, "overlay": overlay })
             })
             .collect();
         output::print(&json!({ "version": 1, "peers": items }).to_string());
@@ -55,6 +63,7 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failur
             of(|s| s.backend.clone()),
             of(|s| s.enforcement.clone()),
             match in_force {
+                Some(Ok(_)) if role == "node" => "-".into(),
                 None => "-".into(),
                 Some(Ok(report)) => format!("{} (generation {})", rules::layers(report), report.generation),
                 Some(Err(_)) => "does not answer".into(),
@@ -67,16 +76,23 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failur
         &["NAME", "ROLE", "STATE", "PID", "ADDRESS", "WIREGUARD", "ENFORCED BY", "LAYERS", "AUDIT FILE"],
         &rows,
     );
+    if args.name.is_some() {
+        for (in_force, _) in &all {
+            if let Some(Ok(report)) = in_force {
+                peers::table(&report.overlay);
+            }
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks all running sandboxes at once: one that does not answer costs two seconds, however many there are.
+/// Asks all that run at once: one that does not answer costs two seconds, however many there are.
 fn in_force(root: &Path, all: &[Listed]) -> Vec<InForce> {
-    let runs = |peer: &Listed| peer.role == Role::Sandbox && peer.alive && peer.status.is_some();
+    let runs = |peer: &Listed| peer.alive && peer.status.is_some();
     thread::scope(|scope| {
         let asked: Vec<_> = all
             .iter()
-            .map(|peer| runs(peer).then(|| scope.spawn(|| control::rules(root, &peer.name))))
+            .map(|peer| runs(peer).then(|| scope.spawn(|| control::report(root, peer.role, &peer.name))))
             .collect();
         asked.into_iter().map(|asked| asked.and_then(|thread| thread.join().ok())).collect()
     })

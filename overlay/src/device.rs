@@ -9,11 +9,14 @@ mod error;
 mod filter;
 mod gate;
 mod kernel;
+mod paths;
 mod probe;
+mod relays;
 mod tun;
 mod udp;
 mod userspace;
 pub(crate) mod vnet;
+mod ways;
 
 use std::{
     fmt,
@@ -28,7 +31,9 @@ use lattice_wire::{WgPrivateKey, WgPublicKey, netmap::MAX_PEERS};
 use crate::{Netns, link};
 pub use error::DeviceError;
 pub use filter::{FilterEvents, UserFilter};
-pub use lattice_wireguard::{Drops, PeerConfig};
+pub use lattice_paths::PathStatus;
+pub use lattice_wireguard::{Drops, Path, PeerConfig};
+pub use paths::{PathFinder, PathsConfig, RelayStatus, Servers};
 pub use probe::{kernel_has_wireguard, tun_usable};
 
 /// Which implementation of WireGuard moves the packets.
@@ -95,6 +100,8 @@ pub struct DeviceConfig {
     pub inside: Arc<Netns>,
     /// Has the device judge the link's packets itself; see [`Device::filter`]. Only user space can: `Auto` takes it then.
     pub filter: Option<FilterConfig>,
+    /// Has the device find paths itself; see [`Device::paths`]. The kernel's WireGuard tries endpoints only.
+    pub paths: Option<PathsConfig>,
 }
 
 /// What a device's filter is made from.
@@ -111,6 +118,8 @@ pub struct PeerStatus {
     pub public_key: WgPublicKey,
     /// Where its last authenticated packet came from; a configured endpoint before the first one, if any.
     pub endpoint: Option<SocketAddr>,
+    /// The path to it and how it was found, where the device finds paths.
+    pub path: Option<PathStatus>,
     /// When the last handshake was completed.
     pub last_handshake: Option<SystemTime>,
     /// Bytes received from it.
@@ -147,6 +156,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the device is gone.
     fn drops(&self) -> Result<Option<Drops>, DeviceError>;
+
+    /// Path finding, where it was asked for in the [`DeviceConfig`] and the backend has it.
+    fn paths(&self) -> Option<&PathFinder> {
+        None
+    }
 
     /// The filter that was asked for in the [`DeviceConfig`], which lets nothing pass until it is given a policy. It judges
     /// this link's packets and no others: that there is no other link in the namespace is its owner's care.

@@ -19,10 +19,12 @@ pub mod relay;
 pub mod uplink;
 
 pub use device::{
-    Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, PeerConfig,
-    PeerStatus, UserFilter, create, kernel_has_wireguard, tun_usable,
+    Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, Path,
+    PathFinder, PathStatus, PathsConfig, PeerConfig, PeerStatus, RelayStatus, Servers, UserFilter, create,
+    kernel_has_wireguard, tun_usable,
 };
 pub use endpoint::endpoints;
 pub use link::{Link, LinkError};
 pub use netns::Netns;
+pub use relay::{RelayDrops, RelayState};
 pub use uplink::{Uplink, UplinkConfig, UplinkError, UplinkId};

@@ -3,6 +3,7 @@
 //! Every function is synchronous and runs on a scratch thread inside the namespace it is given, so it may be called from
 //! any thread, in a runtime or not.
 
+mod changes;
 mod request;
 mod route;
 mod veth;
@@ -24,6 +25,7 @@ use rtnetlink::{
 
 use crate::Netns;
 
+pub use changes::Changes;
 pub(crate) use request::run;
 use request::{Failed, failed};
 pub(crate) use route::{Route, routes};

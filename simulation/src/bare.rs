@@ -117,9 +117,11 @@ impl Device for Bare {
             Input::Map(members) => self.0.set_peers(members, now, out),
             Input::Datagram { local, remote, bytes } => {
                 let from = Path::Direct { remote, local: Some(local.ip()) };
-                interface.handle_datagram(from, &mut bytes.to_vec(), now, &mut Out(out));
+                let _whose = interface.handle_datagram(from, &mut bytes.to_vec(), now, &mut Out(out));
             }
-            Input::Packet(packet) => interface.handle_packets(&mut Single::new(packet), now, &mut Out(out)),
+            Input::Packet(packet) => {
+                let _whose = interface.handle_packets(&mut Single::new(packet), now, &mut Out(out));
+            }
             Input::Timeout => interface.handle_timeout(now, &mut Out(out)),
             Input::Resumed => interface.forget_sessions(now, &mut Out(out)),
             Input::Addresses(_) | Input::Relayed { .. } | Input::Relay { .. } | Input::Signal { .. } => {}

@@ -10,6 +10,7 @@ use lattice_dns::{Counters, Resolver, Why};
 use lattice_policy::{Action, Counter, Direction, Rule, RuleId, builtin};
 use serde::{Deserialize, Serialize};
 
+use super::overlay::{OverlayReport, OverlaySources};
 use crate::{
     Failure,
     enforce::{self, Shared},
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// The policy in force, and what it did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// What enforces it, and its class.
@@ -39,6 +40,9 @@ pub struct Report {
     /// What the resolver did since the start.
     #[serde(default)]
     pub resolver: ResolverReport,
+    /// The peers and the paths to them.
+    #[serde(default)]
+    pub overlay: OverlayReport,
 }
 
 /// One rule.
@@ -108,11 +112,13 @@ pub(crate) struct Sources {
     pub(crate) live: Arc<Mutex<Live>>,
     pub(crate) enforcer: Shared,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) overlay: OverlaySources,
 }
 
 impl Sources {
     /// How things are now.
     pub(crate) fn report(&self) -> Result<Report, Failure> {
+        let overlay = self.overlay.report()?;
         // First the policy, then its enforcer, as everywhere; both at once, so that the ids are those of this policy.
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let enforcer = enforce::lock(&self.enforcer);
@@ -148,6 +154,7 @@ impl Sources {
                 })
                 .collect(),
             resolver: counted(&self.resolver.counters()),
+            overlay,
         })
     }
 }

@@ -44,6 +44,7 @@ impl Lab {
 
         let inside = Arc::new(Netns::create().unwrap());
         let config = DeviceConfig {
+            paths: None,
             name: "wg0".into(),
             private_key: WgPrivateKey::from_random([7; 32]),
             listen_port: 0,

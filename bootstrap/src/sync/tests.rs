@@ -98,6 +98,7 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         listen_port: 0,
     };
     let tunnel = Tunnel {
+        guide: None,
         client: async_nats::connect(&nats.url).await.unwrap(),
         renewal: Renewal::new(join, session::Jwt::new(""), &credentials, None),
         credentials,
@@ -105,6 +106,7 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         device: Arc::new(seen),
         underlay: Arc::new(Netns::current().unwrap()),
         names: lattice_dns::Names::default(),
+        current: watch::Sender::new(Arc::new(map.clone())),
         map: Arc::new(map),
         standing: Standing::default(),
     };

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         mpsc::{self, Receiver, SendError, Sender, SyncSender},
@@ -10,9 +11,13 @@ use std::{
 
 use lattice_filter::Program;
 use lattice_policy::{Counter, Pin, RuleId};
+use lattice_wire::{Signal, WgPublicKey};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{DeviceError, Drops, PeerConfig, PeerStatus};
+use super::{
+    DeviceError, Drops, PeerConfig, PeerStatus,
+    paths::{RelayStatus, Servers},
+};
 
 /// A request, with the way its answer takes.
 pub(super) enum Command {
@@ -23,6 +28,10 @@ pub(super) enum Command {
     Apply(Box<Program>, SyncSender<Option<Program>>),
     Pin(Vec<Pin>, SyncSender<()>),
     Counters(SyncSender<Vec<(RuleId, Counter)>>),
+    SetLocal(Vec<SocketAddr>),
+    SetServers(Servers),
+    Signal(WgPublicKey, Signal),
+    Relays(SyncSender<Vec<RelayStatus>>),
     Stop,
 }
 
@@ -55,6 +64,11 @@ impl Commands {
         let (reply, answer) = mpsc::sync_channel(1);
         self.send(command(reply)).map_err(|_| stopped())?;
         answer.recv().map_err(|_| stopped())
+    }
+
+    /// Sends a command that is not answered.
+    pub(super) fn tell(&self, command: Command) -> Result<(), DeviceError> {
+        self.send(command).map_err(|_| DeviceError::Stopped(self.device.to_string()))
     }
 
     pub(super) fn send(&self, command: Command) -> Result<(), SendError<Command>> {

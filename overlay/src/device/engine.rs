@@ -20,6 +20,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use lattice_paths::mux::{self, Kind};
 use lattice_wireguard::{Interface, Output, Path, Peer, Single};
 use nix::{
     errno::Errno,
@@ -31,9 +32,11 @@ use super::{
     Drops, PeerStatus,
     commands::Command,
     gate::Gate,
+    relays::Relays,
     tun::Tun,
     udp::{Udp, Way},
     vnet::{Coalescer, Frame, Header, MAX_PACKET},
+    ways::Ways,
 };
 
 /// Reads in a row from one side before the other has its turn.
@@ -45,6 +48,7 @@ const BATCH: usize = 256 << 10;
 /// The thread's state.
 pub(super) struct Engine {
     interface: Interface,
+    ways: Option<Ways>,
     io: Io,
     commands: Receiver<Command>,
     wake: Arc<EventFd>,
@@ -54,6 +58,7 @@ pub(super) struct Engine {
 struct Io {
     tun: Tun,
     udp: Udp,
+    relays: Relays,
     gate: Option<Gate>,
     coalescer: Coalescer,
     malformed: u64,
@@ -94,8 +99,11 @@ fn write(tun: &mut Tun, header: Header, packet: &[u8]) -> u64 {
 
 impl Output for Io {
     fn transmit(&mut self, path: Path, len: usize, write: impl FnOnce(&mut [u8])) {
-        if let Path::Direct { remote, local } = path {
-            self.udp.push(Way { remote, local }, len, write);
+        match path {
+            Path::Direct { remote, local } => self.udp.push(Way { remote, local }, len, write),
+            Path::Relay { relay, peer } => {
+                self.relays.send(relay, &peer, len, write);
+            }
         }
     }
 
@@ -112,12 +120,14 @@ impl Engine {
         tun: Tun,
         udp: Udp,
         gate: Option<Gate>,
+        ways: Option<Ways>,
         commands: Receiver<Command>,
         wake: Arc<EventFd>,
     ) -> Self {
         let coalescer = Coalescer::new(tun.takes_datagrams());
-        let io = Io { tun, udp, gate, coalescer, malformed: 0, link_drops: 0 };
-        Self { interface, io, commands, wake, buffer: vec![0; Header::LEN + MAX_PACKET] }
+        let relays = Relays::default();
+        let io = Io { tun, udp, relays, gate, coalescer, malformed: 0, link_drops: 0 };
+        Self { interface, ways, io, commands, wake, buffer: vec![0; Header::LEN + MAX_PACKET] }
     }
 
     /// Runs until told to stop.
@@ -147,31 +157,44 @@ impl Engine {
             self.handle_datagrams(now);
             self.io.flush_link();
         }
+        if ready.relay {
+            self.handle_relays(now);
+            self.io.flush_link();
+        }
         let read = if ready.packet { self.handle_packets(now) } else { Ok(()) };
         self.interface.handle_timeout(now, &mut self.io);
+        self.find_paths(now);
         self.io.flush_link();
         self.io.udp.flush();
         read
     }
 
     fn wait(&self) -> io::Result<Ready> {
-        let timeout = self.interface.poll_timeout().map_or(PollTimeout::NONE, |at| {
+        let ways = self.ways.as_ref().and_then(Ways::poll_timeout);
+        let next = self.interface.poll_timeout().into_iter().chain(ways).min();
+        let timeout = next.map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(Instant::now());
             // Rounded up, so as not to wake just before the time.
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
         });
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.io.udp.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.io.tun.as_fd(), PollFlags::POLLIN),
         ];
+        fds.extend(self.io.relays.bells().map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         // Errors and hang-ups count as ready: the read that follows tells what it is.
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        Ok(Ready { command: ready(&fds[0]), datagram: ready(&fds[1]), packet: ready(&fds[2]) })
+        Ok(Ready {
+            command: ready(&fds[0]),
+            datagram: ready(&fds[1]),
+            packet: ready(&fds[2]),
+            relay: fds[3..].iter().any(ready),
+        })
     }
 
     fn handle_datagrams(&mut self, now: Instant) {
@@ -181,12 +204,54 @@ impl Engine {
             let Ok(run) = self.io.udp.receive(&mut self.buffer) else { break };
             let from = Path::Direct { remote: run.from.remote, local: run.from.local };
             for datagram in self.buffer[..run.len].chunks_mut(run.segment) {
-                self.interface.handle_datagram(from, datagram, now, &mut self.io);
+                let kind = if self.ways.is_some() { mux::classify(datagram) } else { Kind::WireGuard };
+                match (kind, &mut self.ways) {
+                    (Kind::WireGuard, ways) => {
+                        let peer = self.interface.handle_datagram(from, datagram, now, &mut self.io);
+                        if let (Some(peer), Some(ways)) = (peer, ways) {
+                            ways.saw(peer, from, now);
+                        }
+                    }
+                    (Kind::Stun, Some(ways)) => {
+                        let useful = ways.handle_stun(run.from.local, run.from.remote, datagram, now);
+                        self.io.malformed += u64::from(!useful);
+                    }
+                    _ => self.io.malformed += 1,
+                }
             }
             bytes += run.len;
             if bytes >= BATCH {
                 break;
             }
+        }
+    }
+
+    fn handle_relays(&mut self, now: Instant) {
+        let Some(ways) = &mut self.ways else { return };
+        ways.handle_relays(&mut self.io.relays, now);
+        for index in 0..self.io.relays.len() {
+            for _ in 0..READS {
+                let Some((relay, peer, len)) = self.io.relays.receive(index, &mut self.buffer) else { break };
+                let from = Path::Relay { relay, peer };
+                if let Some(peer) =
+                    self.interface.handle_datagram(from, &mut self.buffer[..len], now, &mut self.io)
+                {
+                    ways.saw(peer, from, now);
+                }
+            }
+        }
+    }
+
+    fn find_paths(&mut self, now: Instant) {
+        let Self { interface, ways: Some(ways), io, .. } = self else { return };
+        let mut chosen = Vec::new();
+        let check = |remote, local, bytes: &[u8]| {
+            let way = Way { remote, local: Some(local) };
+            io.udp.push(way, bytes.len(), |room| room.copy_from_slice(bytes));
+        };
+        ways.handle_timeout(now, check, |peer, path| chosen.push((*peer, path)));
+        for (peer, path) in chosen {
+            interface.set_path(&peer, path, now, io);
         }
     }
 
@@ -204,13 +269,14 @@ impl Engine {
                 continue;
             };
             if self.io.lets_out(&frame) {
-                match &mut frame {
+                let peer = match &mut frame {
                     Frame::Packet(packet) => {
-                        self.interface.handle_packets(&mut Single::new(packet), now, &mut self.io);
+                        self.interface.handle_packets(&mut Single::new(packet), now, &mut self.io)
                     }
-                    Frame::Segments(segments) => {
-                        self.interface.handle_packets(segments, now, &mut self.io);
-                    }
+                    Frame::Segments(segments) => self.interface.handle_packets(segments, now, &mut self.io),
+                };
+                if let (Some(peer), Some(ways)) = (peer, &mut self.ways) {
+                    ways.wants(peer, now);
                 }
             }
             bytes += len;
@@ -229,6 +295,9 @@ impl Engine {
             match command {
                 Command::SetPeers(peers, done) => {
                     self.interface.set_peers(&peers, now, &mut self.io);
+                    if let Some(ways) = &mut self.ways {
+                        ways.set_peers(&peers, now);
+                    }
                     let _ = done.send(());
                 }
                 Command::Peers(reply) => drop(reply.send(self.peers())),
@@ -250,6 +319,21 @@ impl Engine {
                         let _ = reply.send(gate.counters());
                     }
                 }
+                Command::Relays(reply) => drop(reply.send(self.io.relays.status())),
+                // Without path finding nobody has a handle to ask with.
+                Command::SetLocal(addresses) => {
+                    self.ways.iter_mut().for_each(|ways| ways.set_local(&addresses, now));
+                }
+                Command::SetServers(servers) => {
+                    if let Some(ways) = &mut self.ways {
+                        ways.set_servers(servers, &mut self.io.relays, now);
+                    }
+                }
+                Command::Signal(from, signal) => {
+                    if let Some(ways) = &mut self.ways {
+                        ways.handle_signal(&from, signal, now);
+                    }
+                }
                 Command::Stop => return false,
             }
         }
@@ -261,6 +345,7 @@ impl Engine {
         let status = |peer: &Peer| PeerStatus {
             public_key: peer.public_key(),
             endpoint: peer.path().and_then(|path| path.remote()),
+            path: self.ways.as_ref().and_then(|ways| ways.status(&peer.public_key())),
             last_handshake: peer
                 .last_handshake()
                 .and_then(|at| wall.checked_sub(now.saturating_duration_since(at))),
@@ -286,4 +371,5 @@ struct Ready {
     command: bool,
     datagram: bool,
     packet: bool,
+    relay: bool,
 }

@@ -199,6 +199,7 @@ fn status(peer: wg::PeerInfo) -> PeerStatus {
     PeerStatus {
         public_key: WgPublicKey(peer.config.public_key.0),
         endpoint: peer.config.endpoint,
+        path: None,
         last_handshake: peer.stats.last_handshake_time,
         rx_bytes: peer.stats.rx_bytes,
         tx_bytes: peer.stats.tx_bytes,

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -13,8 +14,10 @@ use super::{
     commands::{Command, Commands},
     engine::Engine,
     gate::Gate,
+    paths::PathFinder,
     tun::Tun,
     udp::Udp,
+    ways::Ways,
 };
 use crate::link;
 use lattice_wireguard::Interface;
@@ -24,6 +27,7 @@ pub(super) struct UserSpaceDevice {
     listen_port: u16,
     commands: Commands,
     filter: Option<UserFilter>,
+    paths: Option<PathFinder>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -45,7 +49,14 @@ impl UserSpaceDevice {
         let gate = config.filter.map(|filter| Gate::new(Filter::new(filter.own), commands.clone()));
         let (gate, filter) = gate.transpose().map_err(start)?.unzip();
         let interface = Interface::new(&config.private_key, config.mtu, Instant::now());
-        let engine = Engine::new(interface, tun, udp, gate, inbox, wake);
+        let key = config.private_key.public();
+        let ways = config.paths.map(|paths| Ways::new(key, paths, config.underlay, listen_port));
+        let (ways, signals) = ways.unzip();
+        let paths = signals.map(|signals| PathFinder {
+            commands: commands.clone(),
+            signals: Arc::new(Mutex::new(Some(signals))),
+        });
+        let engine = Engine::new(interface, tun, udp, gate, ways, inbox, wake);
         let device = name.clone();
         let thread = thread::Builder::new()
             .name(name.clone())
@@ -55,7 +66,7 @@ impl UserSpaceDevice {
                 }
             })
             .map_err(start)?;
-        Ok(Self { listen_port, commands, filter, thread: Some(thread) })
+        Ok(Self { listen_port, commands, filter, paths, thread: Some(thread) })
     }
 }
 
@@ -83,6 +94,10 @@ impl Device for UserSpaceDevice {
 
     fn drops(&self) -> Result<Option<Drops>, DeviceError> {
         self.commands.ask(Command::Drops).map(Some)
+    }
+
+    fn paths(&self) -> Option<&PathFinder> {
+        self.paths.as_ref()
     }
 
     fn filter(&self) -> Option<&UserFilter> {

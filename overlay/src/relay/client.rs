@@ -61,6 +61,15 @@ pub enum Transport {
     Tcp,
 }
 
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
 /// How it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayState {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use lattice_wire::WgPublicKey;
+
 use crate::{
     Interface, Output, Path,
     cookie::{is_mac1_valid, is_mac2_valid, reply},
@@ -12,28 +14,42 @@ use crate::{
 };
 
 impl Interface {
-    /// Handles a datagram of the underlay. What it carries is decrypted in place.
-    pub fn handle_datagram(&mut self, from: Path, datagram: &mut [u8], now: Instant, out: &mut impl Output) {
+    /// Handles a datagram of the underlay. What it carries is decrypted in place. Says which peer proved to have sent it.
+    pub fn handle_datagram(
+        &mut self,
+        from: Path,
+        datagram: &mut [u8],
+        now: Instant,
+        out: &mut impl Output,
+    ) -> Option<WgPublicKey> {
         if self.is_inner(&from) {
             self.shared.drops.routing_loop += 1;
-            return;
+            return None;
         }
         match Message::parse(datagram) {
-            None => self.shared.drops.malformed += 1,
+            None => {
+                self.shared.drops.malformed += 1;
+                None
+            }
             Some(Message::Data { receiver, counter }) => {
-                self.handle_data((receiver, counter), from, datagram, now, out);
+                self.handle_data((receiver, counter), from, datagram, now, out)
             }
             Some(Message::Initiation(message)) => {
-                if self.admit(from, message, now, out) {
-                    self.handle_initiation(from, message, now, out);
+                if !self.admit(from, message, now, out) {
+                    return None;
                 }
+                self.handle_initiation(from, message, now, out)
             }
             Some(Message::Response(message)) => {
-                if self.admit(from, message, now, out) {
-                    self.handle_response(from, message, now, out);
+                if !self.admit(from, message, now, out) {
+                    return None;
                 }
+                self.handle_response(from, message, now, out)
             }
-            Some(Message::CookieReply(message)) => self.handle_cookie_reply(message, now),
+            Some(Message::CookieReply(message)) => {
+                self.handle_cookie_reply(message, now);
+                None
+            }
         }
     }
 
@@ -67,19 +83,19 @@ impl Interface {
         message: &[u8; INITIATION_LEN],
         now: Instant,
         out: &mut impl Output,
-    ) {
+    ) -> Option<WgPublicKey> {
         let Ok(opened) = Opened::read(&self.shared.identity, message) else {
             self.shared.drops.handshake_refused += 1;
-            return;
+            return None;
         };
         let Some(peer) = self.by_key.get(&opened.sender).and_then(|slot| self.slots[*slot].as_mut()) else {
             self.shared.drops.unknown_peer += 1;
-            return;
+            return None;
         };
-        if peer.take_initiation(opened, message, from, now, &mut self.shared, out).is_err() {
-            self.shared.drops.handshake_refused += 1;
-        }
+        let taken = peer.take_initiation(opened, message, from, now, &mut self.shared, out);
+        self.shared.drops.handshake_refused += u64::from(taken.is_err());
         self.deadlines.schedule(peer);
+        taken.ok().map(|()| peer.public_key())
     }
 
     fn handle_response(
@@ -88,17 +104,17 @@ impl Interface {
         message: &[u8; RESPONSE_LEN],
         now: Instant,
         out: &mut impl Output,
-    ) {
+    ) -> Option<WgPublicKey> {
         let receiver = u32_at(message, 8);
         let owner = self.shared.indices.owner(receiver);
         let Some(peer) = owner.and_then(|slot| self.slots[slot].as_mut()) else {
             self.shared.drops.unknown_peer += 1;
-            return;
+            return None;
         };
-        if peer.take_response(receiver, message, from, now, &mut self.shared, out).is_err() {
-            self.shared.drops.handshake_refused += 1;
-        }
+        let taken = peer.take_response(receiver, message, from, now, &mut self.shared, out);
+        self.shared.drops.handshake_refused += u64::from(taken.is_err());
         self.deadlines.schedule(peer);
+        taken.ok().map(|()| peer.public_key())
     }
 
     fn handle_cookie_reply(&mut self, message: &[u8; COOKIE_REPLY_LEN], now: Instant) {
@@ -119,21 +135,22 @@ impl Interface {
         datagram: &mut [u8],
         now: Instant,
         out: &mut impl Output,
-    ) {
+    ) -> Option<WgPublicKey> {
         let owner = self.shared.indices.owner(receiver);
         let Some((slot, peer)) = owner.and_then(|slot| Some((slot, self.slots[slot].as_mut()?))) else {
             self.shared.drops.unknown_peer += 1;
-            return;
+            return None;
         };
+        let key = peer.public_key();
         let opened = peer.open((receiver, counter), datagram, from, now, &mut self.shared, out);
         self.deadlines.schedule(peer);
         let packet = match opened {
             Err(_) => {
                 self.shared.drops.unauthenticated += 1;
-                return;
+                return None;
             }
             // A keepalive.
-            Ok([]) => return,
+            Ok([]) => return Some(key),
             Ok(packet) => packet,
         };
         match ip::parse(packet) {
@@ -144,5 +161,6 @@ impl Interface {
             // The padding ends here.
             Some(header) => out.deliver(&packet[..header.len]),
         }
+        Some(key)
     }
 }

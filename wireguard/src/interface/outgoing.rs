@@ -2,26 +2,38 @@
 
 use std::{net::IpAddr, time::Instant};
 
+use lattice_wire::WgPublicKey;
+
 use crate::{Interface, Output, Packets, ip};
 
 impl Interface {
-    /// Encrypts packets of the link for the peer they are for.
-    pub fn handle_packets(&mut self, packets: &mut impl Packets, now: Instant, out: &mut impl Output) {
+    /// Encrypts packets of the link for the peer they are for. Says which that is, also when there is no way to it yet.
+    pub fn handle_packets(
+        &mut self,
+        packets: &mut impl Packets,
+        now: Instant,
+        out: &mut impl Output,
+    ) -> Option<WgPublicKey> {
         let Some(destination) = destination(packets) else {
-            return each(packets, |_| self.shared.drops.malformed += 1);
+            each(packets, |_| self.shared.drops.malformed += 1);
+            return None;
         };
         let Some(slot) = self.routes.lookup(destination) else {
-            return each(packets, |packet| {
+            each(packets, |packet| {
                 self.shared.drops.no_route += 1;
                 self.unreachables.refuse(packet, now, out);
             });
+            return None;
         };
-        let Some(peer) = self.slots[slot].as_mut().filter(|peer| peer.is_reachable()) else {
-            return each(packets, |packet| {
+        let peer = self.slots[slot].as_mut()?;
+        let key = peer.public_key();
+        if !peer.is_reachable() {
+            each(packets, |packet| {
                 self.shared.drops.no_endpoint += 1;
                 self.unreachables.refuse(packet, now, out);
             });
-        };
+            return Some(key);
+        }
         let mtu = self.shared.mtu;
         let mut any = false;
         while let Some(len) = packets.next_len() {
@@ -37,6 +49,7 @@ impl Interface {
             peer.data_sent(now, &mut self.shared, out);
         }
         self.deadlines.schedule(peer);
+        Some(key)
     }
 }
 

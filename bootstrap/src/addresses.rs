@@ -1,0 +1,60 @@
+//! Tells a device that finds paths the addresses of its underlay, whenever they change.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use lattice_overlay::{Netns, PathFinder, link::Changes};
+use nix::poll::PollTimeout;
+
+use crate::bell::Bell;
+
+/// Addresses are looked at this long after the news of a change: one seldom comes alone.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The running thread; dropping it ends it.
+pub(crate) struct Addresses {
+    stop: Bell,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Addresses {
+    /// Tells `finder` those of `underlay`, with the device's `port`, now and whenever they change.
+    pub(crate) fn start(finder: PathFinder, underlay: Arc<Netns>, port: u16) -> io::Result<Self> {
+        let changes = Changes::of(&underlay)?;
+        let stop = Bell::new()?;
+        let stopped = stop.clone();
+        let run = move || {
+            loop {
+                match lattice_overlay::endpoints(&underlay, port) {
+                    Ok(addresses) => {
+                        if finder.set_local(addresses).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot list this host's addresses"),
+                }
+                if !matches!(stopped.wait(changes.as_fd(), PollTimeout::NONE), Ok(false)) {
+                    return;
+                }
+                thread::sleep(SETTLE);
+                changes.drain();
+            }
+        };
+        let thread = thread::Builder::new().name("addresses".into()).spawn(run)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        self.stop.ring();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

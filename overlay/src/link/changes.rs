@@ -1,0 +1,50 @@
+//! News of a namespace's links and addresses (`rtnetlink(7)`).
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+    },
+};
+
+use crate::Netns;
+
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+
+/// Readable when a link or an address of a namespace came, went or changed.
+#[derive(Debug)]
+pub struct Changes(OwnedFd);
+
+impl Changes {
+    /// Of that namespace, from now on.
+    ///
+    /// # Errors
+    /// When it cannot be entered or gives no socket.
+    pub fn of(netns: &Netns) -> io::Result<Self> {
+        netns.run(|| {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+            Ok(Self(socket))
+        })?
+    }
+
+    /// Forgets what there was: whoever is told looks at everything anew. Nor does it matter when some were lost.
+    pub fn drain(&self) {
+        let mut buffer = [0; 8192];
+        let more = |got| matches!(got, Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS));
+        while more(recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())) {}
+    }
+}
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
