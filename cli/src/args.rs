@@ -1,6 +1,7 @@
 //! The command line. Flag names are the documented ones.
 
 mod control_plane;
+mod servers;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ pub(crate) use control_plane::{
     Admin, AdminTokenCommand, EventCommand, Login, PeerCommand, PolicyAdd, PolicyCommand, PolicyExplain,
     Role, TokenCommand, TokenCreate, Way, WorkspaceCommand,
 };
+pub(crate) use servers::{Relay, StartCommand, Turn};
 
 /// Run untrusted AI agents with one network identity, a default-deny egress policy and a record of every verdict.
 #[derive(Debug, Parser)]
@@ -55,6 +57,9 @@ pub(crate) enum Command {
     /// Run an agent in a sandbox
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Run a server that helps peers to reach each other
+    #[command(subcommand)]
+    Start(StartCommand),
     /// Join this host to the overlay, until interrupted
     Up(Up),
     /// Begin to administer a control plane: exchange its one-time token for an API token, and keep that

@@ -22,6 +22,7 @@ mod rules;
 mod runtime;
 mod sandbox;
 mod signals;
+mod start;
 mod status;
 mod token;
 mod up;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command, SandboxCommand};
+use args::{Args, Command, SandboxCommand, StartCommand};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Sandbox(SandboxCommand::Start(start)) => sandbox::start(&args.global, *start),
         Command::Sandbox(SandboxCommand::Rules { name, output }) => rules::run(&args.global, &name, output),
+        Command::Start(StartCommand::Relay(args)) => start::relay::run(*args),
+        Command::Start(StartCommand::Turn(args)) => start::turn::run(args),
         Command::Up(up) => up::run(&args.global, up),
         Command::Login(args) => login::login(&args),
         Command::Logout(admin) => login::logout(&admin),

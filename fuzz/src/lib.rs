@@ -13,6 +13,7 @@ mod json;
 mod layers;
 mod paths;
 mod policy;
+mod relay;
 mod secrets;
 mod server;
 mod vnet;
@@ -39,16 +40,19 @@ pub const TARGETS: &[Target] = &[
     Target { name: "heartbeat", run: wire::heartbeat },
     Target { name: "labels", run: policy::labels },
     Target { name: "layers", run: layers::layers },
+    Target { name: "lrp-frames", run: relay::frames },
     Target { name: "map", run: wire::map },
     Target { name: "named-policy", run: policy::named_policy },
     Target { name: "paths-mux", run: paths::mux },
     Target { name: "paths-signal", run: paths::signal },
     Target { name: "paths-stun", run: paths::stun },
+    Target { name: "relay-token", run: relay::token },
     Target { name: "replies", run: wire::replies },
     Target { name: "rule", run: policy::rule },
     Target { name: "selector", run: policy::selector },
     Target { name: "server-url", run: server::url },
     Target { name: "signal", run: secrets::signal },
+    Target { name: "stun-request", run: relay::stun_request },
     Target { name: "subject", run: wire::subject },
     Target { name: "token", run: secrets::token },
     Target { name: "trust", run: server::trust },

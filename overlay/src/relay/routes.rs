@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use lattice_wire::{WgPublicKey, lrp};
 
 use super::outbox::Parcel;
@@ -13,6 +14,8 @@ use super::outbox::Parcel;
 const MAX_ROUTES: usize = 4096;
 /// Datagrams that wait for the answer to the first question for a route: a handshake and what follows at once.
 const MAX_PENDING: usize = 64;
+/// Datagrams by handles that the relay has not told of yet: on QUIC they may overtake what explains them.
+const MAX_EARLY: usize = 32;
 /// A peer that nothing was sent to for so long is no longer asked for.
 const UNUSED: Duration = Duration::from_secs(600);
 
@@ -22,6 +25,7 @@ pub(super) struct Routes {
     peers: HashMap<WgPublicKey, Peer>,
     handles: HashMap<u32, WgPublicKey>,
     pending: VecDeque<Parcel>,
+    early: VecDeque<(u32, Bytes)>,
 }
 
 #[derive(Debug)]
@@ -114,6 +118,24 @@ impl Routes {
     /// Whose datagrams come by this handle.
     pub(super) fn peer(&self, handle: u32) -> Option<WgPublicKey> {
         self.handles.get(&handle).copied()
+    }
+
+    /// Keeps a data body that has come too early; says whether another one had to go for it.
+    pub(super) fn keep(&mut self, handle: u32, body: Bytes) -> bool {
+        let full = self.early.len() >= MAX_EARLY;
+        if full {
+            self.early.pop_front();
+        }
+        self.early.push_back((handle, body));
+        full
+    }
+
+    /// What has come too early by this handle.
+    pub(super) fn kept(&mut self, handle: u32) -> Vec<Bytes> {
+        let (kept, rest) = self.early.drain(..).partition(|(early, _)| *early == handle);
+        self.early = rest;
+        let kept: VecDeque<_> = kept;
+        kept.into_iter().map(|(_, body)| body).collect()
     }
 
     /// Forgets who was not sent to for long: the relay is to be told.
@@ -218,6 +240,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_comes_before_its_route_is_kept_for_it_within_bounds() {
+        let mut routes = Routes::default();
+        for n in 0..1000u32 {
+            let went = routes.keep(n % 2, Bytes::from(n.to_be_bytes().to_vec()));
+            assert_eq!(went, n >= MAX_EARLY as u32);
+        }
+        let kept = routes.kept(1);
+        assert_eq!((kept.len(), routes.early.len()), (MAX_EARLY / 2, MAX_EARLY / 2));
+        assert_eq!(kept.last().unwrap()[..], 999u32.to_be_bytes());
     }
 
     #[test]

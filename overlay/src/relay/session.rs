@@ -124,10 +124,13 @@ impl Session {
         if handle == lrp::ECHO {
             return self.pong(datagram);
         }
-        let Some(peer) = self.routes().peer(handle) else {
-            self.shared.unknown.fetch_add(1, Ordering::Relaxed);
+        let mut routes = self.routes();
+        let Some(peer) = routes.peer(handle) else {
+            let went = routes.keep(handle, Bytes::copy_from_slice(body));
+            self.shared.unknown.fetch_add(u64::from(went), Ordering::Relaxed);
             return;
         };
+        drop(routes);
         self.heard().at = Instant::now();
         self.shared.inbox.push(peer, body.slice(lrp::HANDLE..));
     }
@@ -139,6 +142,8 @@ impl Session {
         match frame {
             Frame::Route(handle, key) => {
                 let mut bodies = self.routes().up(handle, key);
+                let early = self.routes().kept(handle);
+                early.iter().for_each(|body| self.data(body));
                 if !bodies.is_empty() {
                     self.ready.lock().unwrap_or_else(PoisonError::into_inner).append(&mut bodies);
                     self.shared.outbox.bell.notify_one();
