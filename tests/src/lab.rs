@@ -41,6 +41,8 @@ pub struct Lab {
     hub: Netns,
     hosts: u8,
     latticed: Option<Process>,
+    /// More options of latticed.
+    pub(crate) options: Vec<String>,
 }
 
 impl Lab {
@@ -59,7 +61,7 @@ impl Lab {
         ip(&hub, "link add br0 type bridge");
         ip(&hub, "addr add 192.168.50.1/24 dev br0");
         ip(&hub, "link set br0 up");
-        Self { dir, hub, hosts: 1, latticed: None }
+        Self { dir, hub, hosts: 1, latticed: None, options: Vec::new() }
     }
 
     /// A hub with a running control plane and a workspace named `demo`.
@@ -73,7 +75,7 @@ impl Lab {
     /// Starts latticed, or starts it again.
     pub fn start_latticed(&mut self) {
         let mut latticed = command(&self.hub.path(), &tools::built("latticed"));
-        latticed.arg("--data-dir").arg(self.data_dir());
+        latticed.arg("--data-dir").arg(self.data_dir()).args(&self.options);
         let mut process = Process::spawn(latticed, "latticed", self.dir.path());
         wait_until(START, "latticed to be healthy", || {
             let alive = process.output();

@@ -1,0 +1,120 @@
+//! Two hosts find a path through the kernel's own NATs: a direct one where there can be one, else by the relay.
+
+use std::time::Duration;
+
+use lattice_tests::{Host, Lab, Nat, Process, lab::wait_until};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The path that `host` has to `peer`, as `lattice status` says: its kind and where it leads.
+fn path(lab: &Lab, host: &Host, name: &str, peer: &str) -> (String, String) {
+    let out = lab.run(host, &["status", name, "-o", "json"]);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    let status: serde_json::Value = serde_json::from_str(&out.stdout).expect("JSON");
+    let peers = status["peers"][0]["overlay"]["peers"].as_array().cloned().unwrap_or_default();
+    let Some(found) = peers.into_iter().find(|found| found["name"] == peer) else {
+        return Default::default();
+    };
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    (text("path"), text("endpoint"))
+}
+
+fn ping(lab: &Lab, host: &Host, peer: &str) -> lattice_tests::Output {
+    lab.run(host, &["ping", peer, "--count", "1", "--timeout", "10"])
+}
+
+struct Pair {
+    lab: Lab,
+    a: Host,
+    b: Host,
+    _up: [Process; 2],
+}
+
+/// Two hosts that have joined, each behind its NAT or none.
+fn joined(lab: Lab, a: Host, b: Host) -> Pair {
+    let up = [lab.up(&a, "a").0, lab.up(&b, "b").0];
+    wait_until(LIMIT, "both to know of each other", || {
+        path(&lab, &a, "a", "b") != Default::default() && path(&lab, &b, "b", "a") != Default::default()
+    });
+    Pair { lab, a, b, _up: up }
+}
+
+impl Pair {
+    fn assert_reach(&self, kind: &str, endpoint: &str) {
+        for (host, name, peer) in [(&self.a, "a", "b"), (&self.b, "b", "a")] {
+            let out = ping(&self.lab, host, peer);
+            assert_eq!(out.code, 0, "{name} to {peer}: {}{}", out.stdout, out.stderr);
+        }
+        let mut seen = Default::default();
+        wait_until(LIMIT, &format!("a {kind} path"), || {
+            let _ = ping(&self.lab, &self.a, "b");
+            seen = path(&self.lab, &self.a, "a", "b");
+            seen.0 == kind && seen.1.starts_with(endpoint)
+        });
+    }
+}
+
+#[test]
+fn two_nats_that_keep_ports_are_passed() {
+    let mut lab = Lab::start();
+    let _reach = lab.start_reach();
+    let (a, _) = lab.host_behind(Nat::Cone);
+    let (b, router) = lab.host_behind(Nat::Cone);
+    joined(lab, a, b).assert_reach("direct", &router.address.to_string());
+}
+
+#[test]
+fn two_symmetric_nats_are_passed_by_the_relay() {
+    let mut lab = Lab::start();
+    let _reach = lab.start_reach();
+    let (a, _a) = lab.host_behind(Nat::Symmetric);
+    let (b, _b) = lab.host_behind(Nat::Symmetric);
+    let pair = joined(lab, a, b);
+    pair.assert_reach("relay", "");
+    let out = ping(&pair.lab, &pair.a, "b");
+    assert!(out.stdout.contains("symmetric"), "it says why not directly: {}", out.stdout);
+}
+
+#[test]
+fn without_udp_there_is_the_relay_by_tcp() {
+    let mut lab = Lab::start();
+    let _reach = lab.start_reach();
+    let (a, _a) = lab.host_behind(Nat::NoUdp);
+    let b = lab.host();
+    joined(lab, a, b).assert_reach("relay", "");
+}
+
+#[test]
+fn a_direct_path_that_is_cut_is_replaced_by_the_relay_and_comes_back() {
+    let mut lab = Lab::start();
+    let _reach = lab.start_reach();
+    let (a, _a) = lab.host_behind(Nat::Cone);
+    let (b, router) = lab.host_behind(Nat::Cone);
+    let pair = joined(lab, a, b);
+    pair.assert_reach("direct", "");
+    router.become_nat(Nat::NoUdp);
+    pair.assert_reach("relay", "");
+    router.become_nat(Nat::Cone);
+    pair.assert_reach("direct", "");
+}
+
+#[test]
+fn a_host_that_gets_another_address_is_found_again() {
+    let mut lab = Lab::start();
+    let _reach = lab.start_reach();
+    let (a, _a) = lab.host_behind(Nat::Cone);
+    let (b, mut router) = lab.host_behind(Nat::Cone);
+    let mut pair = joined(lab, a, b);
+    pair.assert_reach("direct", &router.address.to_string());
+    router.renumber(&mut pair.lab);
+    pair.assert_reach("direct", &router.address.to_string());
+}
+
+#[test]
+fn without_a_relay_and_a_stun_server_a_host_behind_a_nat_reaches_one_in_the_open() {
+    let mut lab = Lab::start();
+    let (a, _a) = lab.host_behind(Nat::Symmetric);
+    let b = lab.host();
+    let address = b.address.to_string();
+    joined(lab, a, b).assert_reach("direct", &address);
+}
