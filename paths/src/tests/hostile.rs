@@ -202,7 +202,7 @@ fn only_the_password_and_the_right_way_prove_a_check() {
         now
     ));
     assert!(!paths.handle_stun(here, elsewhere, &answer, now), "the answer came another way");
-    assert!(!paths.status(&key).unwrap().path.is_some_and(|path| path.remote().is_some()));
+    assert!(paths.status(&key).unwrap().path.is_none_or(|path| path.remote().is_none()));
     assert!(paths.handle_stun(here, there, &answer, now));
     assert_eq!(paths.status(&key).unwrap().path.and_then(|path| path.remote()), Some(there));
     let username = format!("{}:hostilehostile", ours.ufrag);
