@@ -1,7 +1,7 @@
 //! Packets of one flow, put together for the TUN device while a batch of datagrams is decrypted.
 //!
 //! What is put together is what the kernel's GRO would (`tcp_gro_receive`, `udp_gro_receive`), and a little less: packets
-//! that differ in nothing but what [`Segments`](super::Segments) makes anew when it cuts. Their checksums are looked at
+//! that differ in nothing but what [`Segments`](super::segments::Segments) makes anew when it cuts. Their checksums are looked at
 //! first: the kernel takes ours for the whole on trust, and a packet that a peer's side broke must stay broken.
 
 mod candidate;

@@ -64,9 +64,8 @@ fn not_zero(sum: u16) -> u16 {
     if sum == 0 { 0xffff } else { sum }
 }
 
-/// TCP segments or UDP datagrams that came as one, each made when it is asked for, where it is to be.
-///
-/// What differs from the kernel's own cutting (`tcp_gso_segment`, `__udp_gso_segment`): nothing.
+/// TCP segments or UDP datagrams that came as one, each made when it is asked for, where it is to be; the same ones that the
+/// kernel would make (`tcp_gso_segment`, `__udp_gso_segment`).
 #[derive(Debug)]
 pub(crate) struct Segments<'a> {
     /// The headers of the first one, but for what [`Self::write`] writes into each, and the payload of all.
