@@ -51,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "rule", run: policy::rule },
     Target { name: "selector", run: policy::selector },
     Target { name: "server-url", run: server::url },
+    Target { name: "servers", run: server::servers },
     Target { name: "signal", run: secrets::signal },
     Target { name: "stun-request", run: relay::stun_request },
     Target { name: "subject", run: wire::subject },

@@ -1,7 +1,7 @@
 //! Where the control plane is, and whom to trust that it is.
 
 use lattice_bootstrap::ServerUrl;
-use lattice_wire::{message::TlsTrust, trust::certificates};
+use lattice_wire::{HostPort, RelayServer, message::TlsTrust, trust::certificates};
 
 /// `--server-url`.
 pub(crate) fn url(bytes: &[u8]) -> bool {
@@ -35,4 +35,19 @@ pub(crate) fn trust(bytes: &[u8]) -> bool {
     let config = trust.client_config();
     assert!(config.is_err() || found.is_ok_and(|all| !all.is_empty()), "trust without a certificate");
     config.is_ok()
+}
+
+/// `--stun` and `--relay`.
+pub(crate) fn servers(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let place = text.parse::<HostPort>();
+    if let Ok(place) = &place {
+        assert_eq!(place.to_string(), text);
+        assert!(place.port() > 0 && !place.host().is_empty() && !place.host().contains(['[', ']', '/', '@']));
+    }
+    let relay = text.parse::<RelayServer>();
+    if let Ok(relay) = &relay {
+        assert!(relay.is_sound(), "{relay:?}");
+    }
+    place.is_ok() || relay.is_ok()
 }

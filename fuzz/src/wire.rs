@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lattice_wire::{
-    Applied, MapDelta, MapRequest, MapUpdate, NetMap, PeerId,
+    Applied, MapDelta, MapRequest, MapUpdate, NetMap, PeerId, Reach,
     message::{Ack, EnrollGrant, EnrollRequest, Heartbeat, RenewGrant, Reply, Signaling},
     netmap::MAX_PEERS,
     subject,
@@ -34,6 +34,7 @@ pub(crate) fn replies(bytes: &[u8]) -> bool {
     read::<Reply<EnrollGrant>>(bytes).is_some()
         | read::<Reply<RenewGrant>>(bytes).is_some()
         | read::<Reply<Ack>>(bytes).is_some()
+        | read::<Reply<Reach>>(bytes).is_some()
 }
 
 /// A map and, in the line below, an update of it; or an update alone.
@@ -85,6 +86,10 @@ pub(crate) fn subject(bytes: &[u8]) -> bool {
     if let Some((peer, verb)) = &request {
         assert_eq!(subject::peer(peer, *verb), text);
     }
+    let signal = subject::parse_signal(text);
+    if let Some((to, from)) = &signal {
+        assert_eq!(subject::signal(to, from), text);
+    }
     let peer = PeerId::from_random([1; 10]);
     let is_reply = subject::is_reply_of(&peer, text);
     let nonce = subject::enroll_nonce(text);
@@ -97,5 +102,5 @@ pub(crate) fn subject(bytes: &[u8]) -> bool {
     if let Some(nonce) = nonce {
         assert!(text.starts_with(&format!("{}.", subject::bootstrap_inbox(nonce))));
     }
-    request.is_some() || is_reply || nonce.is_some()
+    request.is_some() || signal.is_some() || is_reply || nonce.is_some()
 }
