@@ -23,9 +23,9 @@ use std::{
 use lattice_audit::Class;
 use lattice_ebpf::AttachMode;
 use lattice_overlay::{Netns, UserFilter};
-use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
+use lattice_policy::{Counter, Flow, Pin, Policy, RuleId, RuleSpec, Table};
 
-use crate::{Failure, Kind, steps::Undo};
+use crate::{Failure, Kind, steps::Undo, uplink};
 
 /// Which enforcer to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,8 +51,9 @@ pub(crate) enum Enforcer {
 
 /// Puts policies in force.
 pub(crate) trait Enforce: Send {
-    /// Puts `policy` in force at once and as a whole, with the pins that hold under it. On failure the old one stays.
-    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure>;
+    /// Puts `policy`, of which `table` is the flat form, in force at once and as a whole, with the pins that hold under it.
+    /// On failure the old one stays.
+    fn apply(&mut self, policy: &Policy, table: &Table, pins: &[Pin]) -> Result<(), Failure>;
 
     /// Adds pins to the policy in force, or replaces those of the same addresses.
     fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure>;
@@ -119,6 +120,14 @@ pub(crate) struct Started {
 }
 
 impl Enforcer {
+    /// Refuses rules that it could not enforce, as far as the overlay's pool need not be known for it.
+    pub(crate) fn permits(self, rules: &[RuleSpec]) -> Result<(), Failure> {
+        match uplink::in_no_overlay(rules) {
+            Some(rule) if self == Self::Userspace => Err(userspace::outside(rule)),
+            _ => Ok(()),
+        }
+    }
+
     /// Begins with all that takes no link. `pins` is where a bpf file system may be mounted, `attach` how eBPF is attached.
     pub(crate) fn prepare(self, pins: PathBuf, attach: AttachMode) -> Result<Preparing, Failure> {
         Ok(match self {

@@ -50,7 +50,11 @@ impl Gate for PolicyGate {
     fn answer(&self, name: &str, answers: &[IpAddr], ttl: Duration) -> Admitted {
         let [shortest, longest] = PINNED;
         let until = boot_time() + ttl.clamp(shortest, longest) + SLACK;
-        let learned = self.live().learn(name, answers, nanos(until).next_multiple_of(nanos(GRAIN)));
+        let (learned, generation) = {
+            let mut live = self.live();
+            let until = nanos(until).next_multiple_of(nanos(GRAIN));
+            (live.learn(name, answers, until), live.policy().generation)
+        };
         let answer = learned.unwrap_or_else(|error| {
             tracing::debug!(%error, name, "cannot let the agent use an answer");
             Answer::default()
@@ -63,22 +67,27 @@ impl Gate for PolicyGate {
             self.teller.tell(Flow {
                 name: Some(name.to_owned()),
                 rule_text: why,
-                ..self.flow(RESOLVER, to, refused.reason())
+                ..flow(generation, RESOLVER, to, refused.reason())
             });
         }
         Admitted { addresses: answer.admitted, ttl: ttl.min(longest) }
     }
 
     fn refused(&self, refusal: &Refusal) {
-        let text = match refusal.why {
-            // The addresses are on record already.
-            Why::Answer => return,
-            Why::Unknown | Why::Denied => {
-                let live = self.live();
-                let rule = refusal.rule.and_then(|rule| live.policy().rule(RuleId(rule)));
-                rule.map(|rule| rule.text.clone())
-            }
-            why => Some(format!("resolver: {}", why.as_str())),
+        // Under one lock: the rule is one of this generation.
+        let (text, generation) = {
+            let live = self.live();
+            let policy = live.policy();
+            let text = match refusal.why {
+                // The addresses are on record already.
+                Why::Answer => return,
+                Why::Unknown | Why::Denied => {
+                    let rule = refusal.rule.and_then(|rule| policy.rule(RuleId(rule)));
+                    rule.map(|rule| rule.text.clone())
+                }
+                why => Some(format!("resolver: {}", why.as_str())),
+            };
+            (text, policy.generation)
         };
         let name = match refusal.qtype.as_str() {
             "A" | "AAAA" => refusal.name.clone(),
@@ -92,7 +101,7 @@ impl Gate for PolicyGate {
             rule: refusal.rule.map_or(RuleId::NONE, RuleId),
             rule_text: text,
             name: Some(name),
-            ..self.flow(refusal.client, RESOLVER, Reason::Name)
+            ..flow(generation, refusal.client, RESOLVER, Reason::Name)
         });
     }
 
@@ -102,26 +111,26 @@ impl Gate for PolicyGate {
 }
 
 impl PolicyGate {
-    /// What every refusal is: a denied datagram of the agent.
-    fn flow(&self, src: SocketAddr, dst: SocketAddr, reason: Reason) -> Flow {
-        Flow {
-            timestamp: Timestamp::now(),
-            src,
-            dst,
-            proto: 17,
-            direction: Direction::Egress,
-            action: Action::Deny,
-            reason,
-            rule: RuleId::NONE,
-            rule_text: None,
-            generation: self.live().policy().generation,
-            bytes: 0,
-            name: None,
-        }
-    }
-
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What every refusal is: a denied datagram of the agent.
+fn flow(generation: u32, src: SocketAddr, dst: SocketAddr, reason: Reason) -> Flow {
+    Flow {
+        timestamp: Timestamp::now(),
+        src,
+        dst,
+        proto: 17,
+        direction: Direction::Egress,
+        action: Action::Deny,
+        reason,
+        rule: RuleId::NONE,
+        rule_text: None,
+        generation,
+        bytes: 0,
+        name: None,
     }
 }
 

@@ -41,7 +41,7 @@ impl Watch {
         let changes = netns.run(subscribe)??;
         let links = link::links(&netns).map_err(io::Error::other)?;
         let known = links.iter().filter(|link| policed.contains(&link.name.as_str())).map(|link| link.index);
-        let mut watcher = Watcher { netns, enforcer, known: known.collect() };
+        let mut watcher = Watcher { netns, enforcer, known: known.collect(), unpoliced: HashSet::new() };
         watcher.look();
         let stop = Bell::new()?;
         let stopped = stop.clone();
@@ -69,6 +69,8 @@ struct Watcher {
     netns: Arc<Netns>,
     enforcer: Shared,
     known: HashSet<u32>,
+    /// Those that had to be set down.
+    unpoliced: HashSet<u32>,
 }
 
 impl Watcher {
@@ -77,15 +79,27 @@ impl Watcher {
             Ok(links) => links,
             Err(error) => return tracing::error!(%error, "cannot list the agent's links"),
         };
-        for link in links.iter().filter(|link| !link.loopback && !self.known.contains(&link.index)) {
-            self.police(link);
+        let (known, unpoliced) = (&self.known, &self.unpoliced);
+        // One that was set down may have been raised again.
+        let is_due =
+            |link: &&Link| !known.contains(&link.index) || (unpoliced.contains(&link.index) && link.up);
+        let due: Vec<&Link> = links.iter().filter(|link| !link.loopback).filter(is_due).collect();
+        for link in due {
+            if self.police(link) {
+                self.unpoliced.remove(&link.index);
+            } else {
+                self.unpoliced.insert(link.index);
+            }
         }
         self.known = links.into_iter().map(|link| link.index).collect();
+        self.unpoliced.retain(|index| self.known.contains(index));
     }
 
-    fn police(&self, link: &Link) {
+    /// Whether it is policed now. Otherwise it is set down.
+    fn police(&self, link: &Link) -> bool {
         let name = &link.name;
-        match enforce::lock(&self.enforcer).police(name) {
+        let policed = enforce::lock(&self.enforcer).police(name);
+        match &policed {
             Ok(()) => tracing::warn!(link = name, "a link appeared in the agent's namespace: it is policed"),
             Err(error) => {
                 tracing::error!(link = name, %error, "a link appeared in the agent's namespace that cannot be policed: it is set down");
@@ -94,6 +108,7 @@ impl Watcher {
                 }
             }
         }
+        policed.is_ok()
     }
 }
 
@@ -109,4 +124,50 @@ fn drain(changes: &OwnedFd) {
     let mut buffer = [0; 8192];
     let more = |got| matches!(got, Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS));
     while more(recv(changes.as_raw_fd(), &mut buffer, MsgFlags::empty())) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use lattice_ebpf::AttachMode;
+    use lattice_overlay::{BackendChoice, DeviceConfig, FilterConfig};
+    use lattice_wire::WgPrivateKey;
+
+    use super::*;
+    use crate::enforce::{Enforcer, Place, PolicedLink};
+
+    /// Needs root. The user-space filter polices no link but its own.
+    #[test]
+    fn a_link_that_cannot_be_policed_is_set_down_each_time_it_is_raised() {
+        let (inside, outside) = (Arc::new(Netns::create().unwrap()), Netns::create().unwrap());
+        let own = vec!["10.42.0.9".parse().unwrap()];
+        let config = DeviceConfig {
+            name: "wg0".into(),
+            private_key: WgPrivateKey::from_random([7; 32]),
+            listen_port: 0,
+            mtu: 1420,
+            underlay: Arc::new(Netns::create().unwrap()),
+            inside: inside.clone(),
+            filter: Some(FilterConfig { own: own.clone() }),
+        };
+        let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
+        let links = vec![PolicedLink { name: "wg0", own }];
+        let place = Place { netns: inside.clone(), links, filter: device.filter().cloned() };
+        let started = Enforcer::Userspace.prepare("".into(), AttachMode::Auto).unwrap().start(place).unwrap();
+        link::set_up(&inside, "wg0").unwrap();
+        let _watch = Watch::start(inside.clone(), started.enforcer, &["wg0"]).unwrap();
+
+        let is_up = |name| link::links(&inside).unwrap().iter().any(|link| link.name == name && link.up);
+        link::add_veth(&inside, "late0", &outside, "far0").unwrap();
+        for round in 0..3 {
+            link::set_up(&inside, "late0").unwrap();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while is_up("late0") {
+                assert!(Instant::now() < deadline, "it stays up: {round}");
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        assert!(is_up("wg0"), "the one that is policed");
+    }
 }

@@ -190,9 +190,10 @@ impl Live {
     fn load(&mut self, policy: Policy) -> Result<(), Failure> {
         let policy = Arc::new(policy);
         self.generations.add(policy.clone());
-        let names = Names::new(&policy, &self.closed);
+        let table = policy.compile();
+        let names = Names::compiled(&policy, &table, &self.closed);
         let pins = self.book.pins(&names);
-        match enforce::lock(&self.enforcer).apply(&policy, &pins) {
+        match enforce::lock(&self.enforcer).apply(&policy, &table, &pins) {
             Ok(()) => (self.current, self.names, self.unpinned) = (policy, names, None),
             Err(failure) => {
                 self.generations.forget_newest();

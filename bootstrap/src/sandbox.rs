@@ -82,6 +82,7 @@ impl Sandbox {
         let state = Base::state_step(&mut steps, state)?;
         // Before a token is spent; it is loaded while the control plane is asked.
         let (enforcer, words) = enforce::choose(config.enforcer)?;
+        enforcer.permits(&config.egress)?;
         let preparing = enforcer.prepare(state.bpf(), config.attach)?;
         let base = Base::start(&mut steps, &config.join, runtime, stop)?;
         let map = base.map();

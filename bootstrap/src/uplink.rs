@@ -28,16 +28,21 @@ pub fn needs_uplink(rules: &[RuleSpec], pool: Ipv4Net) -> bool {
 /// # Errors
 /// [`Kind::Program`] when a rule names something that is in no overlay, and nft is missing.
 pub fn check(rules: &[RuleSpec]) -> Result<(), Failure> {
-    let public = |net: &IpNet| match net {
-        IpNet::V4(net) => !identity::is_private(*net),
-        IpNet::V6(_) => true,
-    };
-    match rules.iter().find(|rule| targets(rule).iter().any(public)) {
+    match in_no_overlay(rules) {
         None => Ok(()),
         Some(rule) => found().map(drop).map_err(|failure| {
             Failure::new(failure.kind, format!("--egress-allow {}: {}", rule.text, failure.message))
         }),
     }
+}
+
+/// The first rule that takes an uplink whatever the overlay's pool, which is known only after the enrolment.
+pub(crate) fn in_no_overlay(rules: &[RuleSpec]) -> Option<&RuleSpec> {
+    let public = |net: &IpNet| match net {
+        IpNet::V4(net) => !identity::is_private(*net),
+        IpNet::V6(_) => true,
+    };
+    rules.iter().find(|rule| targets(rule).iter().any(public))
 }
 
 /// Where the program is that uplinks take; for `lattice doctor`.

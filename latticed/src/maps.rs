@@ -18,7 +18,11 @@ use std::{
 
 use axum::body::Bytes;
 use lattice_wire::{MapRequest, MapUpdate, NetMap, PeerId, WorkspaceId, message::MAX_MESSAGE, subject};
-use tokio::{sync::Notify, task::yield_now, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::yield_now,
+    time::{sleep, sleep_until},
+};
 use tracing::{debug, error};
 
 use crate::{
@@ -31,7 +35,7 @@ use view::Receiver;
 #[cfg(test)]
 pub use view::View;
 
-/// A burst of changes within this time becomes one push.
+/// Between two pushes: what changes within this time after one goes with the next.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 /// Answers with a map, or with what is new, that one peer gets in a row and per second. A peer needs one at its start and one for
@@ -90,9 +94,14 @@ impl Maps {
 
 /// Pushes what has changed, for ever.
 pub async fn push(app: &App) {
+    let mut last = None;
     loop {
         app.maps.wake.notified().await;
-        sleep(DEBOUNCE).await;
+        // A change that comes alone does not wait: it may take rights away.
+        if let Some(at) = last {
+            sleep_until(at + DEBOUNCE).await;
+        }
+        last = Some(tokio::time::Instant::now());
         for workspace in app.maps.take() {
             let began = Instant::now();
             let pushed = push_workspace(app, &workspace).await;

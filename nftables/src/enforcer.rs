@@ -193,7 +193,8 @@ impl Nftables {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// What each rule of the policy in force decided about, in the order of their ids.
+    /// What each rule of the policy in force decided about, in the order of their ids. [`RuleId::NONE`] is what no rule
+    /// named.
     ///
     /// # Errors
     /// When `nft` refuses, or says what cannot be read.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lattice_policy::{Action, Pin, Reason};
+use lattice_policy::{Action, Pin, Reason, RuleId};
 
 use crate::sets::{Elements, Lines, Ports, Span};
 
@@ -26,6 +26,9 @@ pub(crate) const ALLOWED: &str = "lattice+";
 pub(crate) const DENIED: &str = "lattice-";
 /// Denied for what it is; the mark says why.
 pub(crate) const ODD: &str = "lattice!";
+
+/// The key under which the map of deny rules counts what no rule decided. No serial comes to it.
+const NO_RULE: u32 = u32::MAX;
 
 /// Most denied flows that are remembered for a second, in each of four sets.
 const TOLD: usize = 4096;
@@ -86,8 +89,12 @@ pub(crate) fn sets(place: &Place, epoch: u64, elements: &Elements, pins: &[Pinne
         let flags = format!("flags timeout; size {};", 2 * Pin::MAX);
         map(&mut text, &format!("pins{family}_{epoch}"), kind, &flags, &pins);
     }
-    for (name, elements) in lines(&elements.lines) {
+    for (name, mut elements) in lines(&elements.lines) {
         let (kind, flags) = kind_of(name);
+        if name == "deny" {
+            let comma = if elements.is_empty() { "" } else { "," };
+            let _ = write!(elements, "{comma}{}", Pair(NO_RULE, RuleId::NONE.0));
+        }
         map(&mut text, &format!("{name}_{epoch}"), kind, flags, &elements);
     }
     text.push_str("}\n");

@@ -12,7 +12,7 @@ use std::{collections::HashMap, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    Action, Direction, Match, Pin, Policy, Reason, Rule, RuleId,
+    Action, Direction, Match, Pin, Policy, Reason, Rule, RuleId, Table,
     compile::{decided::Decided, lines_of},
     pattern::canonical,
     table::longest,
@@ -82,6 +82,12 @@ impl Names {
     /// The rules by name of `policy`. No name opens addresses in `closed`: the overlay's pool, and what else the host must
     /// keep to itself.
     pub fn new(policy: &Policy, closed: &[IpNet]) -> Self {
+        let is_by_name = policy.rules().iter().any(|rule| rule.name.is_some());
+        if is_by_name { Self::compiled(policy, &policy.compile(), closed) } else { Self::default() }
+    }
+
+    /// [`Self::new`] for who has compiled `policy` to `table` already.
+    pub fn compiled(policy: &Policy, table: &Table, closed: &[IpNet]) -> Self {
         let by_name = |rule: &&Rule| rule.direction == Direction::Egress && rule.name.is_some();
         let rules: Vec<Rule> = policy.rules().iter().filter(by_name).cloned().collect();
         if rules.is_empty() {
@@ -93,9 +99,8 @@ impl Names {
             let index = if pattern.is_wildcard() { &mut names.below } else { &mut names.exact };
             index.entry(pattern.name().to_owned()).or_default().push(place);
         }
-        let table = policy.compile().egress.into_iter();
         let allows = |lines: &[Match]| lines.iter().any(|line| line.action == Action::Allow);
-        names.open = table.map(|entry| (entry.net, allows(&entry.matches))).collect();
+        names.open = table.egress.iter().map(|entry| (entry.net, allows(&entry.matches))).collect();
         Self { rules, ..names }
     }
 

@@ -3,9 +3,8 @@
 //! `cargo build --release --bins && cargo run --release -p lattice-tests --example live_bench -- 100 20`
 //!
 //! Starts so many sandboxes (200 at most), a few at a time, then adds and removes a policy for all of them, round after round. A
-//! sandbox's time runs from
-//! before `lattice policy add` is started to the log line that its enforcer has the new policy. The baseline is the time
-//! until that command itself has ended: nothing can be known earlier.
+//! sandbox's time runs from before `lattice policy add` is started to the log line that its enforcer has the new policy. The
+//! baseline is the time until that command itself has ended.
 
 use std::{
     thread,

@@ -214,6 +214,46 @@ fn a_rule_outside_the_overlay_is_reached_and_nothing_beside_it() {
     field.assert_clean();
 }
 
+/// Connects from its address on the uplink, then from its address on the overlay.
+const FROM_EACH_ADDRESS: &str = "
+import errno, json, socket, sys
+server = (sys.argv[1], int(sys.argv[2]))
+def source(to):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.connect((to, 9))
+        return asked.getsockname()[0]
+for by, to in ('uplink', server[0]), ('overlay', '10.42.77.77'):
+    try:
+        socket.create_connection(server, 20, (source(to), 0)).close()
+        result = 'ok'
+    except OSError as error:
+        result = errno.errorcode.get(error.errno, 'timeout')
+    print(json.dumps({'probe': by, 'result': result, 'detail': source(to)}))
+";
+
+#[test]
+fn from_its_overlay_address_an_agent_sends_nothing_by_the_uplink() {
+    let field = Field::new();
+    let rule = format!("tcp:{SERVER}/32:{PORT}");
+    let mut command = field.start("a", &[&rule]);
+    command.args(["--agent-binary", "/usr/bin/python3", "--", "-c", FROM_EACH_ADDRESS, SERVER]);
+    command.arg(PORT.to_string());
+    let out = field.finish(command);
+    assert_eq!(out.code, 0, "{}{}", out.stdout, out.stderr);
+    let attempts = agent::attempts(&out.stdout);
+    let [uplink, overlay] = &attempts[..] else { panic!("{}", out.stdout) };
+    assert_eq!(uplink.result, "ok", "{}", out.stderr);
+    assert!(REFUSED.contains(&overlay.result.as_str()), "at once, not hung: {overlay:?}");
+    let records = field.records("a");
+    let about = |attempt: &Attempt| {
+        let ours = records.iter().find(|r| r["srcIP"] == attempt.detail && r["dstIP"] == SERVER);
+        ours.map(|record| [record["action"].clone(), record["reason"].clone()])
+    };
+    assert_eq!(about(uplink), Some(["allow", "rule-allow"].map(Value::from)));
+    assert_eq!(about(overlay), Some(["deny", "spoofed"].map(Value::from)), "{records:#?}");
+    field.assert_clean();
+}
+
 #[test]
 fn a_wide_rule_reaches_no_host_no_other_agent_and_no_metadata() {
     let field = Field::new();

@@ -9,7 +9,7 @@ use std::{
 use lattice_audit::Class;
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, Events, Framing, Options, bpffs};
 use lattice_overlay::Netns;
-use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
+use lattice_policy::{Counter, Flow, Pin, Policy, RuleId, Table};
 
 use super::{Enforce, Place, PolicedLink, Started, Verdicts, failed};
 use crate::{Failure, Kind, failure::chain, sandbox::kernel};
@@ -96,8 +96,8 @@ impl Ebpf {
 }
 
 impl Enforce for Ebpf {
-    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure> {
-        self.enforcer.apply(&policy.compile(), pins, policy.generation).map_err(|error| failed(&error))
+    fn apply(&mut self, policy: &Policy, table: &Table, pins: &[Pin]) -> Result<(), Failure> {
+        self.enforcer.apply(table, pins, policy.generation).map_err(|error| failed(&error))
     }
 
     fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure> {

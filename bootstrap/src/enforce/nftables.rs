@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use lattice_audit::Class;
 use lattice_nftables::{Events, NftError, Nftables, Options};
-use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
+use lattice_policy::{Counter, Flow, Pin, Policy, RuleId, Table};
 
 use super::{Enforce, Place, Started, Verdicts, failed};
 use crate::{Failure, Kind, failure::chain};
@@ -45,8 +45,8 @@ fn failure(error: &NftError) -> Failure {
 }
 
 impl Enforce for Nftables {
-    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure> {
-        Nftables::apply(self, &policy.compile(), pins, policy.generation).map_err(|error| failed(&error))
+    fn apply(&mut self, policy: &Policy, table: &Table, pins: &[Pin]) -> Result<(), Failure> {
+        Nftables::apply(self, table, pins, policy.generation).map_err(|error| failed(&error))
     }
 
     fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use lattice_audit::Class;
 use lattice_overlay::{FilterEvents, UserFilter};
-use lattice_policy::{Counter, Flow, Pin, Policy, RuleId};
+use lattice_policy::{Counter, Flow, Pin, Policy, RuleId, RuleSpec, Table};
 
 use super::{Enforce, Place, Started, Verdicts, failed};
 use crate::{Failure, Kind};
@@ -25,16 +25,20 @@ pub(super) fn start(place: Place) -> Result<Started, Failure> {
 }
 
 fn refused(link: &str) -> Failure {
-    let text = format!(
-        "the user-space filter polices the overlay's link only, not {link}: \
-         rules for addresses outside the overlay take --enforcer ebpf or nftables"
-    );
-    Failure::new(Kind::Kernel, text)
+    Failure::new(Kind::Kernel, format!("{ONLY}, not {link}: {REMEDY}"))
 }
 
+/// A rule that takes another link.
+pub(super) fn outside(rule: &RuleSpec) -> Failure {
+    Failure::new(Kind::Kernel, format!("--egress-allow {}: {ONLY}: {REMEDY}", rule.text))
+}
+
+const ONLY: &str = "the user-space filter polices the overlay's link only";
+const REMEDY: &str = "rules for names and addresses outside the overlay take --enforcer ebpf or nftables";
+
 impl Enforce for UserFilter {
-    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure> {
-        UserFilter::apply(self, &policy.compile(), pins, policy.generation).map_err(|error| failed(&error))
+    fn apply(&mut self, policy: &Policy, table: &Table, pins: &[Pin]) -> Result<(), Failure> {
+        UserFilter::apply(self, table, pins, policy.generation).map_err(|error| failed(&error))
     }
 
     fn pin(&mut self, pins: &[Pin]) -> Result<(), Failure> {

@@ -61,7 +61,7 @@ impl Lab {
         let Started { enforcer, verdicts, undo, .. } = started;
         let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
         let policy = Arc::new(wanted(1, &flags, map, 0).unwrap());
-        enforce::lock(&enforcer).apply(&policy, &[]).unwrap();
+        enforce::lock(&enforcer).apply(&policy, &policy.compile(), &[]).unwrap();
         let address = ipnet::IpNet::V4(map.address);
         link::add_address(&inside, "wg0", address).unwrap();
         link::set_up(&inside, "wg0").unwrap();

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use lattice_policy::{Action, Counter, RuleId, parse_rule};
+use lattice_policy::{Action, Counter, RuleId, Table, parse_rule};
 use lattice_wire::{
     MapPolicy, PeerId, WorkspaceId,
     netmap::{Layer, MapRule},
@@ -60,7 +60,7 @@ struct Fake {
 }
 
 impl Enforce for Fake {
-    fn apply(&mut self, policy: &Policy, pins: &[Pin]) -> Result<(), Failure> {
+    fn apply(&mut self, policy: &Policy, _table: &Table, pins: &[Pin]) -> Result<(), Failure> {
         if !(self.takes)(policy) {
             return Err(Failure::new(Kind::Kernel, "no memory"));
         }

@@ -41,7 +41,7 @@ pub(super) fn begin(
 ) -> Result<(Policed, Undo, String), Failure> {
     let Started { enforcer, verdicts, class, words, undo } = started;
     let begin = || {
-        enforce::lock(&enforcer).apply(&policy, &[])?;
+        enforce::lock(&enforcer).apply(&policy, &policy.compile(), &[])?;
         let generations = Generations::default();
         generations.add(policy.clone());
         let file = AuditFile::open(audit_file, agent.as_str(), class).map_err(|error| {

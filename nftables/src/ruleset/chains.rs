@@ -2,7 +2,7 @@
 
 use lattice_policy::{Direction, Reason};
 
-use super::{ALLOWED, DENIED, ODD, Place, mark};
+use super::{ALLOWED, DENIED, NO_RULE, ODD, Place, mark};
 
 /// What the chains do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +186,8 @@ ct protocol ipv6-icmp ct mark set meta mark map @icmp_{epoch}\n"
     if direction == Direction::Egress {
         text += &format!("{}{line}{allow} goto allowed\n", class("pins"));
     }
+    // Counted as an element of the map, as rules are.
+    text += &format!("meta mark set {NO_RULE} meta mark set meta mark map @deny_{epoch} goto denied\n");
     text + "meta mark set 0\ngoto denied"
 }
 

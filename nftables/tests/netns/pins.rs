@@ -7,7 +7,7 @@ use lattice_policy::{Action, Pin, Proto, Reason, Table};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    lab::{Lab, PEER4, PEER6, entry, line, table},
+    lab::{Lab, NOWHERE4, PEER4, PEER6, entry, line, table},
     peers, refused,
 };
 
@@ -119,9 +119,13 @@ fn rules_count_their_packets_and_those_of_their_flows() {
     server.send_to(b"12345678", from).unwrap();
     client.recv(&mut [0; 9]).unwrap();
     let _ = lab.agent_udp(PEER4.into(), 54).send(b"1234");
+    // What no rule names: a port, and an address that is not in any prefix.
+    for (ip, size) in [(PEER4, 5), (NOWHERE4, 6)] {
+        let _ = lab.agent_udp(ip.into(), 55).send(&[0; 6][..size]);
+    }
     let counted: Vec<_> = lab.nftables.counters().unwrap();
     let counted: Vec<_> = counted.into_iter().map(|(rule, c)| (rule.0, c.packets, c.bytes)).collect();
-    assert_eq!(counted, [(1, 0, 0), (2, 2, 2 * 36), (9, 1, 32)]);
+    assert_eq!(counted, [(0, 2, 33 + 34), (1, 0, 0), (2, 2, 2 * 36), (9, 1, 32)]);
     lab.nftables.apply(&table, &[], 2).unwrap();
     assert!(lab.nftables.counters().unwrap().iter().all(|(_, c)| c.packets == 0), "since the policy came");
 }

@@ -175,12 +175,14 @@ fn names_of_peers_stand_beside_names_of_the_internet_and_both_are_asked_by_tcp_t
     let _service = world.lab.serve_http(&tool, 8080);
     let expected = [
         ("curl:http://tool.lattice:8080/", "ok"),
+        ("curl:http://tool.demo.lattice:8080/", "ok"),
         ("curl:http://tool:8080/", "ok"),
         ("curl:http://tool.lattice/", "curl 7"),
         ("curl:http://api.example.com/", "ok"),
         ("dns-tcp:A:api.example.com", "NOERROR"),
         ("dns-tcp:A:tool.lattice", "NOERROR"),
         ("dns-tcp:A:nobody.lattice", "NXDOMAIN"),
+        ("dns-tcp:A:tool.other.lattice", "NXDOMAIN"),
         ("dns-tcp:A:other.example.com", "REFUSED"),
         ("udp:A:many.example.com", "NOERROR truncated"),
         ("name:many.example.com", "ok"),
@@ -254,5 +256,8 @@ fn without_an_uplink_a_rule_by_name_is_refused() {
     assert_ne!(run.out.code, 0);
     assert!(run.out.stderr.contains("take --enforcer ebpf or nftables"), "{}", run.out.stderr);
     assert_eq!(run.queries, Vec::<String>::new());
+    // The token is not spent on it.
+    assert!(!run.out.stderr.contains("enrolled"), "{}", run.out.stderr);
+    assert!(!world.runner.dir.join("etc/sandbox-credentials.json").exists());
     remains::assert_none(&world.runner);
 }
