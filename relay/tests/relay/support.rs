@@ -67,7 +67,7 @@ impl TestRelay {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(HANGS, waiting).await.expect(&self.metrics.text().unwrap());
+        timeout(HANGS, waiting).await.unwrap_or_else(|_| panic!("{}", self.metrics.text().unwrap()));
     }
 
     pub(crate) async fn quic(&self, peer: &Peer) -> Result<Link, ConnectError> {
