@@ -125,7 +125,8 @@ impl Paths {
         self.pump(now);
     }
 
-    /// We are connected to a relay, and this is its name and, as soon as it is measured, its round trip.
+    /// We are connected to a relay, and this is its name and, as soon as it is measured, its round trip. Smooth that: when it changes the
+    /// relays' order, all sessions tell their peers.
     pub fn set_relay(&mut self, number: RelayNumber, name: &str, rtt: Option<Duration>, now: Instant) {
         if self.shared.relays.set(number, name, rtt) {
             self.for_sessions(now, |session, _, _, _| session.signalling.say(now));
@@ -139,7 +140,8 @@ impl Paths {
         }
     }
 
-    /// There is a packet for `peer`. May be called for each.
+    /// There is a packet for `peer`; may be called for each, before it is sealed, but not for WireGuard's own keepalives: they would
+    /// keep the session for ever. An event that this causes is where the packet should go.
     pub fn wants(&mut self, peer: &WgPublicKey, now: Instant) {
         let Some(&slot) = self.by_key.get(peer) else { return };
         self.begin(slot, now);

@@ -20,7 +20,7 @@ pub struct Signal {
     /// The receiver's epoch as the sender knows it; `None` asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<u64>,
-    /// ICE user name fragment and password (RFC 8445 section 5.3) of this epoch.
+    /// ICE user name fragment and password (RFC 8445 section 5.3) of this epoch: 4 and 22 to 64 letters, digits, `+` and `/`.
     pub ufrag: String,
     /// See `ufrag`.
     pub password: String,

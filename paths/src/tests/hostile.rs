@@ -164,3 +164,60 @@ fn a_forged_or_replayed_datagram_moves_nothing() {
     network.run(ms(3000));
     assert_eq!(network.path(0, 1), before);
 }
+
+#[test]
+fn fresh_addresses_again_and_again_stay_within_the_rate() {
+    let (mut network, key) = victim();
+    let ours = epoch(&mut network, &key).epoch;
+    let mut count = 0;
+    for round in 0..8_u64 {
+        let fresh: Vec<String> = (1..=16).map(|port| format!("203.0.113.{}:{port}", round + 50)).collect();
+        let fresh: Vec<&str> = fresh.iter().map(String::as_str).collect();
+        let lie = Signal { epoch: 200 + round, ..signal(Some(ours), 1, &fresh) };
+        let now = network.now;
+        network.hosts[0].paths.handle_signal(&key, lie, now);
+        count += probes(&mut network, 500).len();
+    }
+    let most = (limits::PEER_PROBES_BURST + 4 * limits::PEER_PROBES) as usize;
+    assert!((60..=most).contains(&count), "{count} probes in 4 s");
+}
+
+#[test]
+fn only_the_password_and_the_right_way_prove_a_check() {
+    let (mut network, key) = victim();
+    let ours = epoch(&mut network, &key);
+    let (here, there, elsewhere) = (at("192.0.2.1:51820"), at("203.0.113.50:1"), at("203.0.113.66:6"));
+    let now = network.now;
+    let paths = &mut network.hosts[0].paths;
+    let said = signal(Some(ours.epoch), 1, &["203.0.113.50:1"]);
+    let theirs = stun::key(&said.password);
+    paths.handle_signal(&key, said, now);
+    let sent = std::iter::from_fn(|| paths.poll_transmit()).find(|sent| sent.remote == there).unwrap();
+    let transaction = stun::Message::parse(&sent.payload).unwrap().transaction;
+    let answer = stun::answer(transaction, here, Some(&theirs));
+    assert!(!paths.handle_stun(
+        here,
+        there,
+        &stun::answer(transaction, here, Some(&stun::key("guess"))),
+        now
+    ));
+    assert!(!paths.handle_stun(here, elsewhere, &answer, now), "the answer came another way");
+    assert!(paths.status(&key).unwrap().path.is_none_or(|path| path.remote().is_none()));
+    assert!(paths.handle_stun(here, there, &answer, now));
+    assert_eq!(paths.status(&key).unwrap().path.and_then(|path| path.remote()), Some(there));
+    let username = format!("{}:hostilehostile", ours.ufrag);
+    let check = |controlling| stun::Check {
+        transaction: [1; 12],
+        username: &username,
+        priority: 1,
+        controlling,
+        tie_breaker: 0,
+        nominate: false,
+    };
+    let mut asks = |check: &stun::Check<'_>, password: &str| {
+        paths.handle_stun(here, elsewhere, &stun::check(check, &stun::key(password)), now)
+    };
+    assert!(!asks(&check(false), "guess"));
+    assert!(!asks(&check(true), &ours.password), "it claims our role");
+    assert!(asks(&check(false), &ours.password));
+}
