@@ -134,9 +134,9 @@ impl Device for Full {
 
     fn describe(&self) -> String {
         let states = self.peers.iter().map(|(address, key)| {
-            let (peer, status) = (self.wireguard.interface.peer(key), self.paths.status(key));
-            let path = peer.and_then(lattice_wireguard::Peer::path);
-            format!("\n  {address}: sends by {path:?}; {status:?}")
+            let path = self.path(key);
+            let why = self.paths.status(key).and_then(|status| status.why_not_direct);
+            format!("\n  {address}: {path:?}, {why:?}")
         });
         format!("{:?}{}", self.wireguard.interface.drops(), states.collect::<String>())
     }

@@ -90,6 +90,13 @@ impl std::ops::AddAssign for Outcome {
     }
 }
 
+/// What happens in a scenario, however it ends.
+pub fn story(seed: u64, make: Make, expect: &Expectations) -> String {
+    let mut scenario = Scenario::new(seed, make, true);
+    let end = scenario.run(expect);
+    format!("{}{end:?}", scenario.world.story())
+}
+
 struct Scenario {
     world: World,
     topology: Topology,

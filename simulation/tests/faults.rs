@@ -32,8 +32,9 @@ impl Pair {
         for addresses in place(&mut places, &mut world) {
             world.add_node(addresses, Full::boxed);
         }
-        world.run_for(2 * SECOND).unwrap();
-        Self { world, places }
+        let mut pair = Self { world, places };
+        pair.pass(2 * SECOND);
+        pair
     }
 
     /// Two homes with such NATs.
@@ -49,9 +50,14 @@ impl Pair {
         while self.world.now < end {
             self.world.send(0, 1, 200);
             self.world.send(1, 0, 200);
-            if let Err(violation) = self.world.run_for(Duration::from_millis(20)) {
-                panic!("{}\n{violation}", self.world.story());
-            }
+            self.pass(Duration::from_millis(20));
+        }
+    }
+
+    /// Nobody sends anything for so long.
+    fn pass(&mut self, time: Duration) {
+        if let Err(violation) = self.world.run_for(time) {
+            panic!("{}\n{violation}", self.world.story());
         }
     }
 
@@ -69,7 +75,7 @@ impl Pair {
 
     /// Nothing may be lost for longer, either way, since then.
     fn lost_at_most(&mut self, most: Duration, since: Instant) {
-        self.world.run_for(SECOND).unwrap();
+        self.pass(SECOND);
         for pair in [(0, 1), (1, 0)] {
             let lost = self.world.ledger.longest_loss(pair, since);
             assert!(lost <= most, "{}\n{pair:?}: nothing for {lost:?}", self.world.story());
@@ -238,7 +244,7 @@ fn sessions_are_renewed_without_loss_for_an_hour() {
     for _ in 0..3600 {
         pair.world.send(0, 1, 200);
         pair.world.send(1, 0, 200);
-        pair.world.run_for(SECOND).unwrap();
+        pair.pass(SECOND);
     }
     pair.lost_at_most(SECOND, since);
     assert!(pair.are_direct());
@@ -248,9 +254,9 @@ fn sessions_are_renewed_without_loss_for_an_hour() {
 fn idle_nodes_are_silent() {
     let mut pair = Pair::homes(1, Behaviour::HOME, Behaviour::HOME);
     pair.talk(5 * SECOND);
-    pair.world.run_for(240 * SECOND).unwrap();
+    pair.pass(240 * SECOND);
     let before = [0, 1].map(|node| pair.world.sent(node));
-    pair.world.run_for(600 * SECOND).unwrap();
+    pair.pass(600 * SECOND);
     let sent = [0, 1].map(|node| pair.world.sent(node) - before[node]);
     assert!(
         sent.iter().all(|sent| *sent <= 10),
@@ -268,7 +274,7 @@ fn a_suspended_host_is_reached_as_soon_as_it_runs_again() {
         let end = pair.world.now + time;
         while pair.world.now < end {
             pair.world.send(1, 0, 100);
-            pair.world.run_for(SECOND).unwrap();
+            pair.pass(SECOND);
         }
         pair.world.suspend(0, false);
         pair.talk(3 * SECOND);
