@@ -1,7 +1,10 @@
 //! Packets from end to end: who is reached, where, and who is not.
 
 use super::*;
-use crate::unreachable::{MAX_PER_PERIOD, PERIOD};
+use crate::{
+    Packets,
+    unreachable::{MAX_PER_PERIOD, PERIOD},
+};
 
 #[test]
 fn packets_wait_for_the_handshake_and_arrive_in_order_without_padding() {
@@ -249,4 +252,78 @@ fn a_key_of_low_order_is_no_peer() {
     let anybody = PeerConfig { public_key: WgPublicKey([0; 32]), ..Node::new(2).config("10.42.0.2/32") };
     a.set_peers(&[anybody]);
     assert_eq!(a.interface.peers().count(), 0);
+}
+
+#[test]
+fn packets_are_padded_to_sixteen_bytes_as_far_as_the_mtu_allows() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    exchange(&mut a, &mut b);
+    for (len, padded) in [(20, 32), (32, 32), (33, 48), (1408, 1408), (1409, 1420), (1420, 1420)] {
+        a.send(&packet(A, B, &vec![7; len - 20]));
+        let (_, datagram) = &a.sink.sent[0];
+        assert_eq!(datagram.len(), padded + 32, "of {len}");
+        exchange(&mut a, &mut b);
+        assert_eq!(b.sink.delivered.pop().map(|packet| packet.len()), Some(len));
+    }
+}
+
+/// What segmentation makes of a packet: its first bytes, and several that go to the same address.
+struct Run(Vec<u8>, VecDeque<Vec<u8>>);
+
+impl Packets for Run {
+    fn next_len(&self) -> Option<usize> {
+        self.1.front().map(Vec::len)
+    }
+    fn head(&self) -> &[u8] {
+        &self.0
+    }
+    fn write(&mut self, room: &mut [u8]) {
+        room.copy_from_slice(&self.1.pop_front().expect("asked for only as long as there are any"));
+    }
+}
+
+#[test]
+fn a_run_goes_where_its_head_says_before_and_after_the_handshake() {
+    let (mut a, mut b) = pair();
+    let packets: Vec<_> = (1..4).map(|n| packet(A, B, &[n; 40])).collect();
+    for round in 1..3 {
+        let mut run = Run(packets[0][..20].to_vec(), packets.clone().into());
+        a.interface.handle_packets(&mut run, a.now, &mut a.sink);
+        assert!(run.1.is_empty());
+        exchange(&mut a, &mut b);
+        assert_eq!(b.sink.delivered, vec![&packets[..]; round].concat());
+    }
+    // All of one that goes nowhere is consumed, and its sender is told.
+    let lost = packet(A, [10, 42, 0, 9], b"x");
+    let mut run = Run(lost[..20].to_vec(), vec![lost.clone(); 3].into());
+    a.interface.handle_packets(&mut run, a.now, &mut a.sink);
+    assert!(run.1.is_empty());
+    assert_eq!((a.interface.drops().no_route, a.sink.delivered.len()), (3, 3));
+}
+
+#[test]
+fn a_packet_that_says_to_be_longer_than_it_is_goes_nowhere() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    exchange(&mut a, &mut b);
+    let mut long = packet(A, B, b"y");
+    long[3] += 1;
+    a.send(&long);
+    assert!(a.sink.sent.is_empty());
+    assert_eq!(a.interface.drops().malformed, 1);
+}
+
+#[test]
+fn padding_tells_nothing_of_what_was_there_before() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    exchange(&mut a, &mut b);
+    // A segment that claims its padding as its own.
+    let mut segment = packet(A, B, &[7; 13]);
+    segment[3] = 48;
+    let mut run = Run(segment[..20].to_vec(), VecDeque::from([segment.clone()]));
+    a.interface.handle_packets(&mut run, a.now, &mut a.sink);
+    exchange(&mut a, &mut b);
+    assert_eq!(b.sink.delivered[1], [&segment[..], &[0; 15]].concat());
 }
