@@ -18,10 +18,6 @@ mod topology;
 use faults::Fault;
 use topology::Topology;
 
-/// Packets of ten that may be lost in quiet times: those under way when both ends begin a handshake at once (WireGuard keeps
-/// but one session before the present one).
-const TOLERATED: usize = 2;
-
 /// Makes a node's device.
 pub type Make = fn(Identity, Instant) -> Box<dyn Device>;
 
@@ -176,7 +172,7 @@ impl Scenario {
         self.world.run_for(Duration::from_secs(1))?;
         for pair in self.world.pairs() {
             let ((sent, got), hope) = (self.world.ledger.count(pair, since), self.hope(pair, expect));
-            if sent - got > TOLERATED && hope.is_some() {
+            if sent != got && hope.is_some() {
                 return Err(format!(
                     "of {sent} packets from {} to {}, {got} arrived: {hope:?}",
                     pair.0, pair.1

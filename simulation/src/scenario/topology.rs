@@ -74,10 +74,6 @@ impl Topology {
 
     /// Repairs everything, and finds a place for who has none.
     pub(super) fn heal(&mut self, world: &mut World, random: &mut Random) {
-        for router in 0..world.network.routers() {
-            let link = &mut world.network.router(router).link;
-            *link = Link { up: true, udp: true, loss: 0, ..*link };
-        }
         for relay in 0..world.relays.count() {
             world.relays.set_up(relay, true);
             world.relays.degrade(relay, Duration::from_millis(20), 0);
@@ -98,6 +94,11 @@ impl Topology {
                 let addresses = self.place(world, random);
                 world.move_node(node, addresses);
             }
+        }
+        // The new places' links too.
+        for router in 0..world.network.routers() {
+            let link = &mut world.network.router(router).link;
+            *link = Link { up: true, udp: true, loss: 0, ..*link };
         }
         world.update();
     }

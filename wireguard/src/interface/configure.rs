@@ -7,7 +7,7 @@ use crate::{Interface, Output, Peer, PeerConfig, peer::Slot, routes::Routes};
 impl Interface {
     /// Makes `wanted` the peers. Those that stay keep their sessions; new ones with keepalive connect at once.
     pub fn set_peers(&mut self, wanted: &[PeerConfig], now: Instant, out: &mut impl Output) {
-        let keep: HashSet<_> = wanted.iter().map(|config| config.public_key).collect();
+        let keep: HashSet<_> = wanted.iter().map(|config| &config.public_key).collect();
         self.by_key.retain(|key, slot| {
             if !keep.contains(key)
                 && let Some(mut peer) = self.slots[*slot].take()

@@ -313,3 +313,17 @@ fn a_packet_that_says_to_be_longer_than_it_is_goes_nowhere() {
     assert!(a.sink.sent.is_empty());
     assert_eq!(a.interface.drops().malformed, 1);
 }
+
+#[test]
+fn padding_tells_nothing_of_what_was_there_before() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    exchange(&mut a, &mut b);
+    // A segment that claims its padding as its own.
+    let mut segment = packet(A, B, &[7; 13]);
+    segment[3] = 48;
+    let mut run = Run(segment[..20].to_vec(), VecDeque::from([segment.clone()]));
+    a.interface.handle_packets(&mut run, a.now, &mut a.sink);
+    exchange(&mut a, &mut b);
+    assert_eq!(b.sink.delivered[1], [&segment[..], &[0; 15]].concat());
+}
