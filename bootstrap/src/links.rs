@@ -143,6 +143,7 @@ mod tests {
         let (inside, outside) = (Arc::new(Netns::create().unwrap()), Netns::create().unwrap());
         let own = vec!["10.42.0.9".parse().unwrap()];
         let config = DeviceConfig {
+            paths: None,
             name: "wg0".into(),
             private_key: WgPrivateKey::from_random([7; 32]),
             listen_port: 0,

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use lattice_overlay::{Device, PeerConfig};
+use lattice_overlay::{Device, PeerConfig, canonical, may_be_probed};
 use lattice_wire::{
     NetMap,
     netmap::{MAX_ENDPOINTS, MAX_PEERS},
@@ -76,7 +76,14 @@ fn peers(map: &NetMap, now: i64) -> Vec<PeerConfig> {
                 })
                 .copied()
                 .collect(),
-            endpoints: peer.endpoints.iter().take(MAX_ENDPOINTS).copied().collect(),
+            // The peer itself says where it is.
+            endpoints: peer
+                .endpoints
+                .iter()
+                .map(|endpoint| canonical(*endpoint))
+                .filter(|endpoint| may_be_probed(*endpoint, &[map.pool.into()]))
+                .take(MAX_ENDPOINTS)
+                .collect(),
             keepalive: Some(KEEPALIVE_SECS),
         })
         .collect()

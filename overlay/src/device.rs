@@ -3,6 +3,7 @@
 //! A device is created with its link down and without address or peer: nothing can use it before its owner has put the
 //! policy in place. Dropping it removes the link.
 
+mod clock;
 mod commands;
 mod engine;
 mod error;
@@ -33,7 +34,7 @@ pub use error::DeviceError;
 pub use filter::{FilterEvents, UserFilter};
 pub use lattice_paths::PathStatus;
 pub use lattice_wireguard::{Drops, Path, PeerConfig};
-pub use paths::{PathFinder, PathsConfig, RelayStatus, Servers};
+pub use paths::{PathFinder, PathsConfig, RelayStatus, Servers, Signals};
 pub use probe::{kernel_has_wireguard, tun_usable};
 
 /// Which implementation of WireGuard moves the packets.

@@ -20,10 +20,11 @@ pub mod uplink;
 
 pub use device::{
     Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, Path,
-    PathFinder, PathStatus, PathsConfig, PeerConfig, PeerStatus, RelayStatus, Servers, UserFilter, create,
-    kernel_has_wireguard, tun_usable,
+    PathFinder, PathStatus, PathsConfig, PeerConfig, PeerStatus, RelayStatus, Servers, Signals, UserFilter,
+    create, kernel_has_wireguard, tun_usable,
 };
 pub use endpoint::endpoints;
+pub use lattice_paths::address::{canonical, may_be_probed};
 pub use link::{Link, LinkError};
 pub use netns::Netns;
 pub use relay::{RelayDrops, RelayState};

@@ -175,9 +175,7 @@ impl Gather {
     pub(crate) fn nat(&self) -> Nat {
         let known = || self.queries.iter().filter_map(|query| Some((query, query.mapped?)));
         let differs = known().any(|(one, seen)| {
-            known().any(|(other, also)| {
-                other.base == one.base && other.server.ip() != one.server.ip() && also != seen
-            })
+            known().any(|(other, also)| other.base == one.base && other.server != one.server && also != seen)
         });
         match known().count() {
             _ if differs => Nat::Symmetric,

@@ -191,7 +191,7 @@ impl Paths {
                 self.shared.gather.handle(remote, &message.transaction, message.mapped, now)
         {
             if changed {
-                self.for_sessions(now, |session, _, _, _| session.signalling.say(now));
+                self.for_sessions(now, |session, _, _, _| session.mapped_anew(now));
             }
             return true;
         }

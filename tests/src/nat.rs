@@ -58,12 +58,23 @@ pub struct Router {
 }
 
 impl Router {
-    /// Puts another NAT in place of the one there. Mappings that are in use stay, but [`Nat::NoUdp`] cuts them.
+    /// From now on nothing passes between the host and `other`.
     ///
     /// # Panics
     /// Without nft.
-    pub fn become_nat(&self, nat: Nat) {
-        nft(&self.netns, &format!("flush ruleset\n{}", nat.rules()));
+    pub fn cut(&self, other: Ipv4Addr) {
+        let rules = format!(
+            "table ip cut {{\nchain forward {{ type filter hook forward priority -10; ip saddr {other} drop; ip daddr {other} drop; }}\n}}"
+        );
+        nft(&self.netns, &rules);
+    }
+
+    /// Ends all cuts.
+    ///
+    /// # Panics
+    /// Without a cut.
+    pub fn heal(&self) {
+        nft(&self.netns, "delete table ip cut");
     }
 
     /// Gives the router another address on the hub's side, as after a new lease: all mappings are gone.

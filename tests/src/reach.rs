@@ -24,7 +24,7 @@ impl Lab {
             let mut turn = command(&self.hub().path(), &tools::built("lattice"));
             turn.args(["start", "turn", "--listen", &format!("0.0.0.0:{port}")]);
             let mut process = Process::spawn(turn, &format!("turn{port}"), self.dir.path());
-            process.wait_for("listening", START);
+            process.wait_for("ready", START);
             process
         });
         let relay = self.start_relay();

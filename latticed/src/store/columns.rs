@@ -123,7 +123,7 @@ impl Endpoints {
 
 fn is_reachable(endpoint: SocketAddr) -> bool {
     let routed = match endpoint.ip() {
-        IpAddr::V4(ip) => !ip.is_broadcast() && ip.octets()[0] != 0,
+        IpAddr::V4(ip) => !ip.is_broadcast() && !ip.is_link_local() && ip.octets()[0] != 0,
         // A link-local address means nothing without the zone, which differs on every host.
         IpAddr::V6(ip) => !ip.is_unicast_link_local(),
     };
@@ -161,6 +161,7 @@ mod tests {
             "[::1]:1",
             "[ff02::1]:1",
             "[fe80::1]:1",
+            "169.254.169.254:80",
             "[::ffff:127.0.0.1]:1",
         ];
         let reported = endpoints(&[&bad[..], &good, &good].concat());

@@ -29,8 +29,8 @@ pub(super) enum Command {
     Pin(Vec<Pin>, SyncSender<()>),
     Counters(SyncSender<Vec<(RuleId, Counter)>>),
     SetLocal(Vec<SocketAddr>),
-    SetServers(Servers),
-    Signal(WgPublicKey, Signal),
+    SetServers(Box<Servers>),
+    Signal(WgPublicKey, Box<Signal>),
     Relays(SyncSender<Vec<RelayStatus>>),
     Stop,
 }

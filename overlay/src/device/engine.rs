@@ -14,13 +14,14 @@
 //! sandboxes have one peer that they talk much with, so there would be nothing to share.
 
 use std::{
-    io,
+    array, io,
     os::fd::AsFd,
     sync::{Arc, mpsc::Receiver},
     time::{Instant, SystemTime},
 };
 
 use lattice_paths::mux::{self, Kind};
+use lattice_wire::reach::MAX_SERVERS;
 use lattice_wireguard::{Interface, Output, Path, Peer, Single};
 use nix::{
     errno::Errno,
@@ -30,6 +31,7 @@ use nix::{
 
 use super::{
     Drops, PeerStatus,
+    clock::Clock,
     commands::Command,
     gate::Gate,
     relays::Relays,
@@ -47,6 +49,7 @@ const BATCH: usize = 256 << 10;
 
 /// The thread's state.
 pub(super) struct Engine {
+    clock: Clock,
     interface: Interface,
     ways: Option<Ways>,
     io: Io,
@@ -125,9 +128,9 @@ impl Engine {
         wake: Arc<EventFd>,
     ) -> Self {
         let coalescer = Coalescer::new(tun.takes_datagrams());
-        let relays = Relays::default();
+        let (clock, relays) = (Clock::new(), Relays::default());
         let io = Io { tun, udp, relays, gate, coalescer, malformed: 0, link_drops: 0 };
-        Self { interface, ways, io, commands, wake, buffer: vec![0; Header::LEN + MAX_PACKET] }
+        Self { clock, interface, ways, io, commands, wake, buffer: vec![0; Header::LEN + MAX_PACKET] }
     }
 
     /// Runs until told to stop.
@@ -137,7 +140,11 @@ impl Engine {
     pub(super) fn run(mut self) -> io::Result<()> {
         loop {
             let ready = self.wait()?;
-            let now = Instant::now();
+            let now = self.clock.now();
+            if self.clock.jumped() {
+                tracing::warn!("the clock jumped: this machine may be a copy, so every session begins anew");
+                self.interface.forget_sessions(now, &mut self.io);
+            }
             if ready.command && !self.handle_commands(now) {
                 return Ok(());
             }
@@ -173,17 +180,23 @@ impl Engine {
         let ways = self.ways.as_ref().and_then(Ways::poll_timeout);
         let next = self.interface.poll_timeout().into_iter().chain(ways).min();
         let timeout = next.map_or(PollTimeout::NONE, |at| {
-            let left = at.saturating_duration_since(Instant::now());
+            let left = at.saturating_duration_since(self.clock.now());
             // Rounded up, so as not to wake just before the time.
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
         });
-        let mut fds = vec![
-            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.io.udp.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.io.tun.as_fd(), PollFlags::POLLIN),
-        ];
-        fds.extend(self.io.relays.bells().map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
-        match poll(&mut fds, timeout) {
+        let Io { udp, tun, relays, .. } = &self.io;
+        let mut fds: [_; 3 + MAX_SERVERS] = array::from_fn(|index| {
+            let fd = match index {
+                0 => self.wake.as_fd(),
+                1 => udp.as_fd(),
+                2 => tun.as_fd(),
+                // Those without a relay are not polled.
+                _ => relays.bell(index - 3).unwrap_or(self.wake.as_fd()),
+            };
+            PollFd::new(fd, PollFlags::POLLIN)
+        });
+        let fds = &mut fds[..3 + relays.len()];
+        match poll(fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -228,7 +241,6 @@ impl Engine {
 
     fn handle_relays(&mut self, now: Instant) {
         let Some(ways) = &mut self.ways else { return };
-        ways.handle_relays(&mut self.io.relays, now);
         for index in 0..self.io.relays.len() {
             for _ in 0..READS {
                 let Some((relay, peer, len)) = self.io.relays.receive(index, &mut self.buffer) else { break };
@@ -240,6 +252,8 @@ impl Engine {
                 }
             }
         }
+        // Only now, with the bells silent: a state that changes from here on rings again.
+        ways.handle_relays(&mut self.io.relays, now);
     }
 
     fn find_paths(&mut self, now: Instant) {
@@ -326,12 +340,12 @@ impl Engine {
                 }
                 Command::SetServers(servers) => {
                     if let Some(ways) = &mut self.ways {
-                        ways.set_servers(servers, &mut self.io.relays, now);
+                        ways.set_servers(*servers, &mut self.io.relays, now);
                     }
                 }
                 Command::Signal(from, signal) => {
                     if let Some(ways) = &mut self.ways {
-                        ways.handle_signal(&from, signal, now);
+                        ways.handle_signal(&from, *signal, now);
                     }
                 }
                 Command::Stop => return false,
@@ -341,7 +355,7 @@ impl Engine {
     }
 
     fn peers(&self) -> Vec<PeerStatus> {
-        let (now, wall) = (Instant::now(), SystemTime::now());
+        let (now, wall) = (self.clock.now(), SystemTime::now());
         let status = |peer: &Peer| PeerStatus {
             public_key: peer.public_key(),
             endpoint: peer.path().and_then(|path| path.remote()),

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::relay::{RelayDrops, RelayState};
 
+/// Signals, each with the key of the peer that it is for.
+pub type Signals = mpsc::Receiver<(WgPublicKey, Signal)>;
+
 /// What path finding is made from.
 #[derive(Clone)]
 pub struct PathsConfig {
@@ -65,7 +68,7 @@ pub struct RelayStatus {
 #[derive(Debug, Clone)]
 pub struct PathFinder {
     pub(super) commands: Commands,
-    pub(super) signals: Arc<Mutex<Option<mpsc::Receiver<(WgPublicKey, Signal)>>>>,
+    pub(super) signals: Arc<Mutex<Option<Signals>>>,
 }
 
 impl PathFinder {
@@ -82,7 +85,7 @@ impl PathFinder {
     /// # Errors
     /// When the device is gone.
     pub fn set_servers(&self, servers: Servers) -> Result<(), DeviceError> {
-        self.commands.tell(Command::SetServers(servers))
+        self.commands.tell(Command::SetServers(Box::new(servers)))
     }
 
     /// A signal that the peer `from` has sealed for us.
@@ -90,11 +93,11 @@ impl PathFinder {
     /// # Errors
     /// When the device is gone.
     pub fn handle_signal(&self, from: WgPublicKey, signal: Signal) -> Result<(), DeviceError> {
-        self.commands.tell(Command::Signal(from, signal))
+        self.commands.tell(Command::Signal(from, Box::new(signal)))
     }
 
     /// Takes the reading end of what is to be sealed and sent to peers; `None` when it was taken before.
-    pub fn signals(&self) -> Option<mpsc::Receiver<(WgPublicKey, Signal)>> {
+    pub fn signals(&self) -> Option<Signals> {
         self.signals.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

@@ -16,6 +16,9 @@ use crate::{
     relay::{RelayClient, RelayClientConfig, RelayState},
 };
 
+/// Round trips that differ by no more are alike.
+const ALIKE: Duration = Duration::from_millis(5);
+
 /// Connections to relays.
 #[derive(Default)]
 pub(super) struct Relays {
@@ -44,12 +47,12 @@ impl Relays {
         relay.is_some_and(|relay| relay.client.send(peer, len, write))
     }
 
-    /// What becomes readable when a relay has something, or is in another state: the bells in the order of the indices of
-    /// [`Self::receive`].
-    pub(super) fn bells(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.all.iter().map(|relay| relay.client.bell())
+    /// What becomes readable when the relay at `index` has something, or is in another state.
+    pub(super) fn bell(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        Some(self.all.get(index)?.client.bell())
     }
 
+    /// How many there are, at most [`MAX_SERVERS`].
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
@@ -74,6 +77,7 @@ impl Relays {
         paths: &mut Paths,
         now: Instant,
     ) {
+        let wanted = &wanted[..wanted.len().min(MAX_SERVERS)];
         self.all.retain(|relay| {
             let stays = wanted.contains(&relay.server);
             if !stays {
@@ -86,7 +90,7 @@ impl Relays {
                 relay.client.set_token(token.clone());
             }
         }
-        for server in wanted.into_iter().take(MAX_SERVERS) {
+        for server in wanted {
             if self.all.iter().any(|relay| relay.server.name == server.name) {
                 continue;
             }
@@ -99,7 +103,7 @@ impl Relays {
             };
             self.next = self.next.wrapping_add(1);
             match RelayClient::start(start, &config.runtime) {
-                Ok(client) => self.all.push(Relay { server, client, told: None }),
+                Ok(client) => self.all.push(Relay { server: server.clone(), client, told: None }),
                 Err(error) => tracing::warn!(%error, "a relay is left out"),
             }
         }
@@ -112,7 +116,9 @@ impl Relays {
                 RelayState::Up { rtt, .. } => Some(rtt),
                 RelayState::Down(_) | RelayState::Connecting => None,
             };
-            if is == relay.told {
+            // Peers are told of a new order, so it must not follow every round trip.
+            let alike = |a: Duration, b: Duration| a.abs_diff(b) <= (a / 4).max(ALIKE);
+            if is == relay.told || is.zip(relay.told).is_some_and(|(is, told)| alike(is, told)) {
                 continue;
             }
             relay.told = is;

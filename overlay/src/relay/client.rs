@@ -138,6 +138,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn set(&self, state: RelayState) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        self.inbox.ring();
     }
 }
 
@@ -195,7 +196,7 @@ impl RelayClient {
         self.shared.inbox.pop(buffer)
     }
 
-    /// Readable while a datagram waits to be received.
+    /// Readable while a datagram waits to be received, and when the state is another one.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.shared.inbox.bell()
     }

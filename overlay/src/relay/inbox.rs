@@ -58,9 +58,14 @@ impl Inbox {
         waiting.bytes = bytes;
         waiting.datagrams.push_back((peer, datagram));
         if was_empty {
-            // It fails only when the counter is full, and then the descriptor is readable anyhow.
-            let _ = self.bell.write(1);
+            self.ring();
         }
+    }
+
+    /// Makes the bell readable once, though nothing waits.
+    pub(super) fn ring(&self) {
+        // It fails only when the counter is full, and then the descriptor is readable anyhow.
+        let _ = self.bell.write(1);
     }
 
     /// Copies the oldest datagram into `buffer`; one that does not fit is dropped and counted.

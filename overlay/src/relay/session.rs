@@ -24,9 +24,12 @@ use super::{
 
 /// Control frames that wait to be sent: a question per peer, at the beginning.
 const CONTROL: usize = 8192;
-/// How often the round trip is measured.
+/// How often the round trip is measured; with datagrams to carry, more often, because then somebody waits.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// After so many without a sign of the relay, it is gone.
+const PING_BUSY: Duration = Duration::from_secs(1);
+/// How long a sign of the relay is waited for, at least, before the next ping.
+const ANSWER: Duration = Duration::from_millis(500);
+/// After so many pings without one, it is gone.
 const MAX_SILENT: u32 = 3;
 
 /// One connection's state. All of its futures run in one task.
@@ -38,6 +41,8 @@ pub(super) struct Session {
     ready: Mutex<Vec<Vec<u8>>>,
     control: mpsc::Sender<Vec<u8>>,
     heard: Mutex<Heard>,
+    /// Told when there was something to carry.
+    busy: Notify,
     /// Told when a datagram did not fit.
     pub(super) narrow: Notify,
 }
@@ -47,6 +52,7 @@ struct Heard {
     /// The ping under way: its number and when it was sent.
     ping: Option<(u64, Instant)>,
     number: u64,
+    rtt: Duration,
 }
 
 impl Session {
@@ -57,13 +63,14 @@ impl Session {
         asked: Vec<(WgPublicKey, Instant)>,
     ) -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (control, frames) = mpsc::channel(CONTROL);
-        let heard = Heard { at: Instant::now(), ping: None, number: 0 };
+        let heard = Heard { at: Instant::now(), ping: None, number: 0, rtt: Duration::ZERO };
         let session = Self {
             shared,
             transport,
             ready: Mutex::default(),
             control,
             heard: Mutex::new(heard),
+            busy: Notify::new(),
             narrow: Notify::new(),
             routes: Mutex::default(),
         };
@@ -100,6 +107,7 @@ impl Session {
         if empty.is_empty() {
             return;
         }
+        self.busy.notify_one();
         let (now, mut routes) = (Instant::now(), self.routes());
         for parcel in empty.drain(..) {
             let key = parcel.0;
@@ -167,14 +175,28 @@ impl Session {
         loop {
             let sent = Instant::now();
             send(self.ping(sent));
-            tokio::time::sleep(PING_EVERY).await;
-            silent = if self.heard().at < sent { silent + 1 } else { 0 };
-            if silent == MAX_SILENT {
-                return io::Error::other("the relay is silent").into();
+            tokio::time::sleep(ANSWER.max(3 * self.rtt())).await;
+            if self.heard().at < sent {
+                silent += 1;
+                if silent == MAX_SILENT {
+                    return io::Error::other("the relay is silent").into();
+                }
+                continue;
             }
+            silent = 0;
+            let busy = async {
+                tokio::time::sleep(PING_BUSY).await;
+                self.busy.notified().await;
+            };
+            let _ = tokio::time::timeout(PING_EVERY, busy).await;
             let unused = self.routes().expire(Instant::now());
             unused.iter().for_each(|key| self.tell(&Frame::Forget(*key)));
         }
+    }
+
+    /// The last round trip; nothing before the first.
+    fn rtt(&self) -> Duration {
+        self.heard().rtt
     }
 
     fn ping(&self, now: Instant) -> Bytes {
@@ -195,6 +217,7 @@ impl Session {
         {
             heard.ping = None;
             let rtt = now.saturating_duration_since(sent);
+            heard.rtt = rtt;
             self.shared.set(RelayState::Up { transport: self.transport, rtt });
         }
     }

@@ -63,6 +63,7 @@ impl Host {
 
     pub(crate) fn device_config(&self) -> DeviceConfig {
         DeviceConfig {
+            paths: None,
             name: self.name.clone(),
             private_key: self.key.clone(),
             listen_port: 0,
