@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_wire::{PeerId, WgPublicKey, signal::Signal};
+use lattice_wire::{WgPublicKey, signal::Signal};
 
 use crate::{
     Config, Event, PathPeer, Paths, address,
@@ -115,9 +115,9 @@ fn called() -> (Paths, Signal, Instant) {
             *byte = number;
         });
     };
-    let mut paths = Paths::new(Config { id: PeerId::from_random([1; 10]), pool: vec![] }, random);
+    let mut paths = Paths::new(Config { key: WgPublicKey([1; 32]), pool: vec![] }, random);
     paths.set_local(&[HERE], now);
-    paths.set_peers(&[PathPeer { key: PEER, id: PeerId::from_random([2; 10]), endpoints: vec![] }], now);
+    paths.set_peers(&[PathPeer { key: PEER, endpoints: vec![] }], now);
     paths.wants(&PEER, now);
     let (_, said) = paths.poll_signal().expect("the peer is called");
     (paths, said, now)

@@ -67,7 +67,7 @@ impl Paths {
         let mut free: Vec<Slot> =
             (0..).zip(&self.peers).filter(|(_, peer)| peer.is_none()).map(|(slot, _)| slot).collect();
         for peer in wanted {
-            if peer.id == self.shared.id {
+            if peer.key == self.shared.key {
                 continue;
             }
             if let Some(&slot) = self.by_key.get(&peer.key) {
@@ -80,7 +80,7 @@ impl Paths {
                 }
                 continue;
             }
-            let new = Some(Peer::new(peer, self.shared.id < peer.id));
+            let new = Some(Peer::new(peer, self.shared.key.0 < peer.key.0));
             let slot = match free.pop() {
                 Some(slot) => slot,
                 None => {

@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_secs(2);
 /// A peer of the map.
 pub(crate) struct Peer {
     pub(crate) key: WgPublicKey,
-    /// Of the two ends, the one with the smaller id decides (RFC 8445 calls it controlling). So the roles cannot conflict.
+    /// Of the two ends, the one with the smaller key decides (RFC 8445 calls it controlling). So the roles cannot conflict.
     pub(crate) we_control: bool,
     pub(crate) endpoints: Box<[SocketAddr]>,
     /// The relays of its last session.

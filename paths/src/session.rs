@@ -106,11 +106,13 @@ impl Session {
         }
     }
 
-    /// The world sees us elsewhere, or at all: what was tried in vain may go now.
+    /// The world sees us elsewhere, or at all: what was tried in vain again and again may go now.
     pub(crate) fn mapped_anew(&mut self, now: Instant) {
         self.signalling.say(now);
-        self.failures = 0;
-        self.restart_at = self.restart_at.map(|at| at.min(now + SEARCH));
+        if self.failures > 1 {
+            self.failures = 0;
+            self.restart_at = self.restart_at.map(|at| at.min(now + SEARCH));
+        }
     }
 
     /// Our addresses changed, or how the world sees us.

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, net::SocketAddr};
 
 use ipnet::IpNet;
-use lattice_wire::{PeerId, WgPublicKey};
+use lattice_wire::WgPublicKey;
 use lattice_wireguard::Path;
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
 /// Who we are.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Our id: of two peers, the one with the smaller id chooses the pair.
-    pub id: PeerId,
+    /// Our key: of two peers, the one with the smaller key chooses the pair.
+    pub key: WgPublicKey,
     /// The overlay's own addresses, which never are a peer's endpoint.
     pub pool: Vec<IpNet>,
 }
@@ -26,8 +26,6 @@ pub struct Config {
 pub struct PathPeer {
     /// Its WireGuard key, by which it is called everywhere here.
     pub key: WgPublicKey,
-    /// Its id.
-    pub id: PeerId,
     /// Where the map says that it may be; the first [`lattice_wire::netmap::MAX_ENDPOINTS`] count.
     pub endpoints: Vec<SocketAddr>,
 }
@@ -59,7 +57,7 @@ pub(crate) type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
 /// What all peers share.
 pub(crate) struct Shared {
-    pub(crate) id: PeerId,
+    pub(crate) key: WgPublicKey,
     pub(crate) pool: Vec<IpNet>,
     pub(crate) random: Random,
     pub(crate) tie_breaker: u64,
@@ -74,7 +72,7 @@ impl Shared {
         let mut tie_breaker = [0; 8];
         random(&mut tie_breaker);
         Self {
-            id: config.id,
+            key: config.key,
             pool: config.pool,
             random,
             tie_breaker: u64::from_le_bytes(tie_breaker),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_wire::{PeerId, WgPublicKey, signal::Signal};
+use lattice_wire::{WgPublicKey, signal::Signal};
 use lattice_wireguard::{Path, RelayNumber};
 
 /// The UDP port of every node.
@@ -15,8 +15,6 @@ pub const PORT: u16 = 51820;
 /// A peer as the control plane tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Its name.
-    pub id: PeerId,
     /// Its key.
     pub key: WgPublicKey,
     /// Its address in the overlay.

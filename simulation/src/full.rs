@@ -29,7 +29,7 @@ pub struct Full {
 impl Full {
     /// A device without peers.
     pub fn boxed(mut identity: Identity, now: Instant) -> Box<dyn Device> {
-        let config = Config { id: identity.id, pool: vec![pool()] };
+        let config = Config { key: identity.private_key.public(), pool: vec![pool()] };
         let mut random = identity.random.split();
         let mut paths = Paths::new(config, move |bytes| random.fill(bytes));
         paths.set_stun_servers(&identity.stun, now);
@@ -39,11 +39,9 @@ impl Full {
 
     fn set_peers(&mut self, members: &[Member], now: Instant, out: &mut Vec<Effect>) {
         self.peers = members.iter().map(|member| (member.overlay.into(), member.key)).collect();
-        let peers = members.iter().map(|Member { key, id, endpoints, .. }| PathPeer {
-            key: *key,
-            id: id.clone(),
-            endpoints: endpoints.clone(),
-        });
+        let peers = members
+            .iter()
+            .map(|Member { key, endpoints, .. }| PathPeer { key: *key, endpoints: endpoints.clone() });
         self.paths.set_peers(&peers.collect::<Vec<_>>(), now);
         self.wireguard.set_peers(members, now, out);
     }

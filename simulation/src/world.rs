@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_wire::{PeerId, WgPrivateKey, WgPublicKey};
+use lattice_wire::{WgPrivateKey, WgPublicKey};
 use lattice_wireguard::Path;
 
 use crate::{
@@ -25,8 +25,6 @@ const BUSY: u32 = 200;
 pub struct Identity {
     /// Its number.
     pub node: usize,
-    /// Its name.
-    pub id: PeerId,
     /// Its private key.
     pub private_key: WgPrivateKey,
     /// Its address in the overlay.
@@ -111,11 +109,10 @@ impl World {
     ) -> usize {
         let node = self.nodes.len();
         let private_key = WgPrivateKey::from_random(self.random.bytes());
-        let id = PeerId::from_random(*self.random.bytes().first_chunk().expect("32 bytes hold ten"));
         let overlay = Ipv4Addr::new(10, 42, 0, node as u8 + 1);
-        let member = Member { id: id.clone(), key: private_key.public(), overlay, endpoints: Vec::new() };
+        let member = Member { key: private_key.public(), overlay, endpoints: Vec::new() };
         let stun = self.stun.iter().map(|(_, address)| *address).collect();
-        let identity = Identity { node, id, private_key, overlay, stun, random: self.random.split() };
+        let identity = Identity { node, private_key, overlay, stun, random: self.random.split() };
         self.nodes.push(Node {
             host: self.network.add_host(Vec::new()),
             device: make(identity, self.now),

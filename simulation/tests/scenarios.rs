@@ -77,7 +77,7 @@ fn wireguard_alone_does_no_harm_whatever_happens() {
 
 #[test]
 fn every_pair_that_has_a_way_finds_it_after_any_faults() {
-    run(&seeds(0..250), Full::boxed, &WITH_PATHS);
+    run(&seeds(0..1000), Full::boxed, &WITH_PATHS);
 }
 
 /// Without this, a seed that failed would tell nothing.

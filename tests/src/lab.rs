@@ -213,8 +213,16 @@ impl Lab {
     /// # Panics
     /// When it does not get ready.
     pub fn up(&self, host: &Host, name: &str) -> (Process, Ipv4Addr) {
+        self.up_with(host, name, &[])
+    }
+
+    /// Like [`Self::up`], with more arguments.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub fn up_with(&self, host: &Host, name: &str, more: &[&str]) -> (Process, Ipv4Addr) {
         let mut lattice = self.lattice(host);
-        lattice.args(["up", "--name", name]);
+        lattice.args(["up", "--name", name]).args(more);
         if !host.dir.join("etc/node-credentials.json").exists() {
             lattice.arg("--token-file").arg(self.token_file(host));
         }

@@ -49,12 +49,6 @@ impl<T: PartialEq> News<T> {
     }
 }
 
-fn id(key: &WgPublicKey) -> lattice_wire::PeerId {
-    let mut random = [0; 10];
-    random.copy_from_slice(&key.0[..10]);
-    lattice_wire::PeerId::from_random(random)
-}
-
 impl Ways {
     /// For the device with this key and port. Also the reading end of its signals.
     pub(super) fn new(
@@ -66,16 +60,12 @@ impl Ways {
         let (signals, reader) = mpsc::channel(SIGNALS);
         let pool = config.pool.clone();
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the kernel has randomness");
-        let paths = Paths::new(Config { id: id(&key), pool }, random);
+        let paths = Paths::new(Config { key, pool }, random);
         (Self { paths, config, underlay, port, signals, wanted: News(None), seen: News(None) }, reader)
     }
 
     pub(super) fn set_peers(&mut self, peers: &[PeerConfig], now: Instant) {
-        let peer = |peer: &PeerConfig| PathPeer {
-            id: id(&peer.public_key),
-            key: peer.public_key,
-            endpoints: peer.endpoints.clone(),
-        };
+        let peer = |peer: &PeerConfig| PathPeer { key: peer.public_key, endpoints: peer.endpoints.clone() };
         let peers: Vec<PathPeer> = peers.iter().map(peer).collect();
         self.paths.set_peers(&peers, now);
     }

@@ -83,11 +83,7 @@ fn signals_may_be_lost_repeated_and_reordered() {
 fn without_signals_wireguard_searches_by_itself() {
     let mut network = Network::pair(6, Nat::PortRestricted, Nat::None);
     network.signal_loss = 100;
-    let server = PathPeer {
-        key: network.hosts[1].key,
-        id: super::network::id(2),
-        endpoints: vec![at("192.0.2.2:51820")],
-    };
+    let server = PathPeer { key: network.hosts[1].key, endpoints: vec![at("192.0.2.2:51820")] };
     let now = network.now;
     network.hosts[0].paths.set_peers(&[server], now);
     network.run(ms(60_000));
@@ -104,9 +100,7 @@ fn a_peer_that_began_anew_is_found_again() {
     network.run(ms(5000));
     assert!(network.both_direct());
     // The process of host 1 ends, and another one starts that knows nothing.
-    let peers: Vec<_> = [0]
-        .map(|i| PathPeer { key: network.hosts[i].key, id: super::network::id(i + 1), endpoints: vec![] })
-        .into();
+    let peers: Vec<_> = [0].map(|i| PathPeer { key: network.hosts[i].key, endpoints: vec![] }).into();
     let now = network.now;
     network.hosts[1].paths.set_peers(&[], now);
     network.hosts[1].selected.clear();

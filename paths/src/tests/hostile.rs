@@ -7,7 +7,7 @@ use lattice_wire::{
     signal::{Candidate, CandidateKind, MAX_CANDIDATES, Signal},
 };
 
-use super::network::{Nat, Network, RELAY, at, id, ms};
+use super::network::{Nat, Network, RELAY, at, ms};
 use crate::{PathPeer, limits, stun};
 
 /// A host, and a peer of it that is ours to play.
@@ -17,10 +17,7 @@ fn victim() -> (Network, WgPublicKey) {
     let key = WgPublicKey([9; 32]);
     let now = network.now;
     let paths = &mut network.hosts[0].paths;
-    paths.set_peers(
-        &[PathPeer { key, id: id(9), endpoints: vec![at("127.0.0.1:53"), at("10.200.0.7:1")] }],
-        now,
-    );
+    paths.set_peers(&[PathPeer { key, endpoints: vec![at("127.0.0.1:53"), at("10.200.0.7:1")] }], now);
     paths.set_relay(RELAY, "east", None, now);
     (network, key)
 }

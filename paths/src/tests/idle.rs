@@ -1,6 +1,6 @@
 //! What peers cost that nobody talks to.
 
-use lattice_wire::{PeerId, WgPublicKey};
+use lattice_wire::WgPublicKey;
 
 use super::network::{Nat, Network, at, ms};
 use crate::{PathPeer, peer::Peer};
@@ -13,13 +13,7 @@ fn ten_thousand_idle_peers_cost_memory_alone_and_little_of_it() {
         .map(|number| {
             let mut key = [0; 32];
             key[..4].copy_from_slice(&number.to_le_bytes());
-            let mut id = [7; 10];
-            id[..4].copy_from_slice(&number.to_le_bytes());
-            PathPeer {
-                key: WgPublicKey(key),
-                id: PeerId::from_random(id),
-                endpoints: vec![at("192.0.2.9:51820")],
-            }
+            PathPeer { key: WgPublicKey(key), endpoints: vec![at("192.0.2.9:51820")] }
         })
         .collect();
     let now = network.now;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_wire::{PeerId, WgPublicKey, signal::Signal};
+use lattice_wire::{WgPublicKey, signal::Signal};
 use lattice_wireguard::Path;
 
 use crate::{Config, Event, PathPeer, PathStatus, Paths, Transmit, mux, stun};
@@ -109,8 +109,8 @@ pub(super) struct Network {
     pub(super) pause: Duration,
 }
 
-pub(super) fn id(number: usize) -> PeerId {
-    PeerId::from_random([number as u8; 10])
+pub(super) fn key(number: usize) -> WgPublicKey {
+    WgPublicKey([number as u8; 32])
 }
 
 impl Network {
@@ -150,13 +150,13 @@ impl Network {
             _ => format!("10.{lan}.0.{number}:51820"),
         };
         let mut random = Random(self.random.next());
-        let config = Config { id: id(number), pool: vec!["10.200.0.0/16".parse().unwrap()] };
+        let config = Config { key: key(number), pool: vec!["10.200.0.0/16".parse().unwrap()] };
         let mut paths = Paths::new(config, move |bytes| random.fill(bytes));
         paths.set_local(&[at(&address)], self.now);
         paths.set_stun_servers(&STUN.map(at), self.now);
         self.hosts.push(Host {
             paths,
-            key: WgPublicKey([number as u8; 32]),
+            key: key(number),
             addresses: vec![at(&address)],
             nat,
             outside: IpAddr::from([203, 0, 113, number as u8]),
@@ -173,12 +173,8 @@ impl Network {
 
     /// All know all, without endpoints, and the relay.
     pub(super) fn meet(&mut self) {
-        let all: Vec<_> = self
-            .hosts
-            .iter()
-            .enumerate()
-            .map(|(i, host)| PathPeer { key: host.key, id: id(i + 1), endpoints: vec![] })
-            .collect();
+        let all: Vec<_> =
+            self.hosts.iter().map(|host| PathPeer { key: host.key, endpoints: vec![] }).collect();
         for i in 0..self.hosts.len() {
             self.hosts[i].paths.set_peers(&all, self.now);
             self.hosts[i].paths.set_relay(RELAY, "east", Some(ms(30)), self.now);

@@ -5,16 +5,13 @@ use std::time::Duration;
 use is::{
     Candidate as Theirs, IceAgent, IceAgentEvent, IceCreds, Protocol, stun::StunMessage, stun::StunPacket,
 };
-use lattice_wire::{
-    WgPublicKey,
-    signal::{Candidate, CandidateKind, Signal},
-};
+use lattice_wire::signal::{Candidate, CandidateKind, Signal};
 use lattice_wireguard::Path;
 
-use super::network::{Nat, Network, at, id, ms};
+use super::network::{Nat, Network, at, key, ms};
 use crate::{Event, PathPeer};
 
-/// Runs both until both have a path. Peer 1 controls where its id is the smaller one.
+/// Runs both until both have a path. Peer 1 controls where its key is the smaller one.
 fn meet(our_number: usize, their_number: usize) {
     let mut network = Network::new(1);
     network.hosts.clear();
@@ -23,10 +20,10 @@ fn meet(our_number: usize, their_number: usize) {
     }
     let mut host = network.hosts.pop().unwrap();
     let (ours, theirs) = (host.addresses[0], at("198.18.0.1:9000"));
-    let (key, mut now) = (WgPublicKey([9; 32]), network.now);
+    let (key, mut now) = (key(their_number), network.now);
     let paths = &mut host.paths;
     paths.set_stun_servers(&[], now);
-    paths.set_peers(&[PathPeer { key, id: id(their_number), endpoints: vec![] }], now);
+    paths.set_peers(&[PathPeer { key, endpoints: vec![] }], now);
     paths.wants(&key, now);
     let said = paths.poll_signal().unwrap().1;
 
