@@ -30,6 +30,8 @@ const SEARCH: Duration = Duration::from_secs(1);
 const HOLD: Duration = Duration::from_secs(1);
 /// Waits between searches that found nothing: peers that only a relay reaches cost little.
 const BACKOFF_SECS: [u64; 4] = [30, 60, 300, 900];
+/// The same for peers that not even a relay reaches, while somebody wants to.
+const UNREACHED_SECS: [u64; 2] = [5, 10];
 
 pub(crate) struct Session {
     pub(crate) signalling: Signalling,
@@ -218,7 +220,10 @@ impl Session {
             && self.checks.exhausted()
             && (self.remote.is_some() || self.signalling.exhausted())
         {
-            let wait = BACKOFF_SECS[self.failures.min(BACKOFF_SECS.len() - 1)];
+            let theirs = self.remote.as_ref().map(|remote| remote.relays.as_slice());
+            let is_relayed = theirs.is_some_and(|theirs| shared.relays.best(theirs).is_some());
+            let waits: &[u64] = if is_relayed { &BACKOFF_SECS } else { &UNREACHED_SECS };
+            let wait = waits[self.failures.min(waits.len() - 1)];
             self.failures += 1;
             self.restart_at = Some(now + Duration::from_secs(wait));
         }

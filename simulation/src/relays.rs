@@ -113,6 +113,11 @@ impl Relays {
         self.connections.get(&(host, relay)).is_some_and(|connection| connection.works)
     }
 
+    /// How long it takes there and back; `None` where a host is not connected.
+    pub(crate) fn round_trip(&self, host: HostId, relay: RelayNumber) -> Option<Duration> {
+        self.is_connected(host, relay).then(|| self.relays[usize::from(relay)].latency * 2)
+    }
+
     fn is_connected(&self, host: HostId, relay: RelayNumber) -> bool {
         self.connections.get(&(host, relay)).is_some_and(|connection| connection.works && connection.known)
     }

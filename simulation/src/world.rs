@@ -188,6 +188,11 @@ impl World {
         self.note(|| format!("node {node} {}", if suspended { "is suspended" } else { "runs again" }));
         if std::mem::replace(&mut self.nodes[node].suspended, suspended) && !suspended {
             self.input(node, Input::Resumed);
+            // A client that runs again finds out what became of its connections meanwhile.
+            for relay in 0..self.relays.count() {
+                let round_trip = self.relays.round_trip(self.nodes[node].host, relay);
+                self.input(node, Input::Relay { relay, round_trip });
+            }
         }
     }
 

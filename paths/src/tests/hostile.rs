@@ -31,7 +31,7 @@ fn signal(answers: Option<u64>, seq: u64, candidates: &[&str]) -> Signal {
         ufrag: "hostilehostile".into(),
         password: "a-password".replace('-', "+").repeat(3),
         candidates: candidates.iter().map(candidate).collect(),
-        relays: vec![],
+        relays: vec!["east".into()],
     }
 }
 
