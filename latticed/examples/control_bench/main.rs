@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
     let sizes: Result<Vec<usize>, _> = sizes.iter().map(|arg| arg.parse()).collect();
     let sizes = match sizes {
         Ok(sizes) if sizes.is_empty() && shape == Shape::Mesh => vec![100, 1000],
-        Ok(sizes) if sizes.is_empty() => vec![100, 1000, 10_000],
+        Ok(sizes) if sizes.is_empty() => vec![100, 1000, 9_900],
         Ok(sizes) => sizes,
         Err(error) => {
             eprintln!("control_bench: a number of peers is expected: {error}");
