@@ -132,6 +132,8 @@ impl Pair {
             let reason = match verdict.reason {
                 // To enforcers, the built-in rules are rules.
                 Reason::Multicast => Reason::RuleDeny,
+                // Ports are random: now and then an opener repeats one that was let through, and then its flow is there.
+                Reason::RuleAllow if decision.reason == Reason::Established => Reason::Established,
                 reason => reason,
             };
             let same =
