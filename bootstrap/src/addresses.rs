@@ -25,7 +25,7 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// Tells `finder` those of `underlay`, with the device's `port`, now and whenever they change.
     pub(crate) fn start(finder: PathFinder, underlay: Arc<Netns>, port: u16) -> io::Result<Self> {
-        let changes = Changes::of(&underlay)?;
+        let changes = Changes::of_addresses(&underlay)?;
         let stop = Bell::new()?;
         let stopped = stop.clone();
         let run = move || {

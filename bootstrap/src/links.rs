@@ -4,30 +4,21 @@
 use std::{
     collections::HashSet,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::AsFd as _,
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use lattice_overlay::{
     Netns,
-    link::{self, Link},
+    link::{self, Changes, Link},
 };
-use nix::{
-    errno::Errno,
-    poll::PollTimeout,
-    sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-    },
-};
+use nix::poll::PollTimeout;
 
 use crate::{
     bell::Bell,
     enforce::{self, Shared},
 };
-
-/// `RTMGRP_LINK` of `rtnetlink(7)`.
-const LINK_CHANGES: u32 = 1;
 
 /// The running watch; dropping it ends it.
 pub(crate) struct Watch {
@@ -38,7 +29,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Starts to watch `netns`, of whose links `enforcer` polices those named `policed`.
     pub(crate) fn start(netns: Arc<Netns>, enforcer: Shared, policed: &[&str]) -> io::Result<Self> {
-        let changes = netns.run(subscribe)??;
+        let changes = Changes::of_links(&netns)?;
         let links = link::links(&netns).map_err(io::Error::other)?;
         let known = links.iter().filter(|link| policed.contains(&link.name.as_str())).map(|link| link.index);
         let mut watcher = Watcher { netns, enforcer, known: known.collect(), unpoliced: HashSet::new() };
@@ -47,7 +38,7 @@ impl Watch {
         let stopped = stop.clone();
         let run = move || {
             while matches!(stopped.wait(changes.as_fd(), PollTimeout::NONE), Ok(false)) {
-                drain(&changes);
+                changes.drain();
                 watcher.look();
             }
         };
@@ -110,20 +101,6 @@ impl Watcher {
         }
         policed.is_ok()
     }
-}
-
-fn subscribe() -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, LINK_CHANGES))?;
-    Ok(socket)
-}
-
-/// What the messages say does not matter: the links are listed anew. Nor does it matter when some were lost.
-fn drain(changes: &OwnedFd) {
-    let mut buffer = [0; 8192];
-    let more = |got| matches!(got, Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS));
-    while more(recv(changes.as_raw_fd(), &mut buffer, MsgFlags::empty())) {}
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use lattice_paths::{Config, Event, PathPeer, PathStatus, Paths};
 use lattice_wire::{Signal, WgPublicKey};
-use lattice_wireguard::{Path, PeerConfig};
+use lattice_wireguard::{OsRandom, Path, PeerConfig, Random as _};
 use tokio::sync::mpsc;
 
 use super::{
@@ -59,8 +59,7 @@ impl Ways {
     ) -> (Self, mpsc::Receiver<(WgPublicKey, Signal)>) {
         let (signals, reader) = mpsc::channel(SIGNALS);
         let pool = config.pool.clone();
-        let random = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the kernel has randomness");
-        let paths = Paths::new(Config { key, pool }, random);
+        let paths = Paths::new(Config { key, pool }, |bytes: &mut [u8]| OsRandom.fill(bytes));
         (Self { paths, config, underlay, port, signals, wanted: News(None), seen: News(None) }, reader)
     }
 

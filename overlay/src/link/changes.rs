@@ -14,23 +14,37 @@ use nix::{
 
 use crate::Netns;
 
-/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`.
-const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+/// `RTMGRP_LINK`.
+const LINKS: u32 = 0x1;
+/// `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`.
+const ADDRESSES: u32 = 0x10 | 0x100;
 
-/// Readable when a link or an address of a namespace came, went or changed.
+/// Readable when something of a namespace came, went or changed.
 #[derive(Debug)]
 pub struct Changes(OwnedFd);
 
 impl Changes {
-    /// Of that namespace, from now on.
+    /// Links of that namespace, from now on.
     ///
     /// # Errors
     /// When it cannot be entered or gives no socket.
-    pub fn of(netns: &Netns) -> io::Result<Self> {
+    pub fn of_links(netns: &Netns) -> io::Result<Self> {
+        Self::of(netns, LINKS)
+    }
+
+    /// Links and addresses of that namespace, from now on.
+    ///
+    /// # Errors
+    /// When it cannot be entered or gives no socket.
+    pub fn of_addresses(netns: &Netns) -> io::Result<Self> {
+        Self::of(netns, LINKS | ADDRESSES)
+    }
+
+    fn of(netns: &Netns, groups: u32) -> io::Result<Self> {
         netns.run(|| {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
             Ok(Self(socket))
         })?
     }
