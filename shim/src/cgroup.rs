@@ -1,89 +1,80 @@
-//! Control groups of a sandbox: whether limits can be enforced here, the fence around its calls, and the removal of what
-//! is left of both.
+//! A container's control group, version 1 or 2: statistics, limits, and whether memory ran out.
 
-mod fence;
+use std::path::{Path, PathBuf};
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use oci_spec::runtime::LinuxResources;
 
-use nix::unistd::{AccessFlags, access};
+use crate::error::Result;
 
-pub(crate) use fence::Fence;
+/// The groups of one container: one directory per controller in version 1, one in version 2 or hybrid.
+#[derive(Debug, Clone)]
+pub struct Cgroup {}
 
-use crate::{AgentSpec, RunscError};
+/// Tells once, when memory runs out in a group.
+#[derive(Debug)]
+pub struct OomWatch {}
 
-const ROOT: &str = "/sys/fs/cgroup";
-/// The group with limits in that with the policed calls.
-const LIMITED: &str = "agent";
-/// A group can be removed once the kernel has let go of its last dead task, which comes some time after that task's
-/// end was seen.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-pub(crate) fn wanted(spec: &AgentSpec) -> bool {
-    spec.memory_bytes.is_some() || spec.cpus.is_some() || spec.pids.is_some()
-}
-
-/// Whether there is version 2 alone.
-fn is_unified() -> bool {
-    Path::new(ROOT).join("cgroup.controllers").exists()
-}
-
-/// The group whose limits runsc sets, the same in every hierarchy.
-pub(crate) fn path(id: &str) -> PathBuf {
-    let group = Path::new("/").join(id);
-    if is_unified() { group.join(LIMITED) } else { group }
-}
-
-/// Refuses limits that would silently not hold.
-pub(crate) fn check(spec: &AgentSpec) -> Result<(), RunscError> {
-    let unified = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).ok();
-    let asked = [
-        ("memory", spec.memory_bytes.is_some()),
-        ("cpu", spec.cpus.is_some()),
-        ("pids", spec.pids.is_some()),
-    ];
-    for (what, _) in asked.into_iter().filter(|(_, asked)| *asked) {
-        let (dir, there) = match &unified {
-            Some(list) => (PathBuf::from(ROOT), list.split_whitespace().any(|name| name == what)),
-            None => {
-                let dir = Path::new(ROOT).join(what);
-                let there = dir.join("cgroup.procs").exists();
-                (dir, there)
-            }
-        };
-        if !there || access(&dir, AccessFlags::W_OK).is_err() {
-            return Err(RunscError::NoCgroup { what });
-        }
+impl Cgroup {
+    /// By the `linux.cgroupsPath` of the OCI spec (`/a/b`, or `slice:prefix:name` for systemd). Nothing is made or read.
+    pub fn of_spec(_cgroups_path: Option<&str>, _id: &str) -> Self {
+        todo!()
     }
-    Ok(())
-}
 
-/// Removes the sandbox's groups: `/<id>` of every hierarchy, and `noted`. Their tasks must have ended.
-pub(crate) fn remove(id: &str, noted: Option<PathBuf>) -> Result<(), String> {
-    let mut groups = vec![Path::new(ROOT).join(id)];
-    groups.extend(fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path().join(id)));
-    groups.extend(noted.filter(|group| group.file_name() == Some(id.as_ref())));
-    groups.iter().try_for_each(|group| remove_group(group))
-}
-
-fn remove_group(group: &Path) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
-    for group in [&group.join(LIMITED), group] {
-        loop {
-            match fs::remove_dir(group) {
-                Ok(()) => break,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => break,
-                Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => return Err(format!("cgroup {}: {error}", group.display())),
-            }
-        }
+    /// Its directories that exist, for [`crate::place::Record::cgroups`].
+    pub fn directories(&self) -> Vec<PathBuf> {
+        todo!()
     }
-    Ok(())
+
+    /// `io.containerd.cgroups.v1.Metrics` or `…v2.Metrics`, by what the host has.
+    ///
+    /// # Errors
+    /// When nothing can be read.
+    pub fn metrics(&self) -> Result<Any> {
+        todo!()
+    }
+
+    /// Writes limits.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn update(&self, _resources: &LinuxResources) -> Result<()> {
+        todo!()
+    }
+
+    /// How often memory ran out so far; 0 when it cannot be known.
+    pub fn oom_kills(&self) -> u64 {
+        todo!()
+    }
+
+    /// Begins to watch for memory running out.
+    ///
+    /// # Errors
+    /// When the kernel has no such notification for it.
+    pub fn watch_oom(&self) -> Result<OomWatch> {
+        todo!()
+    }
+}
+
+impl OomWatch {
+    /// Resolves each time memory runs out; never when the group is gone. Cancel-safe.
+    pub async fn next(&mut self) {
+        todo!()
+    }
+}
+
+/// Removes groups in which nothing runs any more; missing ones are fine.
+///
+/// # Errors
+/// Names those that stay.
+pub fn remove(_directories: &[PathBuf]) -> Result<()> {
+    todo!()
+}
+
+/// Puts `pid` into the group that containerd's option `ShimCgroup` names.
+///
+/// # Errors
+/// Names the file.
+pub fn enter(_cgroup: &Path, _pid: u32) -> Result<()> {
+    todo!()
 }

@@ -1,117 +1,171 @@
-//! The gVisor runtime on this machine: which program, which version, which platform.
-
-mod command;
-mod prctl;
-mod probe;
+//! runsc's commands, run through the reaper with a bound on each.
 
 use std::{
-    env, fmt,
     path::{Path, PathBuf},
-    str::FromStr,
+    time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use nix::unistd::Pid;
 
-pub(crate) use command::driver;
-pub(crate) use prctl::start_in_group;
+use crate::{
+    config::{Config, NetworkKind},
+    error::Result,
+    io::ChildEnds,
+    reaper::{Awaited, Exit, Reaper},
+};
 
-use crate::RunscError;
-
-/// How the sentry catches the agent's system calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Platform {
-    /// seccomp traps: releases of 2023 and later; preferred.
-    Systrap,
-    /// ptrace(2): runs everywhere, slower.
-    Ptrace,
-    /// Hardware virtualisation. Hangs on some hosts that do have `/dev/kvm`, so it is used only when asked for.
-    Kvm,
-}
-
-impl Platform {
-    /// The value of runsc's `--platform`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Systrap => "systrap",
-            Self::Ptrace => "ptrace",
-            Self::Kvm => "kvm",
-        }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Platform {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "systrap" => Ok(Self::Systrap),
-            "ptrace" => Ok(Self::Ptrace),
-            "kvm" => Ok(Self::Kvm),
-            _ => Err(format!("unknown platform {text:?}: use systrap, ptrace or kvm")),
-        }
-    }
-}
-
-/// A runsc that runs here.
+/// The runsc of one pod.
 #[derive(Debug, Clone)]
-pub struct Runsc {
-    /// The program, absolute.
-    pub path: PathBuf,
-    /// Its version as it says it, such as `0.0~20240729.0` or `release-20250820.0`.
-    pub version: String,
-    /// The platform its sandboxes will use.
-    pub platform: Platform,
+pub struct Runsc {}
+
+/// Where a process's terminal or streams go.
+#[derive(Debug)]
+pub enum Streams<'a> {
+    /// These.
+    Ends(ChildEnds),
+    /// The terminal's master to this socket.
+    Console(&'a Path),
+}
+
+/// What `runsc state` says of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Created, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Paused.
+    Paused,
+    /// Ended.
+    Stopped,
 }
 
 impl Runsc {
-    /// Finds runsc at `explicit`, else on `PATH`, and chooses its platform: `platform` if given, else systrap if this
-    /// release has it and a sandbox starts with it here, else ptrace.
-    ///
-    /// What a program answered is remembered under `/run/lattice` until it is replaced or the machine restarts.
+    /// Finds runsc and its platform by `config`. `root` is its `--root`. Blocks for a moment when this runsc was never asked before.
     ///
     /// # Errors
-    /// One line that names the remedy, when there is no runsc, it is something else, or it lacks `platform`.
-    pub fn find(explicit: Option<&Path>, platform: Option<Platform>) -> Result<Self, RunscError> {
-        Self::find_with_cache(explicit, platform, Path::new("/run/lattice"))
+    /// What is missing, and the remedy.
+    pub fn new(_config: &Config, _network: NetworkKind, _root: PathBuf, _reaper: Reaper) -> Result<Self> {
+        todo!()
     }
 
-    /// [`Runsc::find`] with another directory (made 0700) for what is remembered.
+    /// The program, for [`crate::place::Record::runsc`].
+    pub fn program(&self) -> &Path {
+        todo!()
+    }
+
+    /// `runsc create`: gives the host process of the container's sandbox. `bundle` is ours; its `log.json` is runsc's.
     ///
     /// # Errors
-    /// As [`Runsc::find`].
-    pub fn find_with_cache(
-        explicit: Option<&Path>,
-        platform: Option<Platform>,
-        cache: &Path,
-    ) -> Result<Self, RunscError> {
-        let path = match explicit {
-            Some(path) => path.to_owned(),
-            None => on_path().ok_or(RunscError::NotFound)?,
-        };
-        let path =
-            path.canonicalize().map_err(|source| RunscError::NotRunnable { path: path.clone(), source })?;
-        let known = probe::Answers::of(&path, cache)?;
-        let platform = match platform {
-            None => known.preferred,
-            Some(asked) if known.platforms.iter().any(|has| has == asked.as_str()) => asked,
-            Some(asked) => {
-                return Err(RunscError::NoPlatform {
-                    platform: asked.to_string(),
-                    version: known.version,
-                    available: known.platforms,
-                });
-            }
-        };
-        Ok(Self { path, version: known.version, platform })
+    /// runsc's own reason. Nothing of the container is left.
+    pub async fn create(&self, _id: &str, _bundle: &Path, _streams: Streams<'_>) -> Result<Pid> {
+        todo!()
+    }
+
+    /// `runsc start`. A member container takes its streams here.
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn start(&self, _id: &str, _bundle: &Path) -> Result<()> {
+        todo!()
+    }
+
+    /// Waits for a member container's end: it has no host process of its own. `None` when the sandbox ended before it could be told.
+    /// Call it right after [`Runsc::start`]; it needs no resident process.
+    ///
+    /// # Errors
+    /// When neither the sandbox nor runsc answers.
+    pub async fn wait(&self, _id: &str) -> Result<Option<Exit>> {
+        todo!()
+    }
+
+    /// `runsc exec`: begins a process in a container. The awaited process ends when it does, with its status. Returns when the process
+    /// runs; gives its pid inside the sandbox.
+    ///
+    /// # Errors
+    /// runsc's own reason, such as a program that is not there.
+    pub async fn exec(
+        &self,
+        _id: &str,
+        _process: &oci_spec::runtime::Process,
+        _dir: &Path,
+        _streams: Streams<'_>,
+    ) -> Result<(Awaited, i32)> {
+        todo!()
+    }
+
+    /// `runsc kill`: to the first process, to process `pid` of the container, or to `all`.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::NotFound`] when there is nothing to signal.
+    pub async fn kill(&self, _id: &str, _signal: u32, _pid: Option<i32>, _all: bool) -> Result<()> {
+        todo!()
+    }
+
+    /// `runsc delete --force`; a container that is not there is fine.
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn delete(&self, _id: &str) -> Result<()> {
+        todo!()
+    }
+
+    /// The pids inside the sandbox of a container's processes.
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn processes(&self, _id: &str) -> Result<Vec<i32>> {
+        todo!()
+    }
+
+    /// `runsc pause`.
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn pause(&self, _id: &str) -> Result<()> {
+        todo!()
+    }
+
+    /// `runsc resume`.
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn resume(&self, _id: &str) -> Result<()> {
+        todo!()
+    }
+
+    /// `runsc checkpoint` into `dir`.
+    ///
+    /// # Errors
+    /// runsc's own reason; [`crate::error::Error::Unimplemented`] when this release cannot with this network.
+    pub async fn checkpoint(&self, _id: &str, _dir: &Path, _leave_running: bool) -> Result<()> {
+        todo!()
+    }
+
+    /// `runsc restore` in place of [`Runsc::start`].
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn restore(&self, _id: &str, _bundle: &Path, _image: &Path) -> Result<()> {
+        todo!()
+    }
+
+    /// `runsc update`, where this release has it: then the sandbox knows its new limits too.
+    ///
+    /// # Errors
+    /// runsc's own reason; [`crate::error::Error::Unimplemented`] without the command.
+    pub async fn update(&self, _id: &str, _resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
+        todo!()
+    }
+
+    /// `runsc state`.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::NotFound`] for a container that is not there.
+    pub async fn status(&self, _id: &str) -> Result<Status> {
+        todo!()
     }
 }
 
-fn on_path() -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join("runsc")).find(|path| path.is_file())
-}
+/// How long commands may take: loaded machines have needed 2 s.
+pub const LIMIT: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 use std::io::Read;
 
-use lattice_shim::RunscError;
+use lattice_runsc::RunscError;
 use nix::sys::signal::Signal;
 
 use crate::support::{Place, each_runsc, status_field, tree};

@@ -12,7 +12,7 @@ use std::{
 
 use lattice_bootstrap::Ready;
 use lattice_overlay::netns::Netns;
-use lattice_shim::{AgentSpec, AgentStdio, Runsc, Writable};
+use lattice_runsc::{AgentSpec, AgentStdio, Runsc, Writable};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);

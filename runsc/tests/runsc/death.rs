@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lattice_shim::{Platform, Runsc, sweep};
+use lattice_runsc::{Platform, Runsc, sweep};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::{Signal, kill},

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
-use lattice_shim::Writable;
+use lattice_runsc::Writable;
 
 use crate::support::{Place, each_runsc};
 
@@ -76,7 +76,7 @@ fn a_hostile_rootfs_cannot_mount_our_files_elsewhere() {
         let mut spec = place.spec("true");
         spec.resolv_conf = Some("nameserver 192.0.2.1\n".into());
         let (out, err) = (std::io::pipe().unwrap().1, std::io::pipe().unwrap().1);
-        let stdio = lattice_shim::AgentStdio::new(std::process::Stdio::null(), out, err);
+        let stdio = lattice_runsc::AgentStdio::new(std::process::Stdio::null(), out, err);
         drop(
             runsc
                 .start_with_stdio(&place.ready(), &spec, &place.state(), stdio)

@@ -14,7 +14,7 @@ use std::{
 
 use lattice_bootstrap::Ready;
 use lattice_overlay::netns::Netns;
-use lattice_shim::{Agent, AgentSpec, AgentStdio, Runsc, Writable, sweep};
+use lattice_runsc::{Agent, AgentSpec, AgentStdio, Runsc, Writable, sweep};
 use tempfile::TempDir;
 
 const APPLETS: &[&str] = &[

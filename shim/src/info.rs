@@ -1,0 +1,1 @@
+//! `-info` and `-v`: what this runtime is.

@@ -1,0 +1,1 @@
+//! Our log: lines to the FIFO `log` of the bundle, which containerd reads.

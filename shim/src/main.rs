@@ -1,0 +1,3 @@
+//! `containerd-shim-lattice-v1`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What `start` is told on standard input, and what it replies, by containerd's release. Pure.

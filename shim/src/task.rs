@@ -1,0 +1,1 @@
+//! containerd's task service, for the containers of one pod.
