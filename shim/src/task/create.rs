@@ -146,7 +146,7 @@ async fn run(pod: &Pod, runsc: &crate::runsc::Runsc, id: &str, place: &Path, ini
         init.connect(copies?);
         pid
     } else {
-        let (ends, copies) = stdio.open(namespace, id).await?;
+        let (ends, copies) = stdio.open(namespace, id, &pod.settings.reaper).await?;
         init.connect(copies);
         runsc.create(id, place, Streams::Ends(ends)).await?
     };

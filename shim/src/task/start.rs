@@ -99,7 +99,7 @@ async fn run(pod: &Pod, runsc: &Runsc, container: &Container, exec: &Exec) -> Re
         exec.process.connect(copies?);
         Ok(begun)
     } else {
-        let (ends, copies) = stdio.open(namespace, id).await?;
+        let (ends, copies) = stdio.open(namespace, id, &pod.settings.reaper).await?;
         exec.process.connect(copies);
         runsc.exec(id, &exec.spec, dir, Streams::Ends(ends)).await
     }
