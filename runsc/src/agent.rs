@@ -7,7 +7,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     thread,
@@ -26,11 +26,10 @@ use nix::{
 pub use stdio::AgentStdio;
 
 use crate::{
-    AgentSpec, Runsc, RunscError, Writable,
+    AgentSpec, Cgroups, Globals, Runsc, RunscError, Target, Verb, Writable,
     cgroup::{self, Fence},
     error::last_error_in_log,
     remains::Claim,
-    runsc::driver,
     validate,
 };
 use child::Child;
@@ -68,7 +67,7 @@ pub struct Agent {
 #[derive(Debug, Clone)]
 pub struct Signaller {
     name: String,
-    runsc: PathBuf,
+    runsc: Runsc,
     child: Arc<Child>,
     claim: std::sync::Weak<Claim>,
 }
@@ -125,7 +124,7 @@ impl Runsc {
             calls: Ok(()),
             handle: Signaller {
                 name: spec.name.clone(),
-                runsc: self.path.clone(),
+                runsc: self.clone(),
                 child: Arc::new(child),
                 claim: Arc::downgrade(&claim),
             },
@@ -149,30 +148,17 @@ impl Runsc {
 
     fn run_command(&self, spec: &AgentSpec, claim: &Claim) -> Command {
         let bundle = claim.bundle();
-        let flag = |name: &str, value: &Path| {
-            let mut flag = std::ffi::OsString::from(format!("--{name}="));
-            flag.push(value);
-            flag
-        };
-        let mut command = driver(&self.path);
-        command
-            .arg(flag("root", &bundle.root()))
-            .arg(flag("log", &bundle.log()))
-            .args(["--log-format=json", "--network=host", "--host-uds=none"])
-            .arg(format!("--platform={}", self.platform));
-        command.arg(match spec.rootfs_writable {
-            Writable::Overlay => "--overlay2=root:memory",
-            Writable::ReadOnly => "--overlay2=none",
-        });
+        let mut further = vec![match spec.rootfs_writable {
+            Writable::Overlay => "overlay2=root:memory".to_owned(),
+            Writable::ReadOnly => "overlay2=none".to_owned(),
+        }];
         if spec.cpus.is_some() {
-            command.arg("--cpu-num-from-quota");
+            further.push("cpu-num-from-quota".into());
         }
-        if !cgroup::wanted(spec) {
-            command.arg("--ignore-cgroups");
-        }
-        command.arg("run").arg(flag("bundle", bundle.path())).arg(flag("pid-file", &bundle.pid_file()));
-        command.arg(claim.id());
-        command
+        let cgroups = if cgroup::wanted(spec) { Cgroups::Direct } else { Cgroups::Ignored };
+        let globals = Globals { log: Some(bundle.log()), cgroups, further, ..Globals::new(bundle.root()) };
+        let verb = Verb::Run { bundle: bundle.path(), pid_file: &bundle.pid_file() };
+        self.command(&globals, &verb, claim.id())
     }
 
     fn not_runnable(&self, source: io::Error) -> RunscError {
@@ -226,7 +212,7 @@ impl Agent {
             .handle
             .child
             .wait()
-            .map_err(|source| RunscError::NotRunnable { path: self.handle.runsc.clone(), source })?;
+            .map_err(|source| RunscError::NotRunnable { path: self.handle.runsc.path.clone(), source })?;
         self.copies.finish();
         match last_error_in_log(&self.claim.bundle().log()) {
             Some(reason) if code == RUNSC_FAILED => {
@@ -274,16 +260,14 @@ impl Signaller {
         let deadline = Instant::now() + SIGNAL_LIMIT;
         loop {
             let claim = self.claim.upgrade().filter(|_| !self.child.has_ended()).ok_or_else(ended)?;
-            let bundle = claim.bundle();
-            let mut root = std::ffi::OsString::from("--root=");
-            root.push(bundle.root());
-            let output = driver(&self.runsc)
-                .arg(root)
-                .args(["kill", claim.id(), &(signal as i32).to_string()])
+            let verb = Verb::Kill { signal: signal as u32, to: Target::First };
+            let output = self
+                .runsc
+                .command(&Globals::new(claim.bundle().root()), &verb, claim.id())
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
                 .output()
-                .map_err(|source| RunscError::NotRunnable { path: self.runsc.clone(), source })?;
+                .map_err(|source| RunscError::NotRunnable { path: self.runsc.path.clone(), source })?;
             if output.status.success() {
                 return Ok(());
             }

@@ -2,12 +2,12 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use serde::Deserialize;
+use crate::answer;
 
 /// Why an agent could not be checked, started, signalled or awaited.
 #[derive(Debug, thiserror::Error)]
@@ -104,18 +104,9 @@ impl RunscError {
 /// One entry of runsc's log holds at most a command line and an error.
 const MAX_LOG: u64 = 1 << 20;
 
-/// The last error in a log that runsc wrote as JSON. Releases differ in whether entries are on lines of their own.
+/// The last error in the log at `path`.
 pub(crate) fn last_error_in_log(path: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Entry {
-        level: String,
-        msg: String,
-    }
-    let log = BufReader::new(File::open(path).ok()?.take(MAX_LOG));
-    serde_json::Deserializer::from_reader(log)
-        .into_iter::<Entry>()
-        .map_while(Result::ok)
-        .filter(|entry| matches!(entry.level.as_str(), "error" | "warning"))
-        .last()
-        .map(|entry| entry.msg.trim().trim_start_matches("FATAL ERROR: ").replace('\n', " "))
+    let mut log = Vec::new();
+    File::open(path).ok()?.take(MAX_LOG).read_to_end(&mut log).ok()?;
+    answer::last_error(&log)
 }

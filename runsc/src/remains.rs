@@ -166,8 +166,16 @@ fn clear(id: &str, bundle: &Bundle, scope: Scope) -> Result<(), String> {
 }
 
 fn kill_all(bundle: &Bundle) -> Result<(), String> {
+    kill_sandbox(&bundle.root())
+}
+
+/// Kills every process of runsc's that was started with `--root=<root>`, and waits until all have ended; at most some seconds.
+///
+/// # Errors
+/// Which process stays, and why.
+pub fn kill_sandbox(root: &Path) -> Result<(), String> {
     let mut root_flag = std::ffi::OsString::from("--root=");
-    root_flag.push(bundle.root());
+    root_flag.push(root);
     pidfd::kill_all_with_argument(&root_flag)
 }
 

@@ -1,8 +1,10 @@
 //! The gVisor runtime on this machine: which program, which version, which platform.
 
+pub mod answer;
 mod command;
 mod prctl;
 mod probe;
+mod verb;
 
 use std::{
     env, fmt,
@@ -13,7 +15,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use command::driver;
+pub use command::{Cgroups, Globals, Network};
 pub(crate) use prctl::start_in_group;
+pub use verb::{Target, Verb};
 
 use crate::RunscError;
 
