@@ -9,8 +9,7 @@ pub type Annotations = HashMap<String, String>;
 pub const CONTAINER_TYPE: [&str; 2] =
     ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
 /// The id of the pod's first container, by which all of its containers share one shim.
-pub const SANDBOX_ID: [&str; 3] =
-    ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID", "io.containerd.runc.v2.group"];
+pub const SANDBOX_ID: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"];
 /// The pod's name, its namespace and its unique id.
 pub const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
 /// See [`SANDBOX_NAME`].

@@ -27,6 +27,7 @@ pub mod logging;
 pub mod mounts;
 pub mod network;
 pub mod place;
+pub mod procfs;
 pub mod reaper;
 pub mod reply;
 pub mod runsc;

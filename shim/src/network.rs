@@ -79,3 +79,11 @@ impl Network {
 pub fn clean_up(_config: &Config, _peer: &str) -> Result<(), Failure> {
     todo!()
 }
+
+/// The name that a pod will have in the overlay and claim on this host.
+///
+/// # Errors
+/// When annotations ask for one that is none.
+pub fn peer_name(_config: &Config, _pod: &Pod) -> Result<String, Failure> {
+    todo!()
+}
