@@ -14,24 +14,37 @@
 
 mod copy;
 mod fifo;
+mod inherit;
+mod logger;
+mod scm;
 mod target;
+mod terminal;
+mod tty;
 
 use std::{
     fs::OpenOptions,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
+use nix::{fcntl::OFlag, unistd::pipe2};
 use tokio::{
+    net::unix::pipe::Receiver,
     sync::{self, watch},
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
-use self::{fifo::Output, target::Target};
+use self::{
+    fifo::Output,
+    logger::Logger,
+    target::{LoggerCommand, Target},
+    terminal::Socket,
+    tty::Tty,
+};
 use crate::{
     error::{Error, Result},
     reaper::Reaper,
@@ -61,83 +74,124 @@ pub struct ChildEnds {
     pub stderr: OwnedFd,
 }
 
-/// The copies between a process and containerd. Dropping them ends them.
+/// The copies between a process and containerd, and its logger. Dropping them ends them.
 #[derive(Debug)]
 pub struct Copies {
     /// Our writer of the FIFO that the standard input comes from.
     input: Mutex<Option<OwnedFd>>,
     outputs: sync::Mutex<JoinSet<()>>,
     ending: watch::Sender<bool>,
+    terminal: Option<Weak<Tty>>,
+    logger: sync::Mutex<Option<Logger>>,
 }
 
-/// Where runsc sends the master side of a terminal (`--console-socket`).
+/// Where runsc sends the master side of a terminal (`--console-socket`). Removed when dropped.
 #[derive(Debug)]
-pub struct ConsoleSocket {}
+pub struct ConsoleSocket(Socket);
 
 impl Stdio {
     /// Opens everything for a process without a terminal, and starts the copies. `id` and `namespace` are the container's, for
-    /// loggers. Inside a runtime.
+    /// loggers, which `reaper` starts. On the reaper's thread.
     ///
     /// # Errors
     /// Names the stream and the path.
-    pub async fn open(&self, _namespace: &str, _id: &str, _reaper: &Reaper) -> Result<(ChildEnds, Copies)> {
+    pub async fn open(&self, namespace: &str, id: &str, reaper: &Reaper) -> Result<(ChildEnds, Copies)> {
         let mut copies = Copies::none();
-        let stdin = match Target::parse_input(&self.stdin)? {
+        let stdin = match copies.hold_input(&self.stdin)? {
             None => null("stdin")?,
-            Some(path) => copies.hold_input(&path)?,
+            Some(fifo) => {
+                fifo::make_blocking(&fifo).map_err(Error::io(format!("open stdin {}", self.stdin)))?;
+                fifo
+            }
         };
-        let stdout = copies.add_output("stdout", &self.stdout)?;
-        let stderr = copies.add_output("stderr", &self.stderr)?;
+        let stdout = Target::parse("stdout", &self.stdout)?;
+        if let Target::Logger(command) = &stdout {
+            let [(from_stdout, stdout), (from_stderr, mut stderr)] = [pipe()?, pipe()?];
+            if !self.stderr.is_empty() && self.stderr != self.stdout {
+                stderr =
+                    copies.add_output("stderr", &self.stderr, &Target::parse("stderr", &self.stderr)?)?;
+            }
+            copies.start_logger(command, namespace, id, reaper, [from_stdout, from_stderr]).await?;
+            return Ok((ChildEnds { stdin, stdout, stderr }, copies));
+        }
+        let stdout = copies.add_output("stdout", &self.stdout, &stdout)?;
+        let stderr = copies.add_output("stderr", &self.stderr, &Target::parse("stderr", &self.stderr)?)?;
         Ok((ChildEnds { stdin, stdout, stderr }, copies))
     }
 
-    /// For a process with a terminal: the socket to give runsc. `dir` is private to us.
+    /// For a process with a terminal: the socket to give runsc. `dir` is private to us. Inside a runtime.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn listen(&self, _dir: &Path) -> Result<ConsoleSocket> {
-        todo!()
+    pub fn listen(&self, dir: &Path) -> Result<ConsoleSocket> {
+        let what = format!("make a socket for the terminal in {}", dir.display());
+        Socket::listen(dir).map(ConsoleSocket).map_err(Error::io(what))
     }
 }
 
 impl ConsoleSocket {
     /// For `--console-socket`.
     pub fn path(&self) -> PathBuf {
-        todo!()
+        self.0.path().to_owned()
     }
 
-    /// Takes the terminal that runsc sends, and starts the copies.
+    /// Takes the terminal that runsc sends, and starts the copies. May be dropped while it waits.
     ///
     /// # Errors
-    /// When none comes within `limit`, or it is no terminal.
+    /// When none comes within `limit`, or it is no terminal; as [`Stdio::open`] otherwise.
     pub async fn accept(
         self,
-        _stdio: &Stdio,
-        _namespace: &str,
-        _id: &str,
-        _limit: Duration,
+        stdio: &Stdio,
+        namespace: &str,
+        id: &str,
+        reaper: &Reaper,
+        limit: Duration,
     ) -> Result<Copies> {
-        todo!()
+        let what = "receive the terminal from runsc";
+        let late = Error::Timeout { what: format!("waiting to {what}"), seconds: limit.as_secs() };
+        let tty = timeout(limit, self.0.accept()).await.map_err(|_| late)?.map_err(Error::io(what))?;
+        drop(self);
+        let mut copies = Copies::none();
+        let input = copies.hold_input(&stdio.stdin)?;
+        let input =
+            input.map(Receiver::from_owned_fd).transpose().map_err(Error::io("read the standard input"))?;
+        let output = match Target::parse("stdout", &stdio.stdout)? {
+            Target::Logger(command) => {
+                let (theirs, ours) =
+                    fifo::pipe_to_process().map_err(Error::io("make a pipe for the logger"))?;
+                let (nothing, _) = pipe()?;
+                copies.start_logger(&command, namespace, id, reaper, [theirs, nothing]).await?;
+                Some(Output::Logger(ours))
+            }
+            target => open_output("stdout", &target)?,
+        };
+        copies.add_terminal(tty, input, output, &stdio.stdout);
+        Ok(copies)
     }
 }
 
 impl Copies {
     fn none() -> Self {
-        Self { input: Mutex::new(None), outputs: sync::Mutex::default(), ending: watch::Sender::new(false) }
+        Self {
+            input: Mutex::default(),
+            outputs: sync::Mutex::default(),
+            ending: watch::Sender::new(false),
+            terminal: None,
+            logger: sync::Mutex::default(),
+        }
     }
 
-    /// Opens the FIFO at `path`: what the process reads, while we hold a writer.
-    fn hold_input(&mut self, path: &Path) -> Result<OwnedFd> {
-        let what = || format!("open stdin {}", path.display());
-        let input = fifo::open_input(path).map_err(Error::io(what()))?;
-        fifo::make_blocking(&input.reader).map_err(Error::io(what()))?;
+    /// Opens the FIFO of that name, if there is one: its reading end, which does not block, while we hold a writer.
+    fn hold_input(&mut self, name: &str) -> Result<Option<OwnedFd>> {
+        let Some(path) = Target::parse_input(name)? else { return Ok(None) };
+        let input = fifo::open_input(&path).map_err(Error::io(format!("open stdin {}", path.display())))?;
         *self.input.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(input.hold);
-        Ok(input.reader)
+        Ok(Some(input.reader))
     }
 
-    /// Starts the copy to what `name` names; gives the end that the process writes to.
-    fn add_output(&mut self, stream: &'static str, name: &str) -> Result<OwnedFd> {
-        let Some(to) = open_output(stream, &Target::parse(stream, name)?)? else { return null(stream) };
+    /// Starts the copy to `target`, called `name`; gives the end that the process writes to.
+    fn add_output(&mut self, stream: &'static str, name: &str, target: &Target) -> Result<OwnedFd> {
+        let Some(to) = open_output(stream, target)? else { return null(stream) };
         let (theirs, ours) =
             fifo::pipe_from_process().map_err(Error::io(format!("make a pipe for {stream}")))?;
         let (copy, name) = (copy::copy_output(ours, to, self.ending.subscribe()), name.to_owned());
@@ -145,21 +199,45 @@ impl Copies {
         Ok(theirs)
     }
 
+    fn add_terminal(&mut self, tty: Tty, input: Option<Receiver>, output: Option<Output>, name: &str) {
+        let tty = Arc::new(tty);
+        self.terminal = Some(Arc::downgrade(&tty));
+        let (copy, name) = (terminal::copy(tty, input, output, self.ending.subscribe()), name.to_owned());
+        self.outputs.get_mut().spawn(async move { report("the terminal", &name, copy.await) });
+    }
+
+    async fn start_logger(
+        &mut self,
+        command: &LoggerCommand,
+        namespace: &str,
+        id: &str,
+        reaper: &Reaper,
+        outputs: [OwnedFd; 2],
+    ) -> Result<()> {
+        *self.logger.get_mut() = Some(Logger::start(command, namespace, id, reaper, outputs).await?);
+        Ok(())
+    }
+
     /// Closes the process's standard input, after what was written to it has been delivered: it ends when containerd has
-    /// closed its own side too.
+    /// closed its own side too. A terminal then hangs up.
     pub fn close_input(&self) {
         *self.input.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Sets the terminal's size.
+    /// Sets the terminal's size, in characters. One that has ended has no size, and that is no error.
     ///
     /// # Errors
     /// Without a terminal.
-    pub fn resize(&self, _columns: u16, _rows: u16) -> Result<()> {
-        todo!()
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+        let Some(terminal) = &self.terminal else {
+            return Err(Error::FailedPrecondition("the process has no terminal".into()));
+        };
+        let Some(tty) = terminal.upgrade() else { return Ok(()) };
+        tty.resize(columns, rows).map_err(Error::io(format!("resize the terminal to {columns}x{rows}")))
     }
 
-    /// Waits until all output was delivered, at most `limit`, then ends the copies. May be called again.
+    /// Waits until all output was delivered and the logger has ended, at most `limit`, then ends the copies and the logger. May be
+    /// called again.
     ///
     /// Call it when the process has ended: output that nobody reads any more is not waited for.
     pub async fn drain(&self, limit: Duration) {
@@ -172,6 +250,9 @@ impl Copies {
         }
         outputs.shutdown().await;
         self.close_input();
+        if let Some(logger) = self.logger.lock().await.take() {
+            logger.finish(deadline).await;
+        }
     }
 }
 
@@ -181,9 +262,19 @@ fn open_output(stream: &str, target: &Target) -> Result<Option<Output>> {
         Target::Null => return Ok(None),
         Target::Existing(path) => (path, fifo::open_output(path)),
         Target::File(path) => (path, fifo::open_log(path)),
-        Target::Logger(_) => return Err(Error::Unimplemented(format!("a logger for {stream}"))),
+        Target::Logger(command) => {
+            return Err(Error::Invalid(format!(
+                "{stream}: the logger {} takes both outputs: name it for stdout too",
+                command.program.display()
+            )));
+        }
     };
     opened.map(Some).map_err(Error::io(format!("open {stream} {}", path.display())))
+}
+
+/// The reading end, and the other.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe2(OFlag::O_CLOEXEC).map_err(|errno| Error::io("make a pipe for the logger")(errno.into()))
 }
 
 fn null(stream: &str) -> Result<OwnedFd> {

@@ -35,6 +35,7 @@ pub(super) async fn copy_output(from: Receiver, to: Output, ending: Ending) -> i
     match to {
         Output::Fifo(fifo, hold) => deliver(splice_all(&from, &fifo), &fifo, hold, ending).await,
         Output::File(file) => append_all(&from, &file).await,
+        Output::Logger(pipe) => splice_all(&from, &pipe).await,
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Output {
     Fifo(Sender, OwnedFd),
     /// Written at its end.
     File(File),
+    /// A pipe that a logger reads.
+    Logger(Sender),
 }
 
 /// Opens the FIFO that containerd writes a standard input to.
@@ -70,6 +72,12 @@ pub(super) fn open_log(path: &Path) -> io::Result<Output> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
     }
     Ok(Output::File(file))
+}
+
+/// A pipe from us to a process, whose end blocks.
+pub(super) fn pipe_to_process() -> io::Result<(OwnedFd, Sender)> {
+    let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
+    Ok((theirs, Sender::from_owned_fd(ours)?))
 }
 
 /// A pipe from a process, whose end blocks, to us.

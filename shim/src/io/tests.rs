@@ -1,7 +1,9 @@
 //! Real FIFOs and processes. containerd's side is opened as containerd opens it, without blocking.
 
+mod loggers;
 mod outputs;
 mod process;
+mod terminals;
 
 use std::{os::fd::AsFd, path::PathBuf};
 
@@ -21,9 +23,10 @@ const LONG: Duration = Duration::from_secs(30);
 /// Long enough that what should not happen mostly would have.
 const A_WHILE: Duration = Duration::from_millis(200);
 
-/// A directory with the three FIFOs that containerd makes.
+/// A directory with the three FIFOs that containerd makes, and this thread's reaper.
 struct Fifos {
     dir: TempDir,
+    reaper: Reaper,
 }
 
 impl Fifos {
@@ -32,7 +35,7 @@ impl Fifos {
         for name in ["stdin", "stdout", "stderr"] {
             mkfifo(&dir.path().join(name), Mode::S_IRWXU).unwrap();
         }
-        Self { dir }
+        Self { dir, reaper: Reaper::start().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -48,6 +51,14 @@ impl Fifos {
         Stdio { stdin, stdout, stderr, terminal: false }
     }
 
+    async fn open(&self, stdio: &Stdio) -> Result<(ChildEnds, Copies)> {
+        within(stdio.open("default", "a", &self.reaper)).await
+    }
+
+    fn shell(&self, script: &str, ends: ChildEnds) -> Process {
+        Process::shell(&self.reaper, script, ends)
+    }
+
     fn reader(&self, name: &str) -> Receiver {
         OpenOptions::new().open_receiver(self.path(name)).unwrap()
     }
@@ -55,10 +66,6 @@ impl Fifos {
     fn writer(&self) -> Sender {
         OpenOptions::new().open_sender(self.path("stdin")).unwrap()
     }
-}
-
-async fn open(stdio: &Stdio) -> Result<(ChildEnds, Copies)> {
-    stdio.open("default", "a", &Reaper {}).await
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -93,8 +100,8 @@ fn count_links(is_meant: impl Fn(&str) -> bool) -> usize {
 async fn ten_megabytes_go_each_way() {
     let fifos = Fifos::new();
     let reader = fifos.reader("stdout");
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
-    let _process = Process::shell("exec cat", ends);
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
+    let _process = fifos.shell("exec cat", ends);
     let mut writer = fifos.writer();
     let send = async {
         within(writer.write_all(&pattern(10 << 20))).await.unwrap();
@@ -109,8 +116,8 @@ async fn ten_megabytes_go_each_way() {
 async fn input_ends_by_close_input_and_not_with_a_writer() {
     let fifos = Fifos::new();
     let mut reader = fifos.reader("stdout");
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
-    let mut process = Process::shell("exec cat", ends);
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
+    let mut process = fifos.shell("exec cat", ends);
     for line in [b"one\n", b"two\n"] {
         let mut writer = fifos.writer();
         within(writer.write_all(line)).await.unwrap();
@@ -122,28 +129,29 @@ async fn input_ends_by_close_input_and_not_with_a_writer() {
     assert!(timeout(A_WHILE, reader.read_u8()).await.is_err(), "the input ended with its writer");
     copies.close_input();
     assert_eq!(read_all(reader).await, b"");
-    assert_eq!(process.end().await, Some(0));
+    assert_eq!(process.end().await, 0);
 }
 
 #[tokio::test]
 async fn what_was_written_before_close_input_arrives() {
     let fifos = Fifos::new();
     let reader = fifos.reader("stdout");
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
     let mut writer = fifos.writer();
     within(writer.write_all(b"early")).await.unwrap();
     copies.close_input();
     within(writer.write_all(b" and late")).await.unwrap();
     drop(writer);
-    let _process = Process::shell("exec cat", ends);
+    let _process = fifos.shell("exec cat", ends);
     assert_eq!(read_all(reader).await, b"early and late");
 }
 
 #[tokio::test]
 async fn nothing_named_is_dev_null() {
-    let (ends, copies) = open(&Stdio::default()).await.unwrap();
-    let mut process = Process::shell("cat; echo out; echo error >&2", ends);
-    assert_eq!(process.end().await, Some(0));
+    let fifos = Fifos::new();
+    let (ends, copies) = fifos.open(&Stdio::default()).await.unwrap();
+    let mut process = fifos.shell("cat; echo out; echo error >&2", ends);
+    assert_eq!(process.end().await, 0);
     within(copies.drain(LONG)).await;
 }
 
@@ -168,7 +176,7 @@ async fn what_cannot_be_opened_is_named() {
             "stdout" => stdio.stdout.clone_from(&name),
             _ => stdio.stderr.clone_from(&name),
         }
-        let error = within(open(&stdio)).await.unwrap_err().to_string();
+        let error = fifos.open(&stdio).await.unwrap_err().to_string();
         let path = name.split_once("://").map_or(name.as_str(), |(_, path)| path);
         assert!(error.contains(stream) && error.contains(path), "{stream} {name}: {error}");
     }
@@ -177,7 +185,7 @@ async fn what_cannot_be_opened_is_named() {
 #[tokio::test]
 async fn no_descriptor_stays() {
     let fifos = Fifos::new();
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
     let pipe = ends.stdout.try_clone().unwrap();
     let dir = fifos.dir.path().to_str().unwrap();
     assert_eq!(count_open(&pipe), 3, "the process's, ours, this test's");
@@ -190,7 +198,7 @@ async fn no_descriptor_stays() {
     assert_eq!(count_links(|to| to.starts_with(dir)), 0);
     within(copies.drain(LONG)).await;
 
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
     drop((ends, copies));
     let released = async {
         while count_links(|to| to.starts_with(dir)) > 0 {

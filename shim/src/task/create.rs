@@ -140,10 +140,8 @@ async fn run(pod: &Pod, runsc: &crate::runsc::Runsc, id: &str, place: &Path, ini
     let pid = if stdio.terminal {
         let socket = stdio.listen(place)?;
         let path = socket.path();
-        let created = runsc.create(id, place, Streams::Console(&path));
-        let (pid, copies) = tokio::join!(created, socket.accept(stdio, namespace, id, CONSOLE));
-        let pid = pid?;
-        init.connect(copies?);
+        let pid = runsc.create(id, place, Streams::Console(&path)).await?;
+        init.connect(socket.accept(stdio, namespace, id, &pod.settings.reaper, CONSOLE).await?);
         pid
     } else {
         let (ends, copies) = stdio.open(namespace, id, &pod.settings.reaper).await?;

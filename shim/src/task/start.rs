@@ -93,10 +93,8 @@ async fn run(pod: &Pod, runsc: &Runsc, container: &Container, exec: &Exec) -> Re
     if stdio.terminal {
         let socket = stdio.listen(dir)?;
         let path = socket.path();
-        let begun = runsc.exec(id, &exec.spec, dir, Streams::Console(&path));
-        let (begun, copies) = tokio::join!(begun, socket.accept(stdio, namespace, id, LIMIT));
-        let begun = begun?;
-        exec.process.connect(copies?);
+        let begun = runsc.exec(id, &exec.spec, dir, Streams::Console(&path)).await?;
+        exec.process.connect(socket.accept(stdio, namespace, id, &pod.settings.reaper, LIMIT).await?);
         Ok(begun)
     } else {
         let (ends, copies) = stdio.open(namespace, id, &pod.settings.reaper).await?;

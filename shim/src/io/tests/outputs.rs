@@ -25,10 +25,10 @@ fn only_stdout(ends: ChildEnds) -> File {
 async fn both_outputs_reach_their_readers_and_end() {
     let fifos = Fifos::new();
     let (stdout, stderr) = (fifos.reader("stdout"), fifos.reader("stderr"));
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
-    let mut process = Process::shell("echo out; echo error >&2; exit 7", ends);
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
+    let mut process = fifos.shell("echo out; echo error >&2; exit 7", ends);
     assert_eq!(tokio::join!(read_all(stdout), read_all(stderr)), (b"out\n".to_vec(), b"error\n".to_vec()));
-    assert_eq!(process.end().await, Some(7));
+    assert_eq!(process.end().await, 7);
     within(copies.drain(LONG)).await;
 }
 
@@ -36,8 +36,8 @@ async fn both_outputs_reach_their_readers_and_end() {
 async fn a_reader_that_goes_and_comes_back_misses_nothing() {
     let fifos = Fifos::new();
     let mut reader = fifos.reader("stdout");
-    let (ends, _copies) = open(&fifos.stdio()).await.unwrap();
-    let mut process = Process::shell("head -c 1048576 /dev/zero | tr '\\0' 'x'; echo y", ends);
+    let (ends, _copies) = fifos.open(&fifos.stdio()).await.unwrap();
+    let mut process = fifos.shell("head -c 1048576 /dev/zero | tr '\\0' 'x'; echo y", ends);
     let mut first = vec![0; 1000];
     within(reader.read_exact(&mut first)).await.unwrap();
     drop(reader);
@@ -45,15 +45,15 @@ async fn a_reader_that_goes_and_comes_back_misses_nothing() {
     let rest = read_all(fifos.reader("stdout")).await;
     assert_eq!(first.len() + rest.len(), MUCH + 2);
     assert!(rest.ends_with(b"xy\n"));
-    assert_eq!(process.end().await, Some(0));
+    assert_eq!(process.end().await, 0);
 }
 
 #[tokio::test]
 async fn a_process_that_ends_while_its_reader_is_away_is_still_heard() {
     let fifos = Fifos::new();
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
-    let mut process = Process::shell("echo last words", ends);
-    assert_eq!(process.end().await, Some(0));
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
+    let mut process = fifos.shell("echo last words", ends);
+    assert_eq!(process.end().await, 0);
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(read_all(fifos.reader("stdout")).await, b"last words\n");
     within(copies.drain(LONG)).await;
@@ -63,7 +63,7 @@ async fn a_process_that_ends_while_its_reader_is_away_is_still_heard() {
 async fn a_slow_reader_makes_the_process_wait() {
     let fifos = Fifos::new();
     let reader = fifos.reader("stdout");
-    let (ends, _copies) = open(&fifos.stdio()).await.unwrap();
+    let (ends, _copies) = fifos.open(&fifos.stdio()).await.unwrap();
     let written = Arc::new(AtomicUsize::new(0));
     let (mut output, count) = (only_stdout(ends), Arc::clone(&written));
     let process = thread::spawn(move || {
@@ -86,8 +86,8 @@ async fn a_slow_reader_makes_the_process_wait() {
 async fn drain_cuts_off_what_is_held_open() {
     let fifos = Fifos::new();
     let reader = fifos.reader("stdout");
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
-    let _process = Process::shell("echo here; sleep 600 & exit 0", ends);
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
+    let _process = fifos.shell("echo here; sleep 600 & exit 0", ends);
     let read = tokio::spawn(read_all(reader));
     tokio::time::sleep(A_WHILE).await;
     assert!(!read.is_finished());
@@ -99,7 +99,7 @@ async fn drain_cuts_off_what_is_held_open() {
 async fn drain_waits_for_a_slow_reader() {
     let fifos = Fifos::new();
     let reader = fifos.reader("stdout");
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
     let mut output = only_stdout(ends);
     let process = thread::spawn(move || output.write_all(&pattern(MUCH)));
     let read = async {
@@ -114,7 +114,7 @@ async fn drain_waits_for_a_slow_reader() {
 #[tokio::test]
 async fn drain_does_not_wait_for_readers_that_are_gone() {
     let fifos = Fifos::new();
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
     let mut output = only_stdout(ends);
     let process = thread::spawn(move || output.write_all(&pattern(MUCH)));
     tokio::time::sleep(A_WHILE).await;
@@ -122,8 +122,8 @@ async fn drain_does_not_wait_for_readers_that_are_gone() {
     within(copies.drain(LONG * 100)).await;
     assert!(process.join().unwrap().is_err());
 
-    let (ends, copies) = open(&fifos.stdio()).await.unwrap();
-    assert_eq!(Process::shell("echo unread", ends).end().await, Some(0));
+    let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
+    assert_eq!(fifos.shell("echo unread", ends).end().await, 0);
     tokio::time::sleep(A_WHILE).await;
     within(copies.drain(LONG * 100)).await;
 }
@@ -135,9 +135,9 @@ async fn files_are_appended_to_and_made_when_missing() {
     let name = format!("file://{}", made.display()).replace(' ', "%20");
     for round in 1..=2 {
         let stdio = Stdio { stdout: name.clone(), stderr: name.clone(), ..Stdio::default() };
-        let (ends, copies) = open(&stdio).await.unwrap();
-        let mut process = Process::shell("head -c 300000 /dev/zero; echo error >&2", ends);
-        assert_eq!(process.end().await, Some(0));
+        let (ends, copies) = fifos.open(&stdio).await.unwrap();
+        let mut process = fifos.shell("head -c 300000 /dev/zero; echo error >&2", ends);
+        assert_eq!(process.end().await, 0);
         within(copies.drain(LONG)).await;
         assert_eq!(fs::read(&made).unwrap().len(), round * 300_006);
     }
@@ -146,8 +146,8 @@ async fn files_are_appended_to_and_made_when_missing() {
     let there = fifos.path("there");
     fs::write(&there, "before\n").unwrap();
     let stdio = Stdio { stdout: there.to_str().unwrap().into(), ..Stdio::default() };
-    let (ends, copies) = open(&stdio).await.unwrap();
-    assert_eq!(Process::shell("echo after; echo nowhere >&2", ends).end().await, Some(0));
+    let (ends, copies) = fifos.open(&stdio).await.unwrap();
+    assert_eq!(fifos.shell("echo after; echo nowhere >&2", ends).end().await, 0);
     within(copies.drain(LONG)).await;
     assert_eq!(fs::read_to_string(&there).unwrap(), "before\nafter\n");
 }

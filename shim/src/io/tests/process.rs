@@ -1,43 +1,40 @@
 //! A process with the given streams, killed with all that it started when the test ends.
 
-use std::{
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
-    process::{Child, Command},
-};
+use std::{os::unix::process::CommandExt as _, process::Command};
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::{
+        signal::{Signal, killpg},
+        wait::waitpid,
+    },
     unistd::Pid,
 };
 
-use super::{ChildEnds, Duration, within};
+use super::{ChildEnds, Reaper, within};
+use crate::reaper::Awaited;
 
-pub(super) struct Process(Child);
+pub(super) struct Process(Awaited);
 
 impl Process {
-    pub(super) fn shell(script: &str, ends: ChildEnds) -> Self {
+    pub(super) fn shell(reaper: &Reaper, script: &str, ends: ChildEnds) -> Self {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
-        Self(command.process_group(0).spawn().unwrap())
+        Self(reaper.spawn(command.process_group(0)).unwrap())
     }
 
-    /// Its status, or minus the signal that ended it.
-    pub(super) async fn end(&mut self) -> Option<i32> {
-        let ended = async {
-            loop {
-                if let Some(status) = self.0.try_wait().unwrap() {
-                    return status.code().or(status.signal().map(|signal| -signal));
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        within(ended).await
+    pub(super) fn pid(&self) -> Pid {
+        self.0.pid()
+    }
+
+    pub(super) async fn end(&mut self) -> u32 {
+        within(self.0.exit()).await.status
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = killpg(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGKILL);
-        let _ = self.0.wait();
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        // Fails when the reaper was there first.
+        let _ = waitpid(self.pid(), None);
     }
 }
