@@ -1,6 +1,7 @@
 //! Against the kernel: groups of their own, removed also when a test panics.
 
 mod group;
+mod runsc;
 
 use std::{fs, os::unix::process::parent_id, path::PathBuf, thread, time::Duration};
 

@@ -205,6 +205,74 @@ fn update_unified(group: &Path, values: &HashMap<String, String>) -> Result<()> 
 mod tests {
     use super::*;
 
+    /// Files as the kernel has them, empty: what is in them is what was written.
+    fn group(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|file| std::fs::write(dir.path().join(file), "").unwrap());
+        dir
+    }
+
+    fn written(json: &str, files: &[&str]) -> Result<Vec<String>> {
+        let dir = group(files);
+        update(dir.path(), &serde_json::from_str(json).unwrap())?;
+        Ok(files.iter().map(|file| std::fs::read_to_string(dir.path().join(file)).unwrap()).collect())
+    }
+
+    #[test]
+    fn limits_are_written_by_the_names_of_version_2() {
+        let memory = ["memory.max", "memory.swap.max", "memory.low"];
+        let json = r#"{"memory":{"limit":100,"swap":300,"reservation":50}}"#;
+        assert_eq!(written(json, &memory).unwrap(), ["100", "200", "50"]);
+        assert_eq!(written(r#"{"memory":{"limit":-1}}"#, &memory).unwrap(), ["max", "max", ""]);
+        let cpu =
+            ["cpu.weight", "cpu.max", "cpu.max.burst", "cpu.idle", "cpuset.cpus", "cpuset.mems", "pids.max"];
+        let json = r#"{"cpu":{"shares":1024,"quota":5000,"period":10000,"burst":7,"idle":0,"cpus":"0-1","mems":"0"},"pids":{"limit":-1}}"#;
+        assert_eq!(written(json, &cpu).unwrap(), ["39", "5000 10000", "7", "0", "0-1", "0", "max"]);
+        assert_eq!(written(r#"{"cpu":{"quota":-1}}"#, &["cpu.max"]).unwrap(), ["max"]);
+        assert_eq!(written(r#"{"cpu":{"period":20000}}"#, &["cpu.max"]).unwrap(), ["max 20000"]);
+        let weight = r#"{"blockIO":{"weight":500}}"#;
+        assert_eq!(written(weight, &["io.weight"]).unwrap(), ["default 4950"]);
+        assert_eq!(written(weight, &["io.bfq.weight"]).unwrap(), ["default 500"]);
+        let rate = r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1024}]}}"#;
+        assert_eq!(written(rate, &["io.max"]).unwrap(), ["8:0 rbps=1024"]);
+        let pages =
+            r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}],"unified":{"memory.high":"90"}}"#;
+        assert_eq!(written(pages, &["hugetlb.2MB.max", "memory.high"]).unwrap(), ["4194304", "90"]);
+        assert_eq!(
+            written(r#"{"cpu":{"shares":0,"quota":0},"pids":{"limit":0},"memory":{"limit":0}}"#, &[])
+                .unwrap(),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn what_version_2_cannot_do_is_an_error_and_no_swap_is_none_to_forbid() {
+        assert_eq!(written(r#"{"memory":{"limit":100,"swap":100}}"#, &["memory.max"]).unwrap(), ["100"]);
+        let refused = |json: &str, files: &[&str]| written(json, files).unwrap_err().to_string();
+        assert!(
+            refused(r#"{"memory":{"limit":100,"swap":101}}"#, &["memory.max"]).contains("memory.swap.max")
+        );
+        assert!(refused(r#"{"memory":{"swappiness":10}}"#, &[]).contains("swappiness"));
+        assert!(refused(r#"{"memory":{"disableOOMKiller":true}}"#, &[]).contains("OOM"));
+        assert!(refused(r#"{"cpu":{"realtimeRuntime":1}}"#, &[]).contains("realtime"));
+        assert!(refused(r#"{"cpu":{"shares":2}}"#, &[]).contains("controller cpu "));
+        let file = ["cgroup.procs", "x"];
+        for name in ["cgroup.procs", "cgroup.kill", "x", "../x.y", "a/b.c", ".x"] {
+            assert!(refused(&format!(r#"{{"unified":{{"{name}":"1"}}}}"#), &file).contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_limit_below_what_is_used_is_refused_on_request() {
+        let dir = group(&["memory.max"]);
+        std::fs::write(dir.path().join("memory.current"), "200\n").unwrap();
+        let limit = |json: &str| update(dir.path(), &serde_json::from_str(json).unwrap());
+        let refused = limit(r#"{"memory":{"limit":199,"checkBeforeUpdate":true}}"#).unwrap_err().to_string();
+        assert!(refused.contains("200 bytes"), "{refused}");
+        limit(r#"{"memory":{"limit":200,"checkBeforeUpdate":true}}"#).unwrap();
+        limit(r#"{"memory":{"limit":100}}"#).unwrap();
+    }
+
     #[test]
     fn shares_and_weights_cover_the_whole_range() {
         assert_eq!([2, 1024, 262_144].map(weight_of_shares), [1, 39, 10_000]);

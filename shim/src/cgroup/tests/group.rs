@@ -153,7 +153,7 @@ fn make(group: &Path) {
     }
 }
 
-fn random() -> String {
+pub(super) fn random() -> String {
     let name = tempfile::Builder::new().prefix("lattice-test-").tempdir().unwrap();
     name.path().file_name().unwrap().to_str().unwrap().to_owned()
 }
