@@ -19,7 +19,7 @@ use std::{
 };
 
 use lattice_runsc::{Globals, Network, Target, Verb, answer};
-use nix::unistd::Pid;
+use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::time::timeout;
 
 pub use lattice_runsc::answer::Status;
@@ -37,6 +37,8 @@ use words::{exit_status, further_flags, nobody_to_signal, sandbox_has_ended};
 
 /// How long commands may take: loaded machines have needed 2 s.
 pub const LIMIT: Duration = Duration::from_secs(30);
+const KILL: u32 = Signal::SIGKILL as u32;
+const TERM: u32 = Signal::SIGTERM as u32;
 /// What runsc exits with when it was called wrongly, such as with a verb that it does not have.
 const USAGE: u32 = 2;
 
@@ -237,6 +239,11 @@ impl Runsc {
             },
         };
         if nobody_to_signal(&reason) {
+            let ends = matches!(signal, KILL | TERM) && pid.is_none();
+            if ends && self.is_root(id) && self.status(id).await? == Status::Created {
+                // It has no process yet but the sandbox's own.
+                return self.kill_sandbox().await;
+            }
             let whom = pid.map_or_else(|| id.to_owned(), |pid| format!("process {pid} of {id}"));
             return Err(Error::NotFound(whom));
         }
