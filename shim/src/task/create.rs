@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use containerd_shim_protos::{
@@ -60,6 +63,7 @@ pub(super) async fn create(pod: Arc<Pod>, request: CreateTaskRequest) -> Result<
             return Err(error);
         }
     };
+    container.oom_told.store(pod.oom_kills(&container), Ordering::Relaxed);
     let pid = container.init.pid();
     reservation.fill(container.clone());
     pod.publish(Event::Create(told(&request, pid)));
@@ -75,6 +79,7 @@ async fn make(
     token: Option<zeroize::Zeroizing<String>>,
 ) -> Result<Arc<Container>> {
     let (id, bundle) = (request.id.as_str(), Path::new(&request.bundle));
+    spec::root_cgroup(spec);
     let runsc = pod.runsc()?;
     let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
     let cgroup = Cgroup::of_spec(cgroups_path.as_deref().and_then(Path::to_str), id);
@@ -123,7 +128,7 @@ async fn make(
         place,
         init,
         execs: Mutex::new(HashMap::new()),
-        oom_told: AtomicU64::new(cgroup.oom_kills()),
+        oom_told: AtomicU64::default(),
         cgroup,
         checkpoint,
         begun: watch::Sender::new(false),
