@@ -64,13 +64,14 @@ pub(crate) async fn serve<O: Outbound>(
             return debug!(%address, "client takes too long");
         }
     };
-    drop(half_open);
     let Asked { protocol, request, early } = asked;
     let client = Client { address, protocol };
     let Some(_active) = active(&shared.tally, &shared.connections) else {
         shared.tally.count(|c| &mut c.busy);
         return end(stream, &protocol.refused(None, &Refusal::Busy)).await;
     };
+    // Not before: a client that is told to go has a place, too.
+    drop(half_open);
     match request {
         Request::Connect(target) => connect(&shared, stream, client, &target, early).await,
         Request::Associate(from) => match shared.associations.try_acquire() {

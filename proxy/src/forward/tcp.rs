@@ -5,10 +5,13 @@ use std::{io, sync::Arc};
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tracing::debug;
 
-use super::{Forward, udp};
+use super::{
+    Forward,
+    udp::{self, Bounds},
+};
 use crate::{
     Datagrams, Stream,
-    limits::{FORWARD_CONNECT, FORWARD_FLOWS},
+    limits::{FORWARD_CONNECT, FORWARD_FLOWS, FORWARD_UDP_IDLE},
     relay::Relay,
 };
 
@@ -54,7 +57,8 @@ impl Forwarder {
     /// # Errors
     /// Why `inbound` is of no use any more.
     pub async fn datagrams<D: Datagrams + 'static>(&self, inbound: D) -> io::Result<()> {
-        udp::serve(self.forward.to, inbound).await
+        let bounds = Bounds { flows: FORWARD_FLOWS, idle: FORWARD_UDP_IDLE };
+        udp::serve(self.forward.to, inbound, bounds).await
     }
 }
 

@@ -169,8 +169,16 @@ impl Lab {
     }
 
     pub(crate) async fn with(credentials: Option<&str>, change: impl FnOnce(&mut Limits)) -> Self {
+        Self::on((own_address(), 0).into(), credentials, change).await
+    }
+
+    pub(crate) async fn on(
+        listen: SocketAddr,
+        credentials: Option<&str>,
+        change: impl FnOnce(&mut Limits),
+    ) -> Self {
         let credentials = credentials.map(|text| text.parse().unwrap());
-        let mut config = Config::new((own_address(), 0).into(), credentials).unwrap();
+        let mut config = Config::new(listen, credentials).unwrap();
         change(&mut config.limits);
         let behind = Rc::<Behind>::default();
         let proxy = Rc::new(Proxy::bind(config, Real(Rc::clone(&behind))).await.unwrap());

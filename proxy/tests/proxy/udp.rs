@@ -1,6 +1,6 @@
 //! UDP ASSOCIATE.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lattice_proxy::limits::{UDP_QUEUE, UDP_TARGETS};
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::support::{HANGS, Lab, QUIET, program, request, run};
+use super::support::{CREDENTIALS, HANGS, Lab, QUIET, program, request, run};
 
 /// An association: its connection, and where its datagrams go.
 struct Association {
@@ -256,5 +256,33 @@ fn python_asks_a_nameserver() {
             return;
         };
         assert_eq!(String::from_utf8_lossy(&output.stdout), "192.0.2.7\n", "{output:?}");
+    });
+}
+
+#[test]
+fn on_every_address_it_answers_from_the_one_that_was_reached() {
+    run(async {
+        let target = echo().await;
+        for (listen, reached) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")] {
+            let lab = Lab::on(listen.parse().unwrap(), Some(CREDENTIALS), |_| {}).await;
+            let ip: IpAddr = reached.parse().unwrap();
+            let mut connection = TcpStream::connect((ip, lab.address.port())).await.unwrap();
+            let handshake = b"\x05\x01\x02\x01\x06merlin\x100123456789abcdef\x05\x03\0\x01\0\0\0\0\0\0";
+            connection.write_all(handshake).await.unwrap();
+            let mut reply = vec![0; if ip.is_ipv4() { 14 } else { 26 }];
+            connection.read_exact(&mut reply).await.unwrap();
+            assert_eq!(reply[..7], [5, 2, 1, 0, 5, 0, 0]);
+            let (bound, port) = reply[8..].split_at(reply.len() - 10);
+            match ip {
+                IpAddr::V4(ip) => assert_eq!((reply[7], bound), (1, &ip.octets()[..])),
+                IpAddr::V6(ip) => assert_eq!((reply[7], bound), (4, &ip.octets()[..])),
+            }
+            let socket = UdpSocket::bind((ip, 0)).await.unwrap();
+            let relay = (ip, u16::from_be_bytes([port[0], port[1]]));
+            socket.send_to(&[&to(target)[..], b"hello"].concat(), relay).await.unwrap();
+            let mut answer = [0; 64];
+            let (length, _) = timeout(HANGS, socket.recv_from(&mut answer)).await.unwrap().unwrap();
+            assert_eq!(answer[..length], [&to(target)[..], b"hello"].concat());
+        }
     });
 }
