@@ -25,7 +25,8 @@ pub trait Outbound: 'static {
     /// A UDP socket.
     type Datagrams: Datagrams + 'static;
 
-    /// Opens a TCP connection, if the policy permits. The proxy gives up after [`Limits::connect`](crate::Limits::connect).
+    /// Opens a TCP connection, if the policy permits. The target can be anything well-formed, loopback and `0.0.0.0` included: an implementation
+    /// that dials with the host's own sockets must refuse those itself. The proxy gives up after [`Limits::connect`](crate::Limits::connect).
     ///
     /// # Errors
     /// A [`Refusal`], which the client is told.

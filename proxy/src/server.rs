@@ -91,6 +91,8 @@ impl<O: Outbound> Proxy<O> {
                 }
             };
             self.shared.tally.count(|c| &mut c.accepted);
+            // On a socket for both IP versions, an IPv4 client has a mapped address.
+            let client = SocketAddr::new(client.ip().to_canonical(), client.port());
             let place = half_open.place();
             let shared = Rc::clone(&self.shared);
             prepare(&stream);

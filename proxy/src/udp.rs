@@ -55,8 +55,7 @@ pub(crate) async fn associate<O: Outbound>(
         Ok(both) => both,
         Err(refusal) => return refuse(shared, stream, client, None, &refusal).await,
     };
-    let own =
-        |from: &SocketAddr| from.ip().is_unspecified() || from.ip() == client.address.ip().to_canonical();
+    let own = |from: &SocketAddr| from.ip().is_unspecified() || from.ip() == client.address.ip();
     let association = Association {
         socket,
         outward: Rc::new(outward),
@@ -140,7 +139,7 @@ impl<D: Datagrams + 'static> Association<D> {
             let Some(port) = self.port.get() else { continue };
             let mut datagram = socks::header(from);
             datagram.extend(payload);
-            let to = SocketAddr::new(self.client.ip().to_canonical(), port);
+            let to = SocketAddr::new(self.client.ip(), port);
             // Too large with its header, or nobody listens any more: lost, as anywhere with UDP.
             if self.socket.send_to(&datagram, to).await.is_ok() {
                 self.tally.count(|c| &mut c.datagrams);
@@ -149,7 +148,7 @@ impl<D: Datagrams + 'static> Association<D> {
     }
 
     fn is_client(&self, from: SocketAddr) -> bool {
-        if from.ip().to_canonical() != self.client.ip().to_canonical() {
+        if from.ip() != self.client.ip() {
             return false;
         }
         if self.port.get().is_none() {
