@@ -8,4 +8,4 @@ mod tcp;
 mod udp;
 
 pub use flag::{Forward, ForwardError, Transport, parse_forwards};
-pub use tcp::Forwarder;
+pub use tcp::{Forwarder, Service};

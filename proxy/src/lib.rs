@@ -38,7 +38,7 @@ mod udp;
 pub use config::{Config, ConfigError};
 pub use counters::Counters;
 pub use credentials::{Credentials, InvalidCredentials};
-pub use forward::{Forward, ForwardError, Forwarder, Transport, parse_forwards};
+pub use forward::{Forward, ForwardError, Forwarder, Service, Transport, parse_forwards};
 pub use limits::Limits;
 pub use outbound::{Because, Client, Datagrams, Outbound, Protocol, Refusal, Stream};
 pub use server::{BindError, Proxy};

@@ -2,8 +2,11 @@
 
 use std::{io, sync::Arc};
 
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
-use tracing::debug;
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     Forward,
@@ -15,11 +18,18 @@ use crate::{
     relay::Relay,
 };
 
-/// Carries what comes in by one port forward. Connections are dialled in the network namespace of the calling thread.
+/// Carries what comes in by one port forward. The service is dialled in the network namespace of the calling thread.
 #[derive(Debug, Clone)]
 pub struct Forwarder {
     forward: Forward,
     places: Arc<Semaphore>,
+}
+
+/// A connection to the service, which waits for that of a peer.
+#[derive(Debug)]
+pub struct Service {
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
 }
 
 impl Forwarder {
@@ -28,37 +38,51 @@ impl Forwarder {
         Self { forward, places: Arc::new(Semaphore::new(FORWARD_FLOWS)) }
     }
 
-    /// Relays one connection of a peer until both directions have ended. It is reset when the service cannot be reached, when there are
-    /// too many, and when the future is dropped.
+    /// Connects to the service. Done before a peer's connection is accepted, it lets the peer be refused where there is no service.
     ///
     /// # Errors
-    /// Why it did not end by itself.
+    /// When there are too many connections (`ResourceBusy`), or the service does not accept within [`FORWARD_CONNECT`].
+    pub async fn dial(&self) -> io::Result<Service> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| io::ErrorKind::ResourceBusy)?;
+        let stream = timeout(FORWARD_CONNECT, TcpStream::connect(self.forward.to)).await??;
+        let _ = stream.set_nodelay(true);
+        Ok(Service { stream, place })
+    }
+
+    /// Relays a peer's connection that is accepted already. It is reset when the service cannot be reached.
+    ///
+    /// # Errors
+    /// Those of [`dial`](Self::dial) and [`relay`](Service::relay).
     pub async fn connection<S: Stream>(&self, inbound: S) -> io::Result<()> {
-        let mut inbound = Unserved(Some(inbound));
-        let Ok(_place) = self.places.try_acquire() else {
-            return Err(io::Error::other(format!("{}: too many connections", self.forward)));
-        };
-        let service = match timeout(FORWARD_CONNECT, TcpStream::connect(self.forward.to)).await {
-            Ok(Ok(service)) => service,
-            Ok(Err(error)) => {
-                debug!(forward = %self.forward, %error, "the service cannot be reached");
-                return Err(error);
-            }
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        };
-        let _ = service.set_nodelay(true);
-        let Some(inbound) = inbound.0.take() else { return Ok(()) };
-        Relay::new(inbound, service, Vec::new()).await
+        let mut unserved = Unserved(Some(inbound));
+        let service = self.dial().await?;
+        let Some(inbound) = unserved.0.take() else { return Ok(()) };
+        service.relay(inbound).await
     }
 
     /// Relays the datagrams that come in by `inbound`, a socket on the forwarded port, until it fails. Each peer's address has a socket
-    /// of its own towards the service, so that replies find back; at most [`FORWARD_FLOWS`] at a time.
+    /// of its own towards the service, so that replies find back; at most [`FORWARD_FLOWS`] at a time. Must be called in a
+    /// [`LocalSet`](tokio::task::LocalSet).
     ///
     /// # Errors
     /// Why `inbound` is of no use any more.
     pub async fn datagrams<D: Datagrams + 'static>(&self, inbound: D) -> io::Result<()> {
         let bounds = Bounds { flows: FORWARD_FLOWS, idle: FORWARD_UDP_IDLE };
         udp::serve(self.forward.to, inbound, bounds).await
+    }
+}
+
+impl Service {
+    /// Relays between a peer's connection and the service until both directions have ended. Both are reset when one breaks, and when the future
+    /// is dropped.
+    ///
+    /// # Errors
+    /// Why it did not end by itself.
+    pub async fn relay<S: Stream>(self, inbound: S) -> io::Result<()> {
+        let Self { stream, place } = self;
+        let ended = Relay::new(inbound, stream, Vec::new()).await;
+        drop(place);
+        ended
     }
 }
 
