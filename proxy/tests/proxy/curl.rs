@@ -1,13 +1,13 @@
 //! What people use: curl by each of its ways through a proxy.
 
-use std::process::Output;
+use std::{process::Output, time::Duration};
 
 use super::support::{CREDENTIALS, Lab, nobody, program, run, web};
 
 /// `curl` through the proxy; its output ends in the status of CONNECT and of the response.
 async fn curl(arguments: &[&str]) -> Option<Output> {
     let common =
-        ["--silent", "--show-error", "--max-time", "30", "--write-out", " %{http_connect} %{http_code}"];
+        ["--silent", "--show-error", "--max-time", "120", "--write-out", " %{http_connect} %{http_code}"];
     program("curl", &[&common, arguments].concat()).await
 }
 
@@ -96,8 +96,8 @@ fn only_who_shows_the_credentials_gets_through() {
 #[test]
 fn refusals_reach_the_client_in_its_own_protocol() {
     run(async {
-        let lab = Lab::with(None, |limits| limits.connect = std::time::Duration::from_millis(200)).await;
-        let (socks, http) = (lab.address.to_string(), format!("http://{}", lab.address));
+        let patient = Lab::start().await;
+        let hasty = Lab::with(None, |limits| limits.connect = Duration::from_millis(200)).await;
         let closed = format!("127.0.0.1:{}", nobody().await.port());
         for (target, code, status) in [
             ("denied.test", 2, 403),
@@ -109,6 +109,8 @@ fn refusals_reach_the_client_in_its_own_protocol() {
             ("slow.test", 6, 504),
             ("busy.test", 1, 503),
         ] {
+            let lab = if target == "slow.test" { &hasty } else { &patient };
+            let (socks, http) = (lab.address.to_string(), format!("http://{}", lab.address));
             let url = format!("http://{target}/");
             let Some(output) = curl(&["--socks5-hostname", &socks, &url]).await else { return };
             let (_, err) = text(&output);
@@ -118,6 +120,7 @@ fn refusals_reach_the_client_in_its_own_protocol() {
             let (out, err) = text(&output);
             assert_eq!(out, format!(" {status} 000"), "{target}: {err}");
         }
+        let http = format!("http://{}", patient.address);
         let Some(output) = curl(&["--verbose", "--proxytunnel", "--proxy", &http, "http://192.0.2.1/"]).await
         else {
             return;

@@ -12,7 +12,7 @@ use super::support::{CREDENTIALS, HANGS, Lab, QUIET, ask, connect, echo, read_al
 #[test]
 fn slow_clients_keep_nobody_out() {
     run(async {
-        let lab = Lab::with(None, |limits| limits.half_open = 4).await;
+        let lab = Lab::with(None, |limits| (limits.half_open, limits.handshake) = (4, HANGS)).await;
         let target = echo().await;
         let mut slow = Vec::new();
         for beginning in [&b"CONN"[..], b"\x05", b"\x05\x01\0\x05", b"", b"\x05\x03", b"C"].repeat(5) {
@@ -38,7 +38,7 @@ fn slow_clients_keep_nobody_out() {
 #[test]
 fn a_handshake_has_a_deadline_however_its_bytes_trickle() {
     run(async {
-        let lab = Lab::with(None, |limits| limits.handshake = Duration::from_millis(400)).await;
+        let lab = Lab::with(None, |limits| limits.handshake = Duration::from_secs(2)).await;
         let mut client = lab.client().await;
         let trickle = async {
             for byte in b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
@@ -52,7 +52,7 @@ fn a_handshake_has_a_deadline_however_its_bytes_trickle() {
         lab.until(|c| c.slow == 1).await;
         // What is established has none.
         let mut tunnel = lab.tunnel(echo().await).await;
-        sleep(Duration::from_millis(600)).await;
+        sleep(Duration::from_millis(2500)).await;
         tunnel.write_all(b"still here").await.unwrap();
         tunnel.shutdown().await.unwrap();
         assert_eq!(read_all(&mut tunnel).await, b"still here");
@@ -83,7 +83,7 @@ fn beyond_the_cap_a_client_is_told_so_and_places_come_back() {
 #[test]
 fn a_client_that_resets_gives_up_its_dial() {
     run(async {
-        let lab = Lab::start().await;
+        let lab = Lab::with(None, |limits| limits.connect = HANGS).await;
         let mut client = lab.client().await;
         client.write_all(b"CONNECT slow.test:1 HTTP/1.1\r\nHost: slow.test\r\n\r\n").await.unwrap();
         lab.until(|c| c.active == 1).await;
