@@ -23,21 +23,32 @@ use crate::{
     udp,
 };
 
-/// A client that may be served.
+/// How a handshake came out.
 #[derive(Debug)]
-struct Asked {
-    protocol: Protocol,
-    request: Request,
-    /// What came behind the request.
-    early: Vec<u8>,
+enum Outcome {
+    /// A request, and what came behind it.
+    Asked(Protocol, Request, Vec<u8>),
+    /// None, and what to say about it.
+    Ended(Ending, Vec<u8>),
 }
 
 /// A client that is counted as active, until it is dropped.
-struct Active(Rc<Tally>, #[expect(dead_code, reason = "given back when dropped")] OwnedSemaphorePermit);
+struct Active {
+    tally: Rc<Tally>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Active {
+    fn new(tally: &Rc<Tally>, places: &Arc<Semaphore>) -> Option<Self> {
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
+        tally.count(|c| &mut c.active);
+        Some(Self { tally: Rc::clone(tally), _place: place })
+    }
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.gone(|c| &mut c.active);
+        self.tally.gone(|c| &mut c.active);
     }
 }
 
@@ -48,9 +59,10 @@ pub(crate) async fn serve<O: Outbound>(
     address: SocketAddr,
     half_open: Place,
 ) {
-    let asked = match timeout(shared.config.limits.handshake, negotiate(&shared, &mut stream)).await {
-        Ok(Ok(Ok(asked))) => asked,
-        Ok(Ok(Err((ending, farewell)))) => {
+    let outcome = timeout(shared.config.limits.handshake, negotiate(&shared, &mut stream)).await;
+    let (protocol, request, early) = match outcome {
+        Ok(Ok(Outcome::Asked(protocol, request, early))) => (protocol, request, early),
+        Ok(Ok(Outcome::Ended(ending, farewell))) => {
             shared.tally.count(|c| match ending {
                 Ending::Credentials => &mut c.unauthorized,
                 Ending::Malformed => &mut c.malformed,
@@ -64,9 +76,8 @@ pub(crate) async fn serve<O: Outbound>(
             return debug!(%address, "client takes too long");
         }
     };
-    let Asked { protocol, request, early } = asked;
     let client = Client { address, protocol };
-    let Some(_active) = active(&shared.tally, &shared.connections) else {
+    let Some(_active) = Active::new(&shared.tally, &shared.connections) else {
         shared.tally.count(|c| &mut c.busy);
         return end(stream, &protocol.refused(None, &Refusal::Busy)).await;
     };
@@ -84,17 +95,8 @@ pub(crate) async fn serve<O: Outbound>(
     }
 }
 
-fn active(tally: &Rc<Tally>, places: &Arc<Semaphore>) -> Option<Active> {
-    let place = Arc::clone(places).try_acquire_owned().ok()?;
-    tally.count(|c| &mut c.active);
-    Some(Active(Rc::clone(tally), place))
-}
-
 /// Goes through the handshake. What it reads is wiped: it may be a password.
-async fn negotiate<O>(
-    shared: &Shared<O>,
-    stream: &mut TcpStream,
-) -> io::Result<Result<Asked, (Ending, Vec<u8>)>> {
+async fn negotiate<O>(shared: &Shared<O>, stream: &mut TcpStream) -> io::Result<Outcome> {
     let mut buffer = Zeroizing::new(vec![0; MAX_HANDSHAKE]);
     let (mut start, mut end) = (0, 0);
     let mut handshake = Handshake::new(shared.config.credentials());
@@ -114,10 +116,9 @@ async fn negotiate<O>(
             }
             Step::Send(bytes) => stream.write_all(&bytes).await?,
             Step::Done(protocol, request) => {
-                let early = buffer[start..end].to_vec();
-                return Ok(Ok(Asked { protocol, request, early }));
+                return Ok(Outcome::Asked(protocol, request, buffer[start..end].to_vec()));
             }
-            Step::End(ending, farewell) => return Ok(Err((ending, farewell))),
+            Step::End(ending, farewell) => return Ok(Outcome::Ended(ending, farewell)),
         }
     }
 }

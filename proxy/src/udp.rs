@@ -39,10 +39,8 @@ pub(crate) async fn associate<O: Outbound>(
     client: Client,
     from: Option<SocketAddr>,
 ) {
-    let opened = match timeout(shared.config.limits.connect, shared.outbound.udp(client)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(Refusal::TimedOut),
-    };
+    let opened = timeout(shared.config.limits.connect, shared.outbound.udp(client)).await;
+    let opened = opened.unwrap_or(Err(Refusal::TimedOut));
     let local = async {
         let address = stream.local_addr()?.ip().to_canonical();
         let socket = UdpSocket::bind((address, 0)).await?;

@@ -12,7 +12,7 @@ use super::support::{CREDENTIALS, HANGS, Lab, QUIET, ask, connect, echo, read_al
 #[test]
 fn slow_clients_keep_nobody_out() {
     run(async {
-        let lab = Lab::with(None, |limits| (limits.half_open, limits.handshake) = (4, HANGS)).await;
+        let lab = Lab::with(None, |limits| (limits.half_open, limits.handshake) = (4, 2 * HANGS)).await;
         let target = echo().await;
         let mut slow = Vec::new();
         for beginning in [&b"CONN"[..], b"\x05", b"\x05\x01\0\x05", b"", b"\x05\x03", b"C"].repeat(5) {
@@ -29,7 +29,7 @@ fn slow_clients_keep_nobody_out() {
         // The first of them pushed one out, and left its place to the next.
         assert_eq!(lab.counters().slow, 27);
         for client in &mut slow[..27] {
-            let end = timeout(HANGS, client.read_to_end(&mut Vec::new())).await;
+            let end = timeout(HANGS / 4, client.read_to_end(&mut Vec::new())).await;
             assert!(end.is_ok(), "a client that was cut off is still connected");
         }
     });
@@ -83,7 +83,7 @@ fn beyond_the_cap_a_client_is_told_so_and_places_come_back() {
 #[test]
 fn a_client_that_resets_gives_up_its_dial() {
     run(async {
-        let lab = Lab::with(None, |limits| limits.connect = HANGS).await;
+        let lab = Lab::with(None, |limits| limits.connect = 2 * HANGS).await;
         let mut client = lab.client().await;
         client.write_all(b"CONNECT slow.test:1 HTTP/1.1\r\nHost: slow.test\r\n\r\n").await.unwrap();
         lab.until(|c| c.active == 1).await;
