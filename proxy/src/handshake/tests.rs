@@ -180,4 +180,12 @@ proptest! {
             prop_assert_eq!(drive(&bytes, std::iter::repeat(1), credentials.as_ref()), expected);
         }
     }
+
+    #[test]
+    fn garbage_is_withstood(bytes in prop::collection::vec(any::<u8>(), 0..2000), text in ".{0,80}") {
+        crate::fuzz::handshake(&bytes);
+        crate::fuzz::datagram(&bytes);
+        crate::fuzz::datagram(&[&[0, 0, 0, 3], bytes.as_slice()].concat());
+        crate::fuzz::forwards(text.as_bytes());
+    }
 }
