@@ -12,7 +12,7 @@ pub const CHUNK: usize = 16 << 10;
 pub const ROUNDS: usize = 16;
 
 /// How long a client may take to read why it is refused.
-pub const FAREWELL: Duration = Duration::from_secs(2);
+pub const FAREWELL: Duration = Duration::from_secs(5);
 /// What a client may still send meanwhile, in bytes; it is not looked at.
 pub const FAREWELL_BYTES: usize = 64 << 10;
 /// Silence on a client's connection after which the kernel asks whether it is still there.

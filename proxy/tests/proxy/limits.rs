@@ -136,6 +136,23 @@ fn what_is_no_request_ends_the_connection() {
 }
 
 #[test]
+fn a_client_that_still_sends_reads_why_it_is_refused() {
+    run(async {
+        let lab = Lab::start().await;
+        let mut client = lab.client().await;
+        client.write_all(b"POST http://web.test/ HTTP/1.1\r\nHost: web.test\r\n\r\n").await.unwrap();
+        lab.until(|c| c.malformed == 1).await;
+        for _ in 0..3 {
+            sleep(Duration::from_millis(10)).await;
+            client.write_all(&[b'x'; 2000]).await.unwrap();
+        }
+        // A connection that the proxy had closed by now would end in a reset.
+        let reply = String::from_utf8(read_all(&mut client).await).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 405 "), "{reply}");
+    });
+}
+
+#[test]
 fn nothing_behind_a_wrong_password_is_looked_at() {
     run(async {
         let lab = Lab::with(Some(CREDENTIALS), |_| {}).await;
