@@ -13,6 +13,7 @@ mod json;
 mod layers;
 mod paths;
 mod policy;
+mod proxy;
 mod relay;
 mod secrets;
 mod server;
@@ -46,6 +47,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "paths-mux", run: paths::mux },
     Target { name: "paths-signal", run: paths::signal },
     Target { name: "paths-stun", run: paths::stun },
+    Target { name: "proxy-datagram", run: proxy::datagram },
+    Target { name: "proxy-forwards", run: proxy::forwards },
+    Target { name: "proxy-handshake", run: proxy::handshake },
     Target { name: "relay-token", run: relay::token },
     Target { name: "replies", run: wire::replies },
     Target { name: "rule", run: policy::rule },
