@@ -155,7 +155,7 @@ async fn what_is_not_one_terminal_is_refused() {
     let (stdio, terminal) = (fifos.terminal(), new_terminal());
     let file = fs::File::open("/dev/null").unwrap();
     let (master, other) = (terminal.master.as_raw_fd(), file.as_raw_fd());
-    for descriptors in [&[][..], &[other], &[master, other], &[master, other, other, other]] {
+    for descriptors in [&[][..], &[other], &[other, master], &[other, master, other, other]] {
         let socket = stdio.listen(fifos.dir.path()).unwrap();
         send(&socket.path(), descriptors);
         let error =
