@@ -55,6 +55,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
         audit_file: args.audit_file.unwrap_or_else(|| lattice_audit::default_path(&join.name)),
         mtu: args.join.mtu,
         join,
+        pod: None,
     };
     let sandbox = Sandbox::start(config, state, runtime.handle(), &mut phases, signals.stop())?;
     let status = sandbox.status();
@@ -141,6 +142,7 @@ pub(crate) fn join(global: &Global, args: &args::Join, role: Role) -> Result<Joi
         token: token(args)?,
         credentials: credentials::path(&global.config_dir, role),
         listen_port: args.listen_port,
+        for_good: false,
     })
 }
 

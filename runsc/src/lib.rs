@@ -18,6 +18,6 @@ mod spec;
 
 pub use agent::{Agent, AgentStdio, Signaller, Timings};
 pub use error::RunscError;
-pub use remains::{kill_sandbox, sweep};
+pub use remains::{end_process, kill_sandbox, sweep};
 pub use runsc::{Cgroups, Globals, Network, Platform, Runsc, Target, Verb, answer};
 pub use spec::{AgentSpec, Writable, validate};

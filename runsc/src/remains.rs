@@ -179,6 +179,15 @@ pub fn kill_sandbox(root: &Path) -> Result<(), String> {
     pidfd::kill_all_with_argument(&root_flag)
 }
 
+/// Waits `grace` for process `pid` to end by itself, then kills it and waits until it has ended. `is_it` says whether the process of
+/// that number is the one that is meant, and is asked when the number can no more become another's.
+///
+/// # Errors
+/// Why it stays.
+pub fn end_process(pid: u32, is_it: impl FnOnce() -> bool, grace: std::time::Duration) -> Result<(), String> {
+    pidfd::end(pid, is_it, grace)
+}
+
 fn remove(path: &Path) -> Result<(), String> {
     let gone = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),

@@ -14,6 +14,7 @@
 //! The contract is containerd's `core/runtime/v2/README.md`. One binary serves containerd 1.6 to 2.x.
 
 pub mod annotations;
+pub mod bundle;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
@@ -32,5 +33,6 @@ pub mod reaper;
 pub mod reply;
 pub mod runsc;
 pub mod serve;
+pub mod socket;
 pub mod spec;
 pub mod task;

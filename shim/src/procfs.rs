@@ -5,6 +5,8 @@ use nix::unistd::Pid;
 /// Some of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
+    /// Whether it has ended, and only its parent has not asked yet: a zombie.
+    pub ended: bool,
     /// Its parent.
     pub parent: Pid,
     /// When it began, in clock ticks since the machine did: with its pid, this names one process for good.
@@ -19,8 +21,9 @@ pub fn stat(pid: Pid) -> Option<Stat> {
 /// The second field is a name in parentheses that may itself hold any characters.
 fn parse(line: &str) -> Option<Stat> {
     let mut fields = line.get(line.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let parent = Pid::from_raw(fields.nth(1)?.parse().ok()?);
-    Some(Stat { parent, started: fields.nth(17)?.parse().ok()? })
+    let ended = matches!(fields.next()?, "Z" | "X");
+    let parent = Pid::from_raw(fields.next()?.parse().ok()?);
+    Some(Stat { ended, parent, started: fields.nth(17)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -31,7 +34,8 @@ mod tests {
     fn a_name_cannot_forge_fields() {
         let line =
             "7 (a) R 1 1) S 5 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 3 4 18446744073709551615\n";
-        assert_eq!(parse(line), Some(Stat { parent: Pid::from_raw(5), started: 4242 }));
+        assert_eq!(parse(line), Some(Stat { ended: false, parent: Pid::from_raw(5), started: 4242 }));
+        assert!(parse(&line.replace(" S 5", " Z 5")).unwrap().ended);
         assert_eq!(parse("7 (a"), None);
         assert_eq!(parse("7 (a) S 1"), None);
     }

@@ -43,6 +43,25 @@ pub(super) fn kill_all_with_argument(argument: &OsStr) -> Result<(), String> {
     }
 }
 
+/// Waits `grace` for process `pid` to end by itself, then kills it. `is_it` is asked once the number can no more become another's.
+pub(super) fn end(pid: u32, is_it: impl FnOnce() -> bool, grace: Duration) -> Result<(), String> {
+    let Ok(number) = pid_t::try_from(pid) else { return Ok(()) };
+    let failed = |error: Errno| format!("end {pid}: {error}");
+    let process = match open(number) {
+        Ok(process) => process,
+        Err(Errno::ESRCH | Errno::EINVAL) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !is_it() || ended(&process, Instant::now() + grace).map_err(failed)? {
+        return Ok(());
+    }
+    kill(&process).map_err(failed)?;
+    if ended(&process, Instant::now() + PATIENCE).map_err(failed)? {
+        return Ok(());
+    }
+    Err(format!("process {pid} does not end"))
+}
+
 fn find(argument: &OsStr) -> io::Result<Vec<(pid_t, OwnedFd)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {

@@ -73,8 +73,8 @@ pub fn last_line(stderr: &[u8]) -> Option<String> {
     text.lines().map(one_line).rfind(|line| !line.is_empty())
 }
 
-/// A reason may hold what an agent chose, such as a program's name.
-fn one_line(text: &str) -> String {
+/// A reason as part of an error message: it may hold what an agent chose, such as a program's name.
+pub fn one_line(text: &str) -> String {
     const MOST: usize = 500;
     let text = text.trim().trim_start_matches("FATAL ERROR: ");
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect()

@@ -84,10 +84,7 @@ async fn make(
         record.config = pod.settings.config_path.clone();
     })?;
     let resolv_conf = match role {
-        Role::Root => {
-            network::begin(pod, spec, token).await?;
-            None
-        }
+        Role::Root => network::begin(pod, spec, token).await?,
         Role::Member => network::join(pod, token).await?,
     };
     let edit = Edit { role, network: pod.config()?.network, bundle, resolv_conf: resolv_conf.as_deref() };
