@@ -259,3 +259,34 @@ fn source_to(to: IpAddr) -> io::Result<IpAddr> {
     socket.connect((to, 9))?;
     Ok(socket.local_addr()?.ip())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+
+    /// Needs root. A veth pair stands in for WireGuard's link, which this kernel may not have.
+    #[test]
+    fn only_the_link_that_was_made_is_removed_from_the_namespace_that_it_was_made_in() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::claim(root.path(), Role::Sandbox, &"a".parse().unwrap()).unwrap();
+        let (inside, other) = (Netns::create().unwrap(), Netns::create().unwrap());
+        link::add_veth(&inside, LINK, &other, LINK).unwrap();
+        let index = |netns: &Netns| {
+            let links = link::links(netns).unwrap();
+            links.iter().find(|link| link.name == LINK).map(|link| link.index)
+        };
+        let own = index(&inside).unwrap();
+        let mark = |netns: &Netns, of: &Netns, link| {
+            Mark { netns: netns.path(), id: id(of).unwrap(), link }.write(&state).unwrap();
+            clear(&state).unwrap();
+            assert!(!state.pod().exists());
+        };
+        mark(&inside, &inside, own + 1);
+        mark(&inside, &other, own);
+        assert_eq!(index(&inside), Some(own), "somebody else's");
+        mark(&inside, &inside, own);
+        assert_eq!(index(&inside), None);
+        clear(&state).unwrap();
+    }
+}
