@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_netstack::{Config, Event, FlowId, Limits, Run, Stack};
+use lattice_netstack::{Config, Event, FlowId, Limits, Output, Run, Stack};
 use nix::time::{ClockId, clock_gettime};
 
 #[path = "stack_bench/bare.rs"]
@@ -80,26 +80,45 @@ fn stack(end: u8, limits: Limits, now: Instant) -> Stack {
     stack
 }
 
+/// Packets that one end sends before the other gets them, at both kinds: what is sealed into one run of datagrams.
+const BATCH: usize = 44;
+
 /// Packets one after another, as they would be sealed.
 struct Wire {
     room: Vec<u8>,
     lens: Vec<usize>,
+    used: usize,
     packets: u64,
 }
 
 impl Wire {
     fn new() -> Self {
-        Self { room: Vec::with_capacity(1 << 23), lens: Vec::with_capacity(1 << 13), packets: 0 }
+        Self { room: vec![0; 1 << 20], lens: Vec::with_capacity(1 << 10), used: 0, packets: 0 }
     }
 
-    fn take(&mut self, run: &mut Run<'_>) {
-        while let Some(len) = run.next_len() {
-            let at = self.room.len();
-            self.room.resize(at + len, 0);
-            run.write(&mut self.room[at..]);
+    fn receive(&mut self, stack: &mut Stack, now: Instant, answers: &mut Self) {
+        let mut rest = &mut self.room[..];
+        for len in self.lens.drain(..) {
+            let packet;
+            (packet, rest) = rest.split_at_mut(len);
+            stack.receive(now, packet, answers);
+        }
+        self.used = 0;
+    }
+}
+
+impl Output for Wire {
+    fn transmit(&mut self, packets: &mut Run<'_>) {
+        while let Some(len) = packets.next_len() {
+            packets.write(&mut self.room[self.used..][..len]);
+            self.used += len;
             self.lens.push(len);
             self.packets += 1;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.lens.len() >= BATCH
     }
 }
 
@@ -118,21 +137,20 @@ impl Pair {
     /// Lets both send, and brings each what the other sent.
     fn exchange(&mut self) {
         let now = Instant::now();
-        for end in [0, 1] {
-            let (stacks, wires) = (&mut self.stacks, &mut self.wires);
-            stacks[end].poll(now, &mut |run: &mut Run<'_>| wires[end].take(run));
-            let Wire { mut room, mut lens, packets } =
-                std::mem::replace(&mut wires[end], Wire { room: Vec::new(), lens: Vec::new(), packets: 0 });
-            let mut rest = &mut room[..];
-            for len in &lens {
-                let packet;
-                (packet, rest) = rest.split_at_mut(*len);
-                stacks[1 - end].receive(now, packet, &mut |run: &mut Run<'_>| wires[1 - end].take(run));
-            }
-            room.clear();
-            lens.clear();
-            wires[end] = Wire { room, lens, packets };
-        }
+        let ([a, b], [from_a, from_b]) = (&mut self.stacks, &mut self.wires);
+        a.poll(now, from_a);
+        from_a.receive(b, now, from_b);
+        b.poll(now, from_b);
+        from_b.receive(a, now, from_a);
+    }
+
+    /// Writes what there is room for.
+    fn fill(&mut self, flow: FlowId) {
+        let fill = |room: &mut [u8]| {
+            room.fill(1);
+            (room.len(), ())
+        };
+        while self.stacks[0].send_with(Instant::now(), flow, fill).is_ok() {}
     }
 
     fn connect(&mut self, v6: bool) -> [FlowId; 2] {
@@ -141,8 +159,7 @@ impl Pair {
         loop {
             self.exchange();
             if let Some(Event::Incoming { id, .. }) = self.stacks[1].poll_event() {
-                let wire = &mut self.wires[1];
-                let b = self.stacks[1].accept(now, id, &mut |run: &mut Run<'_>| wire.take(run));
+                let b = self.stacks[1].accept(now, id, &mut self.wires[1]);
                 (0..3).for_each(|_| self.exchange());
                 while self.stacks.iter_mut().any(|stack| stack.poll_event().is_some()) {}
                 return [a, b.expect("a free flow")];
@@ -162,25 +179,25 @@ fn stream(v6: bool, count: usize) -> (Duration, u64) {
         ..Limits::default()
     };
     let mut pair = Pair::new(limits);
-    let flows: Vec<_> = (0..count).map(|_| pair.connect(v6)).collect();
+    for _ in 0..count {
+        let [a, _] = pair.connect(v6);
+        pair.fill(a);
+    }
     let mut received = 0;
     let start = cpu();
     while received < BYTES {
-        let now = Instant::now();
-        for [a, b] in &flows {
-            while let Ok(len) = pair.stacks[0].send_with(now, *a, |room| {
-                room.fill(1);
-                (room.len(), room.len())
-            }) && len > 0
-            {}
-            while let Ok(len) = pair.stacks[1].recv_with(*b, |data| (data.len(), data.len()))
-                && len > 0
-            {
+        pair.exchange();
+        while let Some(event) = pair.stacks[0].poll_event() {
+            if let Event::Writable(flow) = event {
+                pair.fill(flow);
+            }
+        }
+        while let Some(event) = pair.stacks[1].poll_event() {
+            let Event::Readable(flow) = event else { continue };
+            while let Ok(len) = pair.stacks[1].recv_with(flow, |data| (data.len(), data.len())) {
                 received += len;
             }
         }
-        pair.exchange();
-        while pair.stacks.iter_mut().any(|stack| stack.poll_event().is_some()) {}
     }
     ((cpu() - start).mul_f64(BYTES as f64 / received as f64), pair.wires[0].packets)
 }

@@ -56,7 +56,7 @@ impl Device for Queue {
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_>> {
-        Some(Outgoing(self))
+        (self.outgoing.len() < super::BATCH).then_some(Outgoing(self))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
