@@ -5,11 +5,13 @@
 //! | resets only by their exact sequence number, challenges (RFC 5961) | takes any reset within the window |
 //! | acknowledgements are numbered behind all that was sent | numbers them anew after a timeout |
 //! | data behind an overtaken acknowledgement is kept | throws it away, so reordering looks like loss |
+//! | growth by bytes, repair of all that a window lost ([`acks`]) | grows by acknowledgements, repairs one loss in a window |
 //! | large segments end where a packet does ([`tail`]) | cuts them where a window ends |
 //! | IPv6 has segmentation offload ([`link`]) | loses large segments of IPv6 |
 //! | timeouts of handshake, silence and closing | counts an idle connection's silence as the peer's |
 //! | TIME-WAIT without buffers (`time_wait`) | keeps them, and empties what was not read after 10 s |
 
+mod acks;
 mod egress;
 mod ingress;
 pub(crate) mod link;
@@ -25,7 +27,7 @@ use smoltcp::{
     socket::tcp::{CongestionControl, Socket, SocketBuffer, State},
 };
 
-use crate::{Cause, FlowId, Limits, clock::Clock, ip, memory::Buffers, tuple::Tuple};
+use crate::{Cause, FlowId, Limits, clock::Clock, ip, memory::Buffers, tcp, tuple::Tuple};
 use link::{LOCAL, REMOTE, Scratch};
 pub(crate) use news::Fate;
 use tail::Tail;
@@ -55,6 +57,7 @@ pub(crate) struct Flow {
     pseudo: u64,
     track: Track,
     tail: Tail,
+    recovery: acks::Recovery,
     news: news::News,
     /// When it is given up, whatever happens: a handshake, or an owner that has left.
     ends_by: Option<Instant>,
@@ -118,6 +121,7 @@ impl Flow {
             pseudo: crate::checksum::pseudo_header(source, destination, ip::TCP, 0),
             track: Track::default(),
             tail: Tail::default(),
+            recovery: acks::Recovery::default(),
             news: news::News::default(),
             ends_by: Some(context.now + limits.handshake),
             alive_at: context.now,
@@ -244,6 +248,17 @@ impl Flow {
             matches!(self.state(), State::CloseWait | State::Closing | State::LastAck | State::TimeWait);
         let queued = self.socket().recv_queue() as u32 + u32::from(has_ended);
         self.track.peer_initial.wrapping_add(1).wrapping_add(self.track.read).wrapping_add(queued)
+    }
+
+    /// Bytes of data in a full packet.
+    fn segment_size(&self) -> u32 {
+        let ours = inner_mtu(self.mtu, &self.tuple) - link::HEADER - tcp::HEADER;
+        // What smoltcp makes of a peer that does not say, or too little.
+        let theirs = match self.track.peer_segment {
+            0 => 536,
+            size => size.max(48),
+        };
+        (ours as u32).min(theirs.into())
     }
 
     fn socket(&self) -> &Socket<'static> {

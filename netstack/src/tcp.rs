@@ -76,6 +76,37 @@ impl Segment {
     }
 }
 
+/// What a SYN says of its sender (RFC 9293, 3.1; RFC 7323, 2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The most data that it takes in a segment; 0 when it does not say.
+    pub(crate) segment: u16,
+    /// By how many bits its windows are shifted.
+    pub(crate) scale: u8,
+}
+
+impl Options {
+    /// Reads those of a header, up to one that cannot be.
+    pub(crate) fn read(mut options: &[u8]) -> Self {
+        let mut read = Self { segment: 0, scale: 0 };
+        loop {
+            match options {
+                [1, rest @ ..] => options = rest,
+                [kind, len, rest @ ..] if *kind != 0 && *len >= 2 && rest.len() >= usize::from(*len) - 2 => {
+                    let (value, rest) = rest.split_at(usize::from(*len) - 2);
+                    match (kind, value) {
+                        (2, [high, low]) => read.segment = u16::from_be_bytes([*high, *low]),
+                        (3, [scale]) => read.scale = (*scale).min(14),
+                        _ => {}
+                    }
+                    options = rest;
+                }
+                _ => return read,
+            }
+        }
+    }
+}
+
 /// A segment without data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer {

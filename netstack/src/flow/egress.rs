@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Output, Run, ip,
-    tcp::{FIN, PSH, RST, Segment},
+    tcp::{FIN, PSH, RST, Segment, before},
 };
 
 impl Flow {
@@ -21,7 +21,10 @@ impl Flow {
             return true;
         }
         // Nothing more comes for now that it could be joined to, and no acknowledgement that would bring more.
-        if !self.tail.is_empty() && self.tail.sequence() == self.track.unacknowledged {
+        let unacknowledged = self.track.unacknowledged;
+        if !before(unacknowledged, self.tail.end()) {
+            self.tail.clear();
+        } else if !self.tail.is_empty() && !before(unacknowledged, self.tail.sequence()) {
             self.send_tail(out);
         }
         false
@@ -37,6 +40,9 @@ impl Flow {
         let at = Scratch::AT + link::HEADER;
         let end = Scratch::AT + len;
         let Some(segment) = Segment::read(&scratch.buffer[at..end]) else { return false };
+        if segment.payload > 0 && before(segment.sequence, self.track.next) {
+            self.recovery.sent_again();
+        }
         self.track.sent(&segment);
         let mut tcp = [0; crate::tcp::MAX_HEADER];
         let tcp = &mut tcp[..segment.header];

@@ -4,7 +4,7 @@ use smoltcp::socket::tcp::State;
 
 use super::{
     Context, Flow,
-    link::{self, LOCAL, Link, REMOTE},
+    link::{self, LOCAL, REMOTE},
     track::Acknowledgement,
 };
 use crate::{
@@ -30,13 +30,20 @@ impl Flow {
             return;
         }
         let bytes = header.transport - link::HEADER..header.len;
-        write_head(&mut packet[bytes.clone()]);
-        let mtu = super::inner_mtu(self.mtu, &self.tuple);
-        let mut device = Link { incoming: Some(&packet[bytes]), scratch: context.scratch, mtu };
-        let now = context.clock.ticks(context.now);
-        self.interface.poll_ingress_single(now, &mut device, &mut self.sockets);
-        self.take_note(segment, state);
+        if segment.has(SYN) {
+            self.track.learn(&packet[header.transport..][..segment.header], segment);
+        }
         self.alive_at = context.now;
+        if self.is_idle_repetition(segment) {
+            return;
+        }
+        let repeat = self.prepare(segment, context);
+        self.give(&mut packet[bytes], context);
+        self.take_note(segment, state);
+        let repeat = if self.socket().send_queue() > 0 { repeat } else { 0 };
+        for _ in 0..repeat {
+            self.acknowledge(segment.acknowledgement, segment.window, context);
+        }
         self.emit(context.scratch, out);
     }
 
@@ -129,7 +136,7 @@ impl Flow {
 }
 
 /// Writes the IP header that smoltcp is to see. smoltcp checks no checksum: ours has been checked.
-fn write_head(packet: &mut [u8]) {
+pub(super) fn write_head(packet: &mut [u8]) {
     let len = packet.len() as u16;
     let head = &mut packet[..link::HEADER];
     head.fill(0);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::tcp::{SYN, Segment, before};
+use crate::tcp::{self, Options, SYN, Segment, before};
 
 /// Between two answers to what may be forged (RFC 5961, 7). A peer that has lost the connection repeats itself.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
@@ -24,6 +24,9 @@ pub(super) struct Track {
     pub(super) read: u32,
     /// The window that the peer last announced, as it stands in the header.
     pub(super) peer_window: u16,
+    scale: u8,
+    /// The most data that the peer takes in a segment.
+    pub(super) peer_segment: u16,
     /// The last acknowledgement and window that were sent.
     pub(super) acknowledged: u32,
     pub(super) window: u16,
@@ -57,6 +60,17 @@ impl Track {
             self.probed = segment.end();
         }
         (self.acknowledged, self.window) = (segment.acknowledgement, segment.window);
+    }
+
+    /// Takes note of what the peer's SYN says of it.
+    pub(super) fn learn(&mut self, header: &[u8], segment: &Segment) {
+        let options = Options::read(&header[tcp::HEADER..segment.header]);
+        (self.scale, self.peer_segment) = (options.scale, options.segment);
+    }
+
+    /// The window that the peer last announced, in bytes.
+    pub(super) fn peer_window_bytes(&self) -> usize {
+        usize::from(self.peer_window) << self.scale
     }
 
     /// Takes note of a segment that smoltcp gets.
