@@ -11,6 +11,7 @@ mod audit;
 mod dns;
 mod json;
 mod layers;
+mod netstack;
 mod paths;
 mod policy;
 mod proxy;
@@ -44,6 +45,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "lrp-frames", run: relay::frames },
     Target { name: "map", run: wire::map },
     Target { name: "named-policy", run: policy::named_policy },
+    Target { name: "netstack-packet", run: netstack::packet },
+    Target { name: "netstack-session", run: netstack::session },
     Target { name: "paths-mux", run: paths::mux },
     Target { name: "paths-signal", run: paths::signal },
     Target { name: "paths-stun", run: paths::stun },
