@@ -86,7 +86,7 @@ pub(crate) trait Verdicts: AsFd + Send {
 /// A link to be policed.
 #[derive(Debug, Clone)]
 pub(crate) struct PolicedLink {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// The sandbox's addresses on it.
     pub(crate) own: Vec<IpAddr>,
 }

@@ -36,6 +36,8 @@ pub(crate) const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOC
 pub(crate) struct PolicyGate {
     pub(crate) live: Arc<Mutex<Live>>,
     pub(crate) teller: Teller,
+    /// The agent's search list: domains in lower case.
+    pub(crate) search: Vec<String>,
 }
 
 impl Gate for PolicyGate {
@@ -43,6 +45,7 @@ impl Gate for PolicyGate {
         match self.live().query(name) {
             (NameVerdict::Allowed(rule), wildcard) => Verdict::Allowed { rule: rule.0, wildcard },
             (NameVerdict::Denied(rule), _) => Verdict::Denied { rule: rule.0 },
+            (NameVerdict::Unknown, _) if self.is_searched(name) => Verdict::Searched,
             (NameVerdict::Unknown, _) => Verdict::Unknown,
         }
     }
@@ -81,7 +84,7 @@ impl Gate for PolicyGate {
             let text = match refusal.why {
                 // The addresses are on record already.
                 Why::Answer => return,
-                Why::Unknown | Why::Denied => {
+                Why::Unknown | Why::Searched | Why::Denied => {
                     let rule = refusal.rule.and_then(|rule| policy.rule(RuleId(rule)));
                     rule.map(|rule| rule.text.clone())
                 }
@@ -111,6 +114,13 @@ impl Gate for PolicyGate {
 }
 
 impl PolicyGate {
+    /// Whether a resolver that goes through the search list may have made `name` of another.
+    fn is_searched(&self, name: &str) -> bool {
+        let below =
+            |domain: &String| name.strip_suffix(domain.as_str()).is_some_and(|name| name.ends_with('.'));
+        self.search.iter().any(below)
+    }
+
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

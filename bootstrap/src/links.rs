@@ -28,10 +28,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts to watch `netns`, of whose links `enforcer` polices those named `policed`.
-    pub(crate) fn start(netns: Arc<Netns>, enforcer: Shared, policed: &[&str]) -> io::Result<Self> {
+    pub(crate) fn start(netns: Arc<Netns>, enforcer: Shared, policed: &[String]) -> io::Result<Self> {
         let changes = Changes::of_links(&netns)?;
         let links = link::links(&netns).map_err(io::Error::other)?;
-        let known = links.iter().filter(|link| policed.contains(&link.name.as_str())).map(|link| link.index);
+        let known = links.iter().filter(|link| policed.contains(&link.name)).map(|link| link.index);
         let mut watcher = Watcher { netns, enforcer, known: known.collect(), unpoliced: HashSet::new() };
         watcher.look();
         let stop = Bell::new()?;
@@ -130,11 +130,11 @@ mod tests {
             filter: Some(FilterConfig { own: own.clone() }),
         };
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
-        let links = vec![PolicedLink { name: "wg0", own }];
+        let links = vec![PolicedLink { name: "wg0".into(), own }];
         let place = Place { netns: inside.clone(), links, filter: device.filter().cloned() };
         let started = Enforcer::Userspace.prepare("".into(), AttachMode::Auto).unwrap().start(place).unwrap();
         link::set_up(&inside, "wg0").unwrap();
-        let _watch = Watch::start(inside.clone(), started.enforcer, &["wg0"]).unwrap();
+        let _watch = Watch::start(inside.clone(), started.enforcer, &["wg0".into()]).unwrap();
 
         let is_up = |name| link::links(&inside).unwrap().iter().any(|link| link.name == name && link.up);
         link::add_veth(&inside, "late0", &outside, "far0").unwrap();

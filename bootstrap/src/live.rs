@@ -10,7 +10,8 @@ use std::{
 use ipnet::IpNet;
 use lattice_overlay::{Netns, link};
 use lattice_policy::{
-    NamePattern, NameVerdict, Names, Pin, PinBook, Policy, Refused, RuleSpec, effective, narrow::only_widens,
+    Local, NamePattern, NameVerdict, Names, Pin, PinBook, Policy, PrivateNames, Refused, Table, effective_on,
+    narrow::only_widens,
 };
 use lattice_wire::NetMap;
 
@@ -27,7 +28,7 @@ const PIN_RETRY: Duration = Duration::from_secs(1);
 
 /// What is in force, and how to change it.
 pub(crate) struct Live {
-    flags: Vec<RuleSpec>,
+    local: Local,
     /// Names of the map's layers, as far as they are in force.
     layers: Vec<String>,
     current: Arc<Policy>,
@@ -37,8 +38,7 @@ pub(crate) struct Live {
     book: PinBook,
     /// When the enforcer did not take a pin: since then it may lack some of the book.
     unpinned: Option<Instant>,
-    /// What no name may open: the overlay, and this host.
-    closed: Vec<IpNet>,
+    closed: Closed,
     generations: Generations,
     enforcer: Shared,
     /// Closes the ways that do not lead by the device's peers, for good.
@@ -48,9 +48,31 @@ pub(crate) struct Live {
 /// What is left when an enforcer takes no policy any more, not even one that denies everything.
 type LastResort = Box<dyn Fn() -> Result<(), Failure> + Send>;
 
-/// Sets `link` of `netns` down.
-pub(crate) fn closing(netns: Arc<Netns>, link: &'static str) -> LastResort {
-    Box::new(move || link::set_down(&netns, link).map_err(|error| Failure::new(Kind::Kernel, chain(&error))))
+/// Sets all of `links` of `netns` down.
+pub(crate) fn closing(netns: Arc<Netns>, links: Vec<String>) -> LastResort {
+    Box::new(move || {
+        // Each of them, whatever becomes of the others.
+        let closed: Vec<_> = links.iter().map(|link| link::set_down(&netns, link)).collect();
+        closed
+            .into_iter()
+            .collect::<Result<(), _>>()
+            .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))
+    })
+}
+
+/// What names may open.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Closed {
+    /// Nothing of these: the overlay, and this host.
+    pub(crate) nets: Vec<IpNet>,
+    /// What of private networks they may open nevertheless.
+    pub(crate) private: PrivateNames,
+}
+
+impl Closed {
+    fn names(&self, policy: &Policy, table: &Table) -> Names {
+        Names::compiled(policy, table, &self.nets).with_private(&self.private)
+    }
 }
 
 /// Another policy than the one in force.
@@ -83,28 +105,28 @@ pub(crate) fn is_over(map: &NetMap, now: i64) -> bool {
     map.not_after.is_some_and(|at| at <= now)
 }
 
-/// What `map` and `flags` allow together at the time `now`.
-pub(crate) fn wanted(generation: u32, flags: &[RuleSpec], map: &NetMap, now: i64) -> Result<Policy, Failure> {
+/// What `map` and `local` allow together at the time `now`.
+pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> Result<Policy, Failure> {
     if is_over(map, now) {
         return Ok(Policy::new(generation));
     }
-    effective(generation, &layers::read(map.policy.as_ref()), flags, map.pool)
+    effective_on(generation, &layers::read(map.policy.as_ref()), local, map.pool)
         .map_err(|error| Failure::new(Kind::Usage, error))
 }
 
 impl Live {
-    /// `current` is in force in `enforcer` and known to `generations`. No name opens addresses of `closed`.
+    /// `current` is in force in `enforcer` and known to `generations`. Names open what `closed` leaves.
     pub(crate) fn new(
-        flags: Vec<RuleSpec>,
+        local: Local,
         current: Arc<Policy>,
         generations: Generations,
         enforcer: Shared,
-        closed: Vec<IpNet>,
+        closed: Closed,
     ) -> Self {
-        let names = Names::new(&current, &closed);
+        let names = Names::new(&current, &closed.nets).with_private(&closed.private);
         let (layers, book) = (Vec::new(), PinBook::default());
         Self {
-            flags,
+            local,
             layers,
             current,
             names,
@@ -156,7 +178,7 @@ impl Live {
 
     /// What must change for `map` at the time `now`; `None` when nothing must.
     pub(crate) fn change(&self, map: &NetMap, now: i64) -> Option<Change> {
-        let policy = wanted(self.next(), &self.flags, map, now).unwrap_or_else(|failure| {
+        let policy = wanted(self.next(), &self.local, map, now).unwrap_or_else(|failure| {
             tracing::warn!(%failure, "everything is denied");
             Policy::new(self.next())
         });
@@ -191,7 +213,7 @@ impl Live {
         let policy = Arc::new(policy);
         self.generations.add(policy.clone());
         let table = policy.compile();
-        let names = Names::compiled(&policy, &table, &self.closed);
+        let names = self.closed.names(&policy, &table);
         let pins = self.book.pins(&names);
         match enforce::lock(&self.enforcer).apply(&policy, &table, &pins) {
             Ok(()) => (self.current, self.names, self.unpinned) = (policy, names, None),

@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{TcpListener, UdpSocket},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -17,16 +18,23 @@ use crate::gate::{PolicyGate, RESOLVER};
 /// Which nameservers the host asks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Starts it. Loopback of `inside` must be up.
+/// Starts it. Loopback of `inside` must be up. `nameservers` is the resolv.conf(5) that names whom to ask; the host's unless given.
 pub(crate) fn start(
     inside: &Netns,
     underlay: &Netns,
+    nameservers: Option<PathBuf>,
     names: Names,
     gate: PolicyGate,
 ) -> io::Result<Resolver> {
     let bind = || Ok::<_, io::Error>((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?));
     let (udp, tcp) = inside.run(bind)??;
-    let config = Config { udp, tcp, resolv_conf: RESOLV_CONF.into(), names, gate: Arc::new(gate) };
+    let config = Config {
+        udp,
+        tcp,
+        resolv_conf: nameservers.unwrap_or_else(|| RESOLV_CONF.into()),
+        names,
+        gate: Arc::new(gate),
+    };
     Resolver::start(config, &|work| underlay.run(work))
 }
 

@@ -9,6 +9,7 @@
 //!                              /bpf/        this sandbox's own bpf file system: its pinned policy
 //!                              /agent/      phase two's: bundle and runsc state
 //!                              /uplink      it has a way out of the overlay, with rules in the underlay
+//!                              /pod         its namespace is a pod's, in which it has made links and routes
 //!             uplink.lock                    held while such rules change
 //! ```
 
@@ -82,7 +83,7 @@ pub struct Status {
 }
 
 /// What may lie in a peer's directory beside its lock.
-const CONTENT: [&str; 5] = ["state.json", SOCKET, "bpf", "agent", "uplink"];
+const CONTENT: [&str; 6] = ["state.json", SOCKET, "bpf", "agent", "uplink", "pod"];
 /// Somebody who looks at a lock, or a removal that is about to end, holds it for some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
@@ -169,6 +170,11 @@ impl StateDir {
         self.path.join("uplink")
     }
 
+    /// The file that says what was made in a pod's namespace.
+    pub(crate) fn pod(&self) -> PathBuf {
+        self.path.join("pod")
+    }
+
     /// The lock of all uplinks under this root.
     pub(crate) fn uplink_lock(&self) -> PathBuf {
         self.path.ancestors().nth(2).unwrap_or(&self.path).join("uplink.lock")
@@ -180,14 +186,16 @@ impl StateDir {
         Ok((u128::from(meta.dev()) << 64 | u128::from(meta.ino())).to_be_bytes())
     }
 
-    /// Removes what phase one of a killed owner left: its uplink and its pinned policy. Its agent must be gone before.
+    /// Removes what phase one of a killed owner left: its uplink, what it made in a pod's namespace, and its pinned policy. Its agent must be gone before.
     ///
     /// # Errors
     /// When the uplink cannot be removed, or the bpf file system not be unmounted.
     pub fn clear(&self) -> Result<(), Failure> {
         crate::uplink::clear(self)?;
+        crate::pod::clear(self)?;
         lattice_ebpf::bpffs::unmount(&self.bpf())
             .map_err(|error| Failure::new(Kind::Kernel, crate::failure::chain(&error)))?;
+        crate::pod::forget(self)?;
         for file in ["state.json", SOCKET] {
             let _ = fs::remove_file(self.path.join(file));
         }

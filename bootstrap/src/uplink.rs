@@ -66,6 +66,7 @@ fn is_outside(rule: &RuleSpec, pool: Ipv4Net) -> bool {
 }
 
 /// An agent's way out, if it has one. Dropping it closes it.
+#[derive(Default)]
 pub(crate) struct WayOut(Option<Made>);
 
 struct Made {

@@ -65,7 +65,7 @@ fn host() -> Vec<Check> {
         Check::new(
             "runsc",
             true,
-            lattice_shim::Runsc::find(None, None)
+            lattice_runsc::Runsc::find(None, None)
                 .map(|runsc| format!("{} {} ({})", runsc.path.display(), runsc.version, runsc.platform))
                 .map_err(|error| chain(&error)),
         ),

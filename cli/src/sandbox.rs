@@ -8,7 +8,7 @@ use lattice_bootstrap::{
 };
 use lattice_overlay::{BackendChoice, kernel_has_wireguard};
 use lattice_policy::{RuleSpec, parse_rule};
-use lattice_shim::{AgentSpec, Platform, Runsc, RunscError, Writable};
+use lattice_runsc::{AgentSpec, Platform, Runsc, RunscError, Writable};
 use lattice_wire::{PeerName, Token, message::PeerKind};
 use zeroize::Zeroizing;
 
@@ -33,7 +33,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     let join = join(global, &args.join, Role::Sandbox)?;
     privilege::require(privilege::SANDBOX)?;
     let runsc = Runsc::find(args.runsc.as_deref(), platform(&args)?).map_err(|error| of_runsc(&error))?;
-    lattice_shim::validate(&spec).map_err(|error| of_runsc(&error))?;
+    lattice_runsc::validate(&spec).map_err(|error| of_runsc(&error))?;
     lattice_bootstrap::enforcement(args.enforcer)?;
     can_tunnel(args.join.wireguard)?;
     lattice_bootstrap::uplink::check(&egress)?;
@@ -55,6 +55,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
         audit_file: args.audit_file.unwrap_or_else(|| lattice_audit::default_path(&join.name)),
         mtu: args.join.mtu,
         join,
+        pod: None,
     };
     let sandbox = Sandbox::start(config, state, runtime.handle(), &mut phases, signals.stop())?;
     let status = sandbox.status();
@@ -121,7 +122,7 @@ fn can_tunnel(backend: BackendChoice) -> Result<(), Failure> {
 pub(crate) fn claim(global: &Global, role: Role, name: &PeerName) -> Result<StateDir, Failure> {
     let state = StateDir::claim(&global.state_dir, role, name)?;
     // The agent first: as long as it may run, its policy must stay.
-    lattice_shim::sweep(&state.agent()).map_err(|error| Failure::new(Kind::Internal, chain(&error)))?;
+    lattice_runsc::sweep(&state.agent()).map_err(|error| Failure::new(Kind::Internal, chain(&error)))?;
     Ok(state)
 }
 

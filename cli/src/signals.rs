@@ -9,7 +9,7 @@ use std::{
 };
 
 use lattice_bootstrap::{Failure, Kind, Stop};
-use lattice_shim::{RunscError, Signaller};
+use lattice_runsc::{RunscError, Signaller};
 use nix::sys::signal::Signal;
 use tokio::{
     runtime::Handle,

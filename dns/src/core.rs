@@ -210,7 +210,8 @@ impl<W> Core<W> {
         let Client { address: client, transport } = query.client;
         let (name, qtype) = (printable(&query.asked.name), type_text(query.asked.query_type));
         self.report(&Refusal { name, qtype, client, transport, why, rule }, now);
-        Action::Reply { to, message: query.reply(ResponseCode::Refused, &[], Duration::ZERO) }
+        let code = if why == Why::Searched { ResponseCode::NXDomain } else { ResponseCode::Refused };
+        Action::Reply { to, message: query.reply(code, &[], Duration::ZERO) }
     }
 
     fn report(&mut self, refusal: &Refusal, now: Instant) {

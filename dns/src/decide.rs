@@ -45,6 +45,7 @@ pub(crate) fn decide(query: &Query, names: &Table, gate: &dyn Gate) -> Decision 
     }
     match (gate.query(&name), kind) {
         (Verdict::Unknown, _) => refuse(Why::Unknown),
+        (Verdict::Searched, _) => refuse(Why::Searched),
         (Verdict::Denied { rule }, _) => Decision::Refuse { why: Why::Denied, rule: Some(rule) },
         (Verdict::Allowed { rule, wildcard }, Some(kind)) => {
             Decision::Forward { question: Question { name, kind }, rule, wildcard }

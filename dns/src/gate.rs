@@ -42,6 +42,9 @@ pub enum Verdict {
     },
     /// No rule knows it.
     Unknown,
+    /// No rule knows it, and it is below a domain of the agent's search list (resolv.conf(5)). The agent is told that there
+    /// is no such name: musl ends its search at any other refusal.
+    Searched,
 }
 
 /// What the agent may be told.
@@ -85,6 +88,8 @@ pub enum Transport {
 pub enum Why {
     /// No rule knows the name.
     Unknown,
+    /// No rule knows the name, which is below a domain of the search list: answered with NXDOMAIN.
+    Searched,
     /// A rule denies the name.
     Denied,
     /// The type is none of A, AAAA, HTTPS, SVCB and PTR. Most others carry data.
@@ -117,8 +122,9 @@ pub enum Why {
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unknown,
+        Self::Searched,
         Self::Denied,
         Self::Type,
         Self::Class,
@@ -139,6 +145,7 @@ impl Why {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
+            Self::Searched => "searched",
             Self::Denied => "denied",
             Self::Type => "type",
             Self::Class => "class",

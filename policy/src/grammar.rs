@@ -66,7 +66,7 @@ pub(crate) struct Scope {
 
 impl RuleSpec {
     /// A rule made from its parts, with the text that [`parse_rule`] reads the same from.
-    pub(crate) fn new(proto: Proto, target: impl Into<Target>, ports: Vec<PortRange>) -> Self {
+    pub fn new(proto: Proto, target: impl Into<Target>, ports: Vec<PortRange>) -> Self {
         let mut spec = Self { proto, target: target.into(), ports, text: String::new() };
         spec.text = spec.to_string();
         spec

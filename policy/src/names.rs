@@ -2,10 +2,12 @@
 //!
 //! The answer to a permitted name comes from strangers. It opens public addresses only, so that a name cannot be turned
 //! (rebinding) against the host, its network, cloud metadata or other peers. Those are reached by rules that name their addresses; an
-//! answer that the policy's address rules allow anyway may be told to the agent, and needs no pin.
+//! answer that the policy's address rules allow anyway may be told to the agent, and needs no pin. The exception is what a cluster's own
+//! nameserver says of its services, where the host's operator names both ([`PrivateNames`]).
 
 mod book;
 mod closed;
+mod private;
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -19,6 +21,7 @@ use crate::{
 };
 pub use book::{Learned, MAX_PER_ADDRESS, MAX_PER_NAME, PinBook};
 pub(crate) use closed::is_closed_net;
+pub use private::{PrivateNames, PrivateNamesError};
 
 /// What a policy says of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +63,8 @@ pub struct Names {
     below: HashMap<String, Vec<usize>>,
     /// Networks that no name opens here, beside those that none opens anywhere.
     closed: Vec<IpNet>,
+    /// Names that open private addresses nevertheless.
+    private: PrivateNames,
     /// The prefixes of the egress table, and whether an address rule allows something there.
     open: Vec<(IpNet, bool)>,
 }
@@ -102,6 +107,12 @@ impl Names {
         let allows = |lines: &[Match]| lines.iter().any(|line| line.action == Action::Allow);
         names.open = table.egress.iter().map(|entry| (entry.net, allows(&entry.matches))).collect();
         Self { rules, ..names }
+    }
+
+    /// These names open these private addresses nevertheless, where a rule permits the name.
+    #[must_use]
+    pub fn with_private(self, private: &PrivateNames) -> Self {
+        Self { private: private.clone(), ..self }
     }
 
     /// Whether there is no rule by name.
@@ -148,6 +159,7 @@ impl Names {
             return Err(Refused::Unknown);
         }
         let kind = match closed::kind(address) {
+            _ if self.private.open(name, address) => None,
             None if self.closed.iter().any(|net| net.contains(&address)) => Some("peer's or the host's own"),
             kind => kind,
         };

@@ -49,6 +49,25 @@ pub enum NarrowError {
     Pairs,
 }
 
+/// What the host itself says of one sandbox, beside the control plane's layers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Local {
+    /// What the agent may open.
+    pub flags: Vec<RuleSpec>,
+    /// The most that `flags` may come to; `None` when they are the host's own word.
+    pub most: Option<Vec<RuleSpec>>,
+    /// Who may open flows to the agent although no layer says so, such as the probes of a container's health. A deny rule of a
+    /// layer wins, as everywhere.
+    pub ingress: Vec<RuleSpec>,
+}
+
+impl From<Vec<RuleSpec>> for Local {
+    /// Flags without a limit.
+    fn from(flags: Vec<RuleSpec>) -> Self {
+        Self { flags, ..Self::default() }
+    }
+}
+
 /// The policy that allows what every layer and, in egress, a flag allows. Without a flag the agent opens nothing. Without
 /// a layer the flags alone decide, and `pool` may send ICMP.
 ///
@@ -60,10 +79,25 @@ pub fn effective<L: Borrow<Layer>>(
     flags: &[RuleSpec],
     pool: Ipv4Net,
 ) -> Result<Policy, NarrowError> {
+    effective_on(generation, layers, &flags.to_vec().into(), pool)
+}
+
+/// [`effective`] on a host that limits the flags, or lets somebody in.
+///
+/// # Errors
+/// When the result would be too big.
+pub fn effective_on<L: Borrow<Layer>>(
+    generation: u32,
+    layers: &[L],
+    local: &Local,
+    pool: Ipv4Net,
+) -> Result<Policy, NarrowError> {
     let layers: Vec<&Layer> = layers.iter().map(Borrow::borrow).collect();
-    let flags: Vec<Term> =
-        flags.iter().enumerate().flat_map(|(order, spec)| Term::flag(order, spec)).collect();
     let pool_net = IpNet::V4(pool);
+    let mut flags = flags(&local.flags);
+    if let Some(most) = &local.most {
+        flags = intersect(&flags, &self::flags(most), &pool_net)?;
+    }
     let egress = layers.iter().try_fold(flags, |terms, layer| {
         intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow), &pool_net)
     })?;
@@ -84,6 +118,7 @@ pub fn effective<L: Borrow<Layer>>(
         (Direction::Egress, Action::Allow, egress),
         (Direction::Egress, Action::Deny, denies(Direction::Egress)),
         (Direction::Ingress, Action::Allow, ingress),
+        (Direction::Ingress, Action::Allow, host(&local.ingress)),
         (Direction::Ingress, Action::Deny, denies(Direction::Ingress)),
     ] {
         for term in terms {
@@ -92,6 +127,16 @@ pub fn effective<L: Borrow<Layer>>(
     }
     size::check(&policy)?;
     Ok(policy)
+}
+
+fn flags(specs: &[RuleSpec]) -> Vec<Term> {
+    specs.iter().enumerate().flat_map(|(order, spec)| Term::flag(order, spec)).collect()
+}
+
+/// The rules by which the host lets somebody in.
+fn host(specs: &[RuleSpec]) -> Vec<Term> {
+    let from = |spec| Term::of(0, spec, vec![Arc::from("this host")]);
+    specs.iter().filter(|spec| !spec.is_by_name()).flat_map(from).collect()
 }
 
 /// The rules of a layer with one action, each knowing where it comes from.

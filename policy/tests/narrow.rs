@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use lattice_policy::{
-    Action, Direction, Layer, LayerRule, NameVerdict, NamedFlow, Names, Packet, Pin, PinBook, Policy, Proto,
-    RuleSpec, effective, evaluate, evaluate_pinned, explain, explain_name, narrow::only_widens, parse_rule,
+    Action, Direction, Layer, LayerRule, Local, NameVerdict, NamedFlow, Names, Packet, Pin, PinBook, Policy,
+    Proto, RuleSpec, effective, effective_on, evaluate, evaluate_pinned, explain, explain_name,
+    narrow::only_widens, parse_rule,
 };
 use proptest::{prelude::*, sample::select};
 
@@ -138,6 +139,32 @@ proptest! {
         let own = own.ingress(Action::Allow, echo);
         for packet in packets {
             prop_assert_eq!(allows(&combined, &packet), allows(&own, &packet), "{:?}", packet);
+        }
+    }
+
+    /// A host's limit is one more that egress must meet; whom it lets in comes in unless a layer denies it.
+    #[test]
+    fn a_host_limits_flags_and_lets_in(
+        layers in layers(0), flags in flags(), most in prop::option::of(flags()), in_by in flags(),
+        packets in prop::collection::vec(packet(), 64),
+    ) {
+        let alone = |specs: &[RuleSpec]| specs.iter().cloned().fold(Policy::new(1), |policy, spec| policy.egress(Action::Allow, spec));
+        let in_by: Vec<RuleSpec> = in_by.into_iter().filter(|spec| !spec.is_by_name()).collect();
+        let local = Local { flags: flags.clone(), most: most.clone(), ingress: in_by.clone() };
+        let combined = effective_on(1, &layers, &local, pool()).unwrap();
+        let without = effective(1, &layers, &flags, pool()).unwrap();
+        let denies = layers.iter().flat_map(|layer| &layer.ingress).filter(|rule| rule.action == Action::Deny);
+        let host = in_by.iter().cloned().fold(Policy::new(1), |policy, spec| policy.ingress(Action::Allow, spec));
+        let host = denies.fold(host, |policy, rule| policy.ingress(Action::Deny, rule.spec.clone()));
+        for packet in packets {
+            let expected = match packet.direction {
+                Direction::Egress => {
+                    let in_most = most.as_ref().is_none_or(|most| allows(&alone(most), &packet));
+                    in_most && allows(&without, &packet)
+                }
+                Direction::Ingress => allows(&without, &packet) || allows(&host, &packet),
+            };
+            prop_assert_eq!(allows(&combined, &packet), expected, "{:?}", packet);
         }
     }
 

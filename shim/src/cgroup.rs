@@ -1,89 +1,167 @@
-//! Control groups of a sandbox: whether limits can be enforced here, the fence around its calls, and the removal of what
-//! is left of both.
+//! A container's control group, version 1 or 2: statistics, limits, and whether memory ran out.
+//!
+//! What runsc does with groups, seen with 20221219 and 20240729:
+//!
+//! - The sandbox, with its gofer, runs in the root container's group. That of a member container is made, gets no limits and
+//!   stays empty: its statistics come from the sandbox ([`Usage`]), and limits written there do nothing.
+//! - In version 1 a path is taken literally, also one of systemd's form; one that does not begin with `/` lies below runsc's own
+//!   group of each hierarchy.
+//! - In version 2 the form `slice:prefix:name` is `prefix-name.scope` in that slice, made by systemd if runsc has
+//!   `--systemd-cgroup`. The version is 2 where `/sys/fs/cgroup` itself is version 2: in a hybrid host's `unified` runsc makes none.
+//!
+//! Kernel: `Documentation/admin-guide/cgroup-v1/*.rst`, `cgroup-v2.rst`.
 
-mod fence;
+mod epoll;
+mod files;
+mod host;
+mod metrics_v1;
+mod metrics_v2;
+mod oom;
+mod oom_score;
+mod remove;
+mod update_v1;
+mod update_v2;
+mod usage;
 
 use std::{
-    fs,
-    io::ErrorKind,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
-use nix::unistd::{AccessFlags, access};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use oci_spec::runtime::LinuxResources;
 
-pub(crate) use fence::Fence;
+use self::host::Host;
+pub use self::{oom::OomWatch, oom_score::raise as raise_oom_score, remove::remove, usage::Usage};
+use crate::error::{Error, Result};
 
-use crate::{AgentSpec, RunscError};
+/// The groups of one container: one directory per controller in version 1, one in version 2.
+#[derive(Debug, Clone)]
+pub struct Cgroup(Groups);
 
-const ROOT: &str = "/sys/fs/cgroup";
-/// The group with limits in that with the policed calls.
-const LIMITED: &str = "agent";
-/// A group can be removed once the kernel has let go of its last dead task, which comes some time after that task's
-/// end was seen.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-pub(crate) fn wanted(spec: &AgentSpec) -> bool {
-    spec.memory_bytes.is_some() || spec.cpus.is_some() || spec.pids.is_some()
+#[derive(Debug, Clone)]
+enum Groups {
+    /// By controller, or by `name=…` for a hierarchy without any. Controllers may share a directory.
+    V1(BTreeMap<String, PathBuf>),
+    V2(PathBuf),
 }
 
-/// Whether there is version 2 alone.
-fn is_unified() -> bool {
-    Path::new(ROOT).join("cgroup.controllers").exists()
-}
+impl Cgroup {
+    /// By the `linux.cgroupsPath` of the OCI spec, as runsc takes it. Of the groups nothing is made or read; a path that leads upwards
+    /// names none.
+    pub fn of_spec(cgroups_path: Option<&str>, id: &str) -> Self {
+        Self(Host::read().groups(cgroups_path.filter(|path| !path.is_empty()).unwrap_or(&format!("/{id}"))))
+    }
 
-/// The group whose limits runsc sets, the same in every hierarchy.
-pub(crate) fn path(id: &str) -> PathBuf {
-    let group = Path::new("/").join(id);
-    if is_unified() { group.join(LIMITED) } else { group }
-}
-
-/// Refuses limits that would silently not hold.
-pub(crate) fn check(spec: &AgentSpec) -> Result<(), RunscError> {
-    let unified = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).ok();
-    let asked = [
-        ("memory", spec.memory_bytes.is_some()),
-        ("cpu", spec.cpus.is_some()),
-        ("pids", spec.pids.is_some()),
-    ];
-    for (what, _) in asked.into_iter().filter(|(_, asked)| *asked) {
-        let (dir, there) = match &unified {
-            Some(list) => (PathBuf::from(ROOT), list.split_whitespace().any(|name| name == what)),
-            None => {
-                let dir = Path::new(ROOT).join(what);
-                let there = dir.join("cgroup.procs").exists();
-                (dir, there)
-            }
+    /// Its directories that exist, for [`crate::place::Record::cgroups`].
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let all: BTreeSet<&PathBuf> = match &self.0 {
+            Groups::V1(groups) => groups.values().collect(),
+            Groups::V2(group) => [group].into(),
         };
-        if !there || access(&dir, AccessFlags::W_OK).is_err() {
-            return Err(RunscError::NoCgroup { what });
+        all.into_iter().filter(|group| group.is_dir()).cloned().collect()
+    }
+
+    /// `io.containerd.cgroups.v1.Metrics` or `…v2.Metrics`, by what the host has. What the kernel does not count is left out.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such group, else the file that cannot be read.
+    pub fn metrics(&self) -> Result<Any> {
+        if self.directories().is_empty() {
+            return Err(Error::NotFound(self.to_string()));
+        }
+        match &self.0 {
+            Groups::V1(groups) => usage::pack("io.containerd.cgroups.v1.Metrics", &metrics_v1::read(groups)?),
+            Groups::V2(group) => usage::pack("io.containerd.cgroups.v2.Metrics", &metrics_v2::read(group)?),
         }
     }
-    Ok(())
-}
 
-/// Removes the sandbox's groups: `/<id>` of every hierarchy, and `noted`. Their tasks must have ended.
-pub(crate) fn remove(id: &str, noted: Option<PathBuf>) -> Result<(), String> {
-    let mut groups = vec![Path::new(ROOT).join(id)];
-    groups.extend(fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path().join(id)));
-    groups.extend(noted.filter(|group| group.file_name() == Some(id.as_ref())));
-    groups.iter().try_for_each(|group| remove_group(group))
-}
-
-fn remove_group(group: &Path) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
-    for group in [&group.join(LIMITED), group] {
-        loop {
-            match fs::remove_dir(group) {
-                Ok(()) => break,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => break,
-                Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => return Err(format!("cgroup {}: {error}", group.display())),
-            }
+    /// Of a member container: the same messages, with what the sandbox counts for it.
+    ///
+    /// # Errors
+    /// Never seen: when the message cannot be encoded.
+    pub fn metrics_of_member(&self, usage: &Usage) -> Result<Any> {
+        match &self.0 {
+            Groups::V1(_) => usage::pack("io.containerd.cgroups.v1.Metrics", &metrics_v1::of_member(usage)),
+            Groups::V2(_) => usage::pack("io.containerd.cgroups.v2.Metrics", &metrics_v2::of_member(usage)),
         }
     }
-    Ok(())
+
+    /// Writes limits. What is not named, or 0 where the OCI specification knows no 0, stays; so do device rules, which containerd sends
+    /// along and runsc does not enforce by groups. What was written before an error stays written.
+    ///
+    /// # Errors
+    /// Names the file and the value; [`Error::FailedPrecondition`] for a limit that this host has no controller for.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if resources
+            .network()
+            .as_ref()
+            .is_some_and(|network| network.class_id().is_some() || network.priorities().is_some())
+            || resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty())
+        {
+            return Err(Error::FailedPrecondition(
+                "network classes and RDMA limits of a running container cannot be changed".into(),
+            ));
+        }
+        match &self.0 {
+            Groups::V1(groups) => update_v1::update(groups, resources),
+            Groups::V2(group) => update_v2::update(group, resources),
+        }
+    }
+
+    /// How many processes of it the kernel has killed for want of memory; 0 when it cannot be known.
+    pub fn oom_kills(&self) -> u64 {
+        self.oom_file().and_then(|file| files::read(&file).ok().flatten()).map_or(0, |text| oom::kills(&text))
+    }
+
+    /// Begins to watch for memory running out. Inside a runtime.
+    ///
+    /// # Errors
+    /// When there is no such group, or the kernel has no such notification for it.
+    pub fn watch_oom(&self) -> Result<OomWatch> {
+        let file =
+            self.oom_file().ok_or_else(|| host::no_controller("memory", "watch for memory running out"))?;
+        let watch = match &self.0 {
+            Groups::V1(_) => OomWatch::v1(&file),
+            Groups::V2(_) => OomWatch::v2(&file),
+        };
+        watch.map_err(Error::io(format!("watch {}", file.display())))
+    }
+
+    fn oom_file(&self) -> Option<PathBuf> {
+        match &self.0 {
+            Groups::V1(groups) => groups.get("memory").map(|group| group.join("memory.oom_control")),
+            Groups::V2(group) => Some(group.join("memory.events")),
+        }
+    }
 }
+
+impl std::fmt::Display for Cgroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Groups::V1(groups) => match groups.get("memory").or_else(|| groups.values().next()) {
+                Some(group) => write!(f, "cgroup {} and its like", group.display()),
+                None => f.write_str("a cgroup of version 1 below /sys/fs/cgroup"),
+            },
+            Groups::V2(group) => write!(f, "cgroup {}", group.display()),
+        }
+    }
+}
+
+/// Puts `pid` into the group that containerd's option `ShimCgroup` names, in every hierarchy that has it.
+///
+/// # Errors
+/// Names the file; [`Error::NotFound`] where no hierarchy has it.
+pub fn enter(cgroup: &Path, pid: u32) -> Result<()> {
+    let group = Cgroup(Host::read().groups(&cgroup.to_string_lossy()));
+    let directories = group.directories();
+    if directories.is_empty() {
+        return Err(Error::NotFound(format!("the cgroup {} of the option ShimCgroup", cgroup.display())));
+    }
+    directories
+        .iter()
+        .try_for_each(|directory| files::write(&directory.join("cgroup.procs"), &pid.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,121 +1,76 @@
-//! What can go wrong in phase two, in words for the person who typed the command.
+//! What a request of containerd's can fail of. The one place where codes are chosen: containerd and kubelet act by them.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, Read},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use containerd_shim_protos::ttrpc::{self, Code};
 
-use serde::Deserialize;
-
-/// Why an agent could not be checked, started, signalled or awaited.
+/// A refused or failed request.
 #[derive(Debug, thiserror::Error)]
-pub enum RunscError {
-    /// No runtime on this machine.
-    #[error("runsc is not on PATH: `apt-get install runsc`, or name one with --runsc")]
-    NotFound,
-    /// The runtime that was named cannot be run.
-    #[error("cannot run {}: {source}; `apt-get install runsc`, or name another with --runsc", path.display())]
-    NotRunnable {
-        /// The program tried.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A program that does not answer as runsc does.
-    #[error("{} is not runsc: `--version` answered {answer:?}", path.display())]
-    NotRunsc {
-        /// The program tried.
-        path: PathBuf,
-        /// The beginning of what it printed.
-        answer: String,
-    },
-    /// The platform asked for is not in this runsc.
-    #[error("runsc {version} has no platform {platform}: use one of {}", available.join(", "))]
-    NoPlatform {
-        /// What was asked for.
-        platform: String,
-        /// Which runsc.
-        version: String,
-        /// What it has.
-        available: Vec<String>,
-    },
-    /// A spec that cannot be run, found before anything was made.
+pub enum Error {
+    /// No such container, exec or process; also a signal to one that has ended.
+    #[error("{0}: not found")]
+    NotFound(String),
+    /// The id is in use.
+    #[error("{0}: already exists")]
+    AlreadyExists(String),
+    /// The request cannot be served in the present state.
+    #[error("{0}")]
+    FailedPrecondition(String),
+    /// The request itself is wrong: a bundle, spec, annotation, option.
     #[error("{0}")]
     Invalid(String),
-    /// A live sandbox of that name exists under the same state directory.
-    #[error("an agent named {0} is already running here: stop it or choose another --name")]
-    NameTaken(String),
-    /// Limits were asked for that this machine cannot enforce.
-    #[error(
-        "cannot limit {what}: no writable {what} cgroup controller under /sys/fs/cgroup; mount it or drop the limit"
-    )]
-    NoCgroup {
-        /// The controller.
-        what: &'static str,
-    },
-    /// A file operation of ours failed.
-    #[error("cannot {what} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// runsc refused or died before the agent's program ran.
-    #[error("runsc could not run agent {name}: {reason}")]
-    Runsc {
-        /// The agent.
-        name: String,
-        /// The last error in runsc's own log.
-        reason: String,
-    },
-    /// runsc did not make the sandbox in time.
-    #[error("runsc did not start agent {name} within {} s: try --platform=ptrace", limit.as_secs())]
+    /// This runtime does not do it.
+    #[error("{0} is not implemented")]
+    Unimplemented(String),
+    /// It took longer than it may.
+    #[error("{what} took longer than {seconds} s")]
     Timeout {
-        /// The agent.
-        name: String,
-        /// How long we waited.
-        limit: Duration,
+        /// What was tried.
+        what: String,
+        /// The limit.
+        seconds: u64,
     },
-    /// The agent has ended, so it takes no signal.
-    #[error("agent {0} has ended")]
-    Ended(String),
-    /// Something of a sandbox could not be removed.
-    #[error("could not remove what is left of agent {name}: {reason}; `lattice doctor --fix` tries again")]
-    Remains {
-        /// The agent.
-        name: String,
-        /// What stays.
+    /// Phase one refused: which step, why and what to do.
+    #[error("lattice network: {0}")]
+    Network(String),
+    /// runsc refused, by its own words.
+    #[error("runsc {verb}: {reason}")]
+    Runsc {
+        /// Its command.
+        verb: &'static str,
+        /// The last error of its log, else of its standard error.
         reason: String,
     },
+    /// A file operation of ours.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was tried, on what.
+        what: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
 }
 
-impl RunscError {
-    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { what, path, source }
+/// Of one request.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// For `map_err`: says what was tried.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
     }
 }
 
-/// One entry of runsc's log holds at most a command line and an error.
-const MAX_LOG: u64 = 1 << 20;
-
-/// The last error in a log that runsc wrote as JSON. Releases differ in whether entries are on lines of their own.
-pub(crate) fn last_error_in_log(path: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Entry {
-        level: String,
-        msg: String,
+impl From<Error> for ttrpc::Error {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::NotFound(_) => Code::NOT_FOUND,
+            Error::AlreadyExists(_) => Code::ALREADY_EXISTS,
+            Error::FailedPrecondition(_) => Code::FAILED_PRECONDITION,
+            Error::Invalid(_) => Code::INVALID_ARGUMENT,
+            Error::Unimplemented(_) => Code::UNIMPLEMENTED,
+            Error::Timeout { .. } => Code::DEADLINE_EXCEEDED,
+            Error::Network(_) | Error::Runsc { .. } | Error::Io { .. } => Code::UNKNOWN,
+        };
+        Self::RpcStatus(ttrpc::get_status(code, error.to_string()))
     }
-    let log = BufReader::new(File::open(path).ok()?.take(MAX_LOG));
-    serde_json::Deserializer::from_reader(log)
-        .into_iter::<Entry>()
-        .map_while(Result::ok)
-        .filter(|entry| matches!(entry.level.as_str(), "error" | "warning"))
-        .last()
-        .map(|entry| entry.msg.trim().trim_start_matches("FATAL ERROR: ").replace('\n', " "))
 }

@@ -1,23 +1,38 @@
-//! Phase two: one agent under gVisor, inside the network namespace that phase one made and policed.
+//! `containerd-shim-lattice-v1`: a containerd shim that runs pods under gVisor, in a network that phase one made and
+//! policed.
 //!
-//! [`Runsc::find`] picks the runtime, [`validate`] checks what the user asked for, [`Runsc::start`] writes the OCI
-//! bundle and runs it. `start` takes a [`lattice_bootstrap::Ready`], which only phase one can make: no agent runs
-//! without a live policy.
+//! ```text
+//! containerd ── start ──► launch ──► serve: one process per pod
+//!            ── ttrpc ──► task ──► runsc (create, start, exec, …)        exits ──► reaper ──► task ──► events ──► containerd
+//!                          ├─► spec: what of the OCI spec is changed before runsc sees it
+//!                          ├─► io: FIFOs, files, loggers, terminals
+//!                          ├─► cgroup: statistics, limits, out-of-memory
+//!                          └─► network: phase one in the pod's namespace
+//!            ── delete ──► delete: cleans up after a shim that was killed
+//! ```
 //!
-//! Who ends when: the agent's processes are `lattice` → `runsc run` → sentry and gofer, and each of them asks the
-//! kernel for SIGKILL when its parent ends. So `kill -9` of any of them ends those below it. What files and cgroups
-//! are then left is removed by the next [`Runsc::start`] of that name, or by [`sweep`].
+//! The contract is containerd's `core/runtime/v2/README.md`. One binary serves containerd 1.6 to 2.x.
 
-mod agent;
-mod bundle;
-mod cgroup;
-mod error;
-mod remains;
-mod runsc;
-mod spec;
-
-pub use agent::{Agent, AgentStdio, Signaller, Timings};
-pub use error::RunscError;
-pub use remains::sweep;
-pub use runsc::{Platform, Runsc};
-pub use spec::{AgentSpec, Writable, validate};
+pub mod annotations;
+pub mod bundle;
+pub mod cgroup;
+pub mod cli;
+pub mod config;
+pub mod delete;
+pub mod error;
+pub mod events;
+pub mod info;
+pub mod io;
+pub mod launch;
+pub mod logging;
+pub mod mounts;
+pub mod network;
+pub mod place;
+pub mod procfs;
+pub mod reaper;
+pub mod reply;
+pub mod runsc;
+pub mod serve;
+pub mod socket;
+pub mod spec;
+pub mod task;

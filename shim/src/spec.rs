@@ -1,205 +1,212 @@
-//! What to run: the agent's program, its root file system and its limits, and the checks on them.
+//! What of a container's OCI spec is changed before runsc sees it. Pure, but for [`check_netns`].
+//!
+//! With `--network=host` the sandbox's process on the host has the capabilities that the spec grants, in the pod's network
+//! namespace: what could change links, routes or the policy there is taken out of every set, of a container's process and of
+//! each that is executed later.
 
-use std::{
-    fmt,
-    fs::{File, OpenOptions},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
-    },
-    path::{Path, PathBuf},
+mod devices;
+mod limits;
+mod netns;
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Mount, MountBuilder, Process, Spec,
+};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::{
+    annotations::Role,
+    config::NetworkKind,
+    error::{Error, Result},
 };
 
-use lattice_wire::PeerName;
-use nix::{
-    errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
-};
+pub use netns::check_netns;
 
-use crate::RunscError;
+/// The environment variable in which a pod may bring its token. The agent never sees it.
+pub const TOKEN_VARIABLE: &str = "LATTICE_TOKEN";
+/// Never granted.
+pub const FORBIDDEN: [Capability; 7] = [
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::SysAdmin,
+    Capability::Bpf,
+    Capability::Perfmon,
+    Capability::SysPtrace,
+    Capability::SysModule,
+];
+/// By which a pod could set flags of runsc's, and what is gVisor's own business.
+const FORBIDDEN_ANNOTATIONS: [&str; 2] = ["dev.gvisor.flag.", "dev.gvisor.internal."];
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The sentry and the gofer alone take some 25 MiB of a sandbox's memory limit; below this nothing useful runs.
-const MIN_MEMORY: u64 = 64 << 20;
-const MAX_CPUS: f64 = 4096.0;
-/// `execve(2)` on the host allows 2 MiB for arguments and environment together; gVisor's is the same.
-const MAX_STRINGS: usize = 2 << 20;
-
-/// What becomes of the agent's writes to its root file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Writable {
-    /// They succeed, are kept in memory (counted against the memory limit) and end with the sandbox.
-    #[default]
-    Overlay,
-    /// They fail with `EROFS`; only `/tmp`, `/dev/shm` and the like are writable.
-    ReadOnly,
+/// What is asked of [`edit`].
+#[derive(Debug)]
+pub struct Edit<'a> {
+    /// Root container or member.
+    pub role: Role,
+    /// Which network.
+    pub network: NetworkKind,
+    /// containerd's bundle, to which relative paths of the spec refer.
+    pub bundle: &'a Path,
+    /// What to mount at `/etc/resolv.conf`, if not kubelet's.
+    pub resolv_conf: Option<&'a Path>,
 }
 
-/// One agent.
-#[derive(Clone)]
-pub struct AgentSpec {
-    /// Its name, which is also its host name: one DNS label.
-    pub name: String,
-    /// The directory that becomes `/`. The agent's writes never reach it.
-    pub rootfs: PathBuf,
-    /// The program: an absolute path inside `rootfs`.
-    pub binary: String,
-    /// Its arguments, without the program's name.
-    pub args: Vec<String>,
-    /// Environment added to (or replacing parts of) the default `PATH` and `HOME` (by the
-    /// rootfs' `/etc/passwd`). Nothing of the caller's own
-    /// environment reaches the agent.
-    pub env: Vec<(String, String)>,
-    /// Working directory inside `rootfs`, absolute.
-    pub cwd: String,
-    /// User id inside the sandbox.
-    pub uid: u32,
-    /// Group id inside the sandbox.
-    pub gid: u32,
-    /// Limit of the whole sandbox in bytes, gVisor's own memory included.
-    pub memory_bytes: Option<u64>,
-    /// Limit of the whole sandbox in CPUs (0.5 is half of one).
-    pub cpus: Option<f64>,
-    /// Limit of host tasks the sandbox may use for the agent; a fixed reserve for gVisor's own threads is added to it.
-    pub pids: Option<u32>,
-    /// What becomes of writes.
-    pub rootfs_writable: Writable,
-    /// The agent's `/etc/resolv.conf`. Where `rootfs` has none, runsc makes an empty file to mount ours on.
-    pub resolv_conf: Option<String>,
-    /// The agent's `/etc/hosts`; likewise.
-    pub hosts: Option<String>,
-    /// Whether standard input is a terminal that the agent shall have as its own. runsc then stays in our process
-    /// group and passes the terminal's signals on: the caller must not itself die of ^C.
-    pub terminal: bool,
-}
-
-/// Environment values may be secrets, so only their names are shown.
-impl fmt::Debug for AgentSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentSpec")
-            .field("name", &self.name)
-            .field("rootfs", &self.rootfs)
-            .field("binary", &self.binary)
-            .field("args", &self.args.len())
-            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
-            .field("uid", &self.uid)
-            .field("gid", &self.gid)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Checks a spec against this machine without making anything.
+/// Makes `spec` what runsc is given: absolute paths, no capability that reaches the network or the kernel, the pod's limits,
+/// our resolver; refuses a spec without a network namespace of its own. Editing twice is editing once.
 ///
 /// # Errors
-/// [`RunscError::Invalid`] with one line that names the flag at fault.
-pub fn validate(spec: &AgentSpec) -> Result<(), RunscError> {
-    check(spec).map_err(RunscError::Invalid)
+/// [`crate::error::Error::Invalid`] for what cannot be run safely, with the remedy.
+pub fn edit(spec: &mut Spec, edit: &Edit<'_>) -> Result<()> {
+    if edit.network != NetworkKind::None {
+        require_netns(spec, edit.network)?;
+    }
+    absolute_root(spec, edit.bundle)?;
+    if let Some(process) = spec.process_mut() {
+        edit_exec(process);
+    }
+    if let Some(annotations) = spec.annotations_mut() {
+        annotations.retain(|name, _| !FORBIDDEN_ANNOTATIONS.iter().any(|prefix| name.starts_with(prefix)));
+    }
+    drop_namespaces(spec);
+    devices::drop_tun(spec);
+    if edit.role == Role::Root {
+        limits::apply(spec)?;
+    }
+    if let Some(source) = edit.resolv_conf {
+        mount_resolv_conf(spec, source)?;
+    }
+    Ok(())
 }
 
-fn check(spec: &AgentSpec) -> Result<(), String> {
-    spec.name.parse::<PeerName>().map_err(|error| error.to_string())?;
-    check_strings(spec)?;
-    check_limits(spec)?;
-    let root = open_rootfs(&spec.rootfs)?;
-    check_binary(&root, &spec.rootfs, &spec.binary)?;
-    check_cwd(&root, &spec.cwd)
+/// Takes capabilities and the token away from the process of an exec, as [`edit`] does for a container's.
+pub fn edit_exec(process: &mut Process) {
+    if let Some(mut all) = process.capabilities().clone() {
+        let without = |set: &Option<Capabilities>| {
+            set.as_ref().map(|set| set.iter().copied().filter(|one| !FORBIDDEN.contains(one)).collect())
+        };
+        restrict(&mut all, without);
+        process.set_capabilities(Some(all));
+    }
+    process.set_no_new_privileges(Some(true));
+    drop(take_token(process));
 }
 
-fn check_strings(spec: &AgentSpec) -> Result<(), String> {
-    if !spec.binary.starts_with('/') {
-        return Err(format!(
-            "agent binary {:?} must be an absolute path inside the agent rootfs",
-            spec.binary
-        ));
+/// Takes the pod's token out of the environment, every occurrence; the last one counts.
+pub fn take_token(process: &mut Process) -> Option<Zeroizing<String>> {
+    let mut token = None;
+    let env = process.env_mut().as_mut()?;
+    env.retain_mut(|entry| {
+        let value = entry.strip_prefix(TOKEN_VARIABLE).and_then(|rest| rest.strip_prefix('='));
+        let Some(value) = value else { return entry != TOKEN_VARIABLE };
+        token = Some(Zeroizing::new(value.to_owned()));
+        entry.zeroize();
+        false
+    });
+    token
+}
+
+fn restrict(all: &mut LinuxCapabilities, without: impl Fn(&Option<Capabilities>) -> Option<Capabilities>) {
+    let bounding = without(all.bounding());
+    let effective = without(all.effective());
+    let inheritable = without(all.inheritable());
+    let permitted = without(all.permitted());
+    let ambient = without(all.ambient());
+    all.set_bounding(bounding)
+        .set_effective(effective)
+        .set_inheritable(inheritable)
+        .set_permitted(permitted)
+        .set_ambient(ambient);
+}
+
+/// The path of the spec's network namespace, if it names one.
+pub fn netns(spec: &Spec) -> Option<&Path> {
+    let mut namespaces = spec.linux().as_ref()?.namespaces().iter().flatten();
+    let network = namespaces.find(|one| one.typ() == LinuxNamespaceType::Network)?;
+    network.path().as_deref().filter(|path| !path.as_os_str().is_empty())
+}
+
+fn require_netns(spec: &Spec, network: NetworkKind) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut networks =
+        namespaces.into_iter().flatten().filter(|one| one.typ() == LinuxNamespaceType::Network);
+    let refuse = |what: &str| {
+        let remedy = "give it a network namespace by path: in Kubernetes no hostNetwork, with ctr `--with-ns network:PATH`";
+        Err(Error::Invalid(format!("{what}: {remedy}")))
+    };
+    match (networks.next(), networks.next()) {
+        (None, _) => refuse("the container would share the host's network namespace"),
+        (Some(_), Some(_)) => refuse("the spec names two network namespaces"),
+        // runsc makes a new, empty one then: plainly nobody's.
+        (Some(_), None) if network == NetworkKind::Plain => Ok(()),
+        (Some(_), None) if netns(spec).is_none() => refuse("the container's network namespace has no path"),
+        (Some(_), None) if netns(spec).is_some_and(Path::is_relative) => {
+            refuse("the path of the container's network namespace is relative")
+        }
+        (Some(_), None) => Ok(()),
     }
-    if spec.args.iter().chain([&spec.binary, &spec.cwd]).any(|text| text.contains('\0')) {
-        return Err("agent arguments must not contain a NUL byte".into());
+}
+
+fn absolute_root(spec: &mut Spec, bundle: &Path) -> Result<()> {
+    let Some(root) = spec.root_mut() else {
+        return Err(Error::Invalid(format!("{}/config.json names no root file system", bundle.display())));
+    };
+    if root.path().is_relative() {
+        if root.path().components().any(|part| part == Component::ParentDir) {
+            let path = root.path().display();
+            return Err(Error::Invalid(format!(
+                "root.path {path} leads out of the bundle: name it absolutely"
+            )));
+        }
+        let path: PathBuf = bundle.join(root.path());
+        root.set_path(path);
     }
-    for (name, value) in &spec.env {
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(format!("invalid agent environment variable {name:?}: use NAME=VALUE"));
+    Ok(())
+}
+
+/// runsc panics at a namespace that it does not know, and has one hierarchy of cgroups per container anyway.
+fn drop_namespaces(spec: &mut Spec) {
+    let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
+    if let Some(namespaces) = namespaces {
+        let refused = [LinuxNamespaceType::Cgroup, LinuxNamespaceType::Time];
+        namespaces.retain(|one| !refused.contains(&one.typ()));
+    }
+}
+
+fn mount_resolv_conf(spec: &mut Spec, source: &Path) -> Result<()> {
+    let options = ["bind", "ro", "nosuid", "noexec", "nodev"].map(str::to_owned).to_vec();
+    let ours = MountBuilder::default()
+        .destination(RESOLV_CONF)
+        .typ("bind")
+        .source(source)
+        .options(options)
+        .build()
+        .map_err(|error| Error::Invalid(format!("mount of {}: {error}", source.display())))?;
+    let mut mounts = spec.mounts_mut().take().unwrap_or_default();
+    mounts.retain(|mount| !is_at(mount, Path::new(RESOLV_CONF)));
+    mounts.push(ours);
+    spec.set_mounts(Some(mounts));
+    Ok(())
+}
+
+/// Whether `mount` is at `path`, however that is written.
+fn is_at(mount: &Mount, path: &Path) -> bool {
+    normal(mount.destination()) == path
+}
+
+/// `path` without what means nothing: doubled slashes, `.`, and `..` by the letter.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => out.push(part),
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    let size = spec.args.iter().map(|arg| arg.len() + 1).sum::<usize>()
-        + spec.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
-    if size > MAX_STRINGS {
-        return Err(format!("agent arguments and environment are {size} bytes: the limit is {MAX_STRINGS}"));
-    }
-    Ok(())
-}
-
-fn check_limits(spec: &AgentSpec) -> Result<(), String> {
-    if let Some(bytes) = spec.memory_bytes
-        && !(MIN_MEMORY..=i64::MAX as u64).contains(&bytes)
-    {
-        return Err(format!("a memory limit of {bytes} bytes is too small for gVisor: give at least 64 MiB"));
-    }
-    if let Some(cpus) = spec.cpus
-        && !(0.01..=MAX_CPUS).contains(&cpus)
-    {
-        return Err(format!("invalid CPU limit {cpus}: give 0.01 to {MAX_CPUS}"));
-    }
-    if spec.pids == Some(0) {
-        return Err("invalid process limit 0: give at least 1".into());
-    }
-    Ok(())
-}
-
-fn open_rootfs(path: &Path) -> Result<File, String> {
-    let shown = path.display();
-    let root = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
-        .open(path)
-        .map_err(|error| match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-            Errno::ENOTDIR | Errno::ELOOP => {
-                format!("agent rootfs {shown} is not a directory (a symbolic link is not followed)")
-            }
-            _ => format!("agent rootfs {shown}: {error}; build one with `make rootfs`"),
-        })?;
-    let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
-    let ours = root.metadata().map(id).map_err(|error| format!("agent rootfs {shown}: {error}"))?;
-    if std::fs::metadata("/").map(id).is_ok_and(|host| host == ours) {
-        return Err(format!("agent rootfs {shown} is this host's own root: the agent would read all of it"));
-    }
-    Ok(root)
-}
-
-/// Opens `path` as the agent will: symbolic links, absolute ones and `..` too, stay inside `root`.
-fn open_inside(root: &File, path: &str) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(root, path, how)
-}
-
-fn check_binary(root: &File, rootfs: &Path, binary: &str) -> Result<(), String> {
-    let rootfs = rootfs.display();
-    let meta = open_inside(root, binary)
-        .map_err(std::io::Error::from)
-        .and_then(|fd| File::from(fd).metadata())
-        .map_err(|error| format!("agent binary {binary} inside {rootfs}: {error}"))?;
-    if !meta.is_file() {
-        return Err(format!("agent binary {binary} inside {rootfs} is not a regular file"));
-    }
-    if meta.mode() & 0o111 == 0 {
-        return Err(format!("agent binary {binary} inside {rootfs} is not executable: chmod +x it"));
-    }
-    Ok(())
-}
-
-fn check_cwd(root: &File, cwd: &str) -> Result<(), String> {
-    if !cwd.starts_with('/') {
-        return Err(format!(
-            "agent working directory {cwd:?} must be an absolute path inside the agent rootfs"
-        ));
-    }
-    let made_by_runsc = ["/tmp", "/dev/shm", "/proc", "/sys"].contains(&cwd.trim_end_matches('/'));
-    let is_dir = || File::from(open_inside(root, cwd).ok()?).metadata().ok().map(|meta| meta.is_dir());
-    if made_by_runsc || is_dir() == Some(true) {
-        Ok(())
-    } else {
-        Err(format!("agent working directory {cwd} is not a directory inside the agent rootfs"))
-    }
+    out
 }
 
 #[cfg(test)]

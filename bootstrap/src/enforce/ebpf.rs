@@ -55,10 +55,10 @@ impl Preparing {
     pub(super) fn start(mut self, place: Place) -> Result<Started, Failure> {
         let (mounted, mut enforcer) = self.wait()?;
         let verdicts = Box::new(enforcer.events().map_err(|error| failed(&error))?);
-        let names: Vec<&str> = place.links.iter().map(|link| link.name).collect();
+        let links = place.links.clone();
         let mut this = Ebpf { enforcer, netns: place.netns, links: place.links, attached: None };
-        for link in names {
-            this.police(link)?;
+        for link in links {
+            this.police(&link.name)?;
         }
         let words = format!("ebpf/{} (kernel)", this.hook());
         let enforcer = Arc::new(Mutex::new(this));

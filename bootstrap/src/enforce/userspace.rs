@@ -12,7 +12,7 @@ use crate::{Failure, Kind};
 pub(super) fn start(place: Place) -> Result<Started, Failure> {
     let filter = place.filter.ok_or_else(|| Failure::new(Kind::Internal, "the device has no filter"))?;
     if let [_, other, ..] = &place.links[..] {
-        return Err(refused(other.name));
+        return Err(refused(&other.name));
     }
     let verdicts = Box::new(filter.events().map_err(|error| failed(&error))?);
     Ok(Started {

@@ -6,7 +6,7 @@ use lattice_audit::{AuditFile, Class};
 use lattice_dns::Gate as _;
 use lattice_ebpf::AttachMode;
 use lattice_overlay::{BackendChoice, DeviceConfig, Netns, link};
-use lattice_policy::parse_rule;
+use lattice_policy::{RuleSpec, parse_rule};
 use lattice_wire::WgPrivateKey;
 use nix::{
     mount::{MsFlags, mount},
@@ -55,12 +55,12 @@ impl Lab {
         };
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
 
-        let wg0 = PolicedLink { name: "wg0", own: vec![map.address.addr().into()] };
+        let wg0 = PolicedLink { name: "wg0".into(), own: vec![map.address.addr().into()] };
         let place = Place { netns: inside.clone(), links: vec![wg0], filter: None };
         let started = Enforcer::Ebpf.prepare(pins, AttachMode::Auto).unwrap().start(place).unwrap();
         let Started { enforcer, verdicts, undo, .. } = started;
         let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
-        let policy = Arc::new(wanted(1, &flags, map, 0).unwrap());
+        let policy = Arc::new(wanted(1, &flags.clone().into(), map, 0).unwrap());
         enforce::lock(&enforcer).apply(&policy, &policy.compile(), &[]).unwrap();
         let address = ipnet::IpNet::V4(map.address);
         link::add_address(&inside, "wg0", address).unwrap();
@@ -71,7 +71,7 @@ impl Lab {
         generations.add(policy.clone());
         let file = AuditFile::open(&dir.join("audit.jsonl"), "lab", Class::Kernel).unwrap();
         let recorder = Recorder::start(enforcer.clone(), verdicts, generations.clone(), file).unwrap();
-        let live = Live::new(flags, policy, generations, enforcer.clone(), Vec::new());
+        let live = Live::new(flags.into(), policy, generations, enforcer.clone(), Closed::default());
         let live = Arc::new(Mutex::new(live));
         Self { live, recorder, inside, undo, enforcer, _device: device }
     }
@@ -145,7 +145,7 @@ fn a_pin_outlives_its_answer_by_a_minute_and_a_flow_outlives_its_pin() {
     let lab = Lab::new(dir.path(), &["api.example.com:8080"], &map(None));
     let (net, own) = ("23.20.0.0/16".parse().unwrap(), "10.42.0.9".parse().unwrap());
     link::add_route(&lab.inside, net, "wg0", Some(own)).unwrap();
-    let gate = PolicyGate { live: lab.live.clone(), teller: lab.recorder.teller() };
+    let gate = PolicyGate { live: lab.live.clone(), teller: lab.recorder.teller(), search: Vec::new() };
     let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
 
     lab.is_refused(address);
@@ -190,7 +190,7 @@ fn a_pin_outlives_its_answer_by_a_minute_and_a_flow_outlives_its_pin() {
 fn a_link_that_appears_later_is_policed() {
     let dir = tempfile::tempdir().unwrap();
     let lab = Lab::new(dir.path(), &["10.42.0.0/16:8080"], &map(None));
-    let watch = Watch::start(lab.inside.clone(), lab.enforcer.clone(), &["wg0"]).unwrap();
+    let watch = Watch::start(lab.inside.clone(), lab.enforcer.clone(), &["wg0".into()]).unwrap();
     let outside = Netns::create().unwrap();
     link::add_veth(&lab.inside, "late0", &outside, "far0").unwrap();
     let pins = dir.path().join("pins");

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use lattice_policy::{Action, Counter, RuleId, Table, parse_rule};
+use lattice_policy::{Action, Counter, RuleId, RuleSpec, parse_rule};
 use lattice_wire::{
     MapPolicy, PeerId, WorkspaceId,
     netmap::{Layer, MapRule},
@@ -40,14 +40,15 @@ pub(crate) fn live(
     takes: impl FnMut(&Policy) -> bool + Send + 'static,
 ) -> (Live, Loaded) {
     let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
-    let current = Arc::new(wanted(1, &flags, map, 0).unwrap());
+    let current = Arc::new(wanted(1, &flags.clone().into(), map, 0).unwrap());
     let generations = Generations::default();
     generations.add(current.clone());
     let loaded = Loaded::default();
     let log = loaded.clone();
     let enforcer = Fake { takes: Box::new(takes), log };
     let enforcer = Arc::new(Mutex::new(enforcer));
-    (Live::new(flags, current, generations, enforcer, vec![map.pool.into()]), loaded)
+    let closed = Closed { nets: vec![map.pool.into()], ..Closed::default() };
+    (Live::new(flags.into(), current, generations, enforcer, closed), loaded)
 }
 
 /// The end of pins that the enforcer does not take.
@@ -94,7 +95,7 @@ fn last(loaded: &Loaded) -> (u32, Vec<String>) {
 
 #[test]
 fn flags_decide_for_an_older_server() {
-    let policy = wanted(1, &[parse_rule("10.42.0.5").unwrap()], &map(None), 0).unwrap();
+    let policy = wanted(1, &vec![parse_rule("10.42.0.5").unwrap()].into(), &map(None), 0).unwrap();
     let rules: Vec<(Action, &str)> =
         policy.rules().iter().map(|rule| (rule.action, rule.text.as_str())).collect();
     assert_eq!(rules, [(Action::Allow, "10.42.0.5"), (Action::Allow, "icmp:10.42.0.0/16")]);

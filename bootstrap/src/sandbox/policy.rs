@@ -5,9 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ipnet::IpNet;
 use lattice_audit::AuditFile;
-use lattice_policy::{Policy, RuleSpec};
+use lattice_policy::{Local, Policy};
 use lattice_wire::PeerName;
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
     enforce::{self, Shared, Started},
     failure::chain,
     generations::Generations,
-    live::Live,
+    live::{Closed, Live},
     recorder::{Recorder, Teller},
     steps::Undo,
 };
@@ -33,9 +32,9 @@ pub(super) struct Policed {
 /// policy away.
 pub(super) fn begin(
     started: Started,
-    flags: Vec<RuleSpec>,
+    local: Local,
     policy: Arc<Policy>,
-    closed: Vec<IpNet>,
+    closed: Closed,
     audit_file: &Path,
     agent: &PeerName,
 ) -> Result<(Policed, Undo, String), Failure> {
@@ -58,7 +57,7 @@ pub(super) fn begin(
         }
     };
     let detail = format!("{words}, {} rules, default deny", policy.rules().len());
-    let live = Live::new(flags, policy, generations, enforcer.clone(), closed);
+    let live = Live::new(local, policy, generations, enforcer.clone(), closed);
     let policed = Policed { enforcer, live: Arc::new(Mutex::new(live)), teller: recorder.teller(), words };
     let undo = move || {
         let recorded = recorder.finish();

@@ -160,7 +160,7 @@ fn when_nothing_narrower_is_taken_the_way_out_of_the_overlay_is_closed() {
     let (seen, mut told) = Seen::new();
     let with_way_out = |takes: fn(&Policy) -> bool| {
         let live = seen.live("10.42.0.0/24", takes);
-        live.lock().unwrap().close_by(closing(inside.clone(), "eth0"));
+        live.lock().unwrap().close_by(closing(inside.clone(), vec!["eth0".into()]));
         live
     };
     let live = with_way_out(|policy| policy.rules().is_empty());

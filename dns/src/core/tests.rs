@@ -32,6 +32,7 @@ impl Gate for Policy {
             "api.example.com" => Verdict::Allowed { rule: 1, wildcard: false },
             "bad.example.com" => Verdict::Denied { rule: 3 },
             _ if name.ends_with(".wild.example.com") => Verdict::Allowed { rule: 2, wildcard: true },
+            _ if name.ends_with(".search.example.com") => Verdict::Searched,
             _ => Verdict::Unknown,
         }
     }
@@ -232,6 +233,14 @@ fn too_much_is_refused() {
         ("more.wild.example.com".into(), Why::WildcardNames, Some(2)),
     ];
     assert_eq!(test.whys(), whys);
+}
+
+#[test]
+fn a_search_goes_on_after_a_name_that_no_rule_knows() {
+    let mut test = Test::new();
+    let reply = test.reply("api.example.com.search.example.com.", RecordType::A);
+    assert_eq!(reply, (ResponseCode::NXDomain, 0));
+    assert_eq!(test.whys(), [("api.example.com.search.example.com".into(), Why::Searched, None)]);
 }
 
 #[test]

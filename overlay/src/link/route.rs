@@ -17,16 +17,20 @@ use crate::Netns;
 
 /// A unicast route of any table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Route {
-    pub(crate) destination: IpNet,
+pub struct Route {
+    /// Where it leads.
+    pub destination: IpNet,
     /// The links that it leads out of; several for a multipath route.
-    pub(crate) links: Vec<u32>,
+    pub links: Vec<u32>,
     /// Bytes, where the route says so itself.
-    pub(crate) mtu: Option<u32>,
+    pub mtu: Option<u32>,
 }
 
 /// The unicast routes of a namespace, of all its tables.
-pub(crate) fn routes(netns: &Netns) -> Result<Vec<Route>, LinkError> {
+///
+/// # Errors
+/// When the namespace cannot be entered.
+pub fn routes(netns: &Netns) -> Result<Vec<Route>, LinkError> {
     run(netns, async |handle| {
         let mut all = Vec::new();
         let (v4, v6) = (RouteMessageBuilder::<Ipv4Addr>::new(), RouteMessageBuilder::<Ipv6Addr>::new());
@@ -128,6 +132,57 @@ pub fn add_route(
         let message = route(destination, index, preferred_source).ok_or_else(|| other_version(&action))?;
         handle.route().add(message).execute().await.map_err(failed(&action))
     })
+}
+
+/// A metric that every other route to the same network goes before.
+const LAST: u32 = u32::MAX - 1;
+
+/// Has packets to `destination` fail where no other route to exactly this network leads, instead of taking a wider one
+/// (`ip route add unreachable DEST metric 4294967294`). Not for a socket that is bound to a link: what it sends needs no route.
+/// Nothing changes when it is there already.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn add_unreachable(netns: &Netns, destination: IpNet) -> Result<(), LinkError> {
+    let action = format!("make {destination} unreachable but by its own route");
+    let added = run(netns, async |handle| {
+        handle.route().add(unreachable(destination)).execute().await.map_err(failed(action))
+    });
+    ignore(added, libc::EEXIST)
+}
+
+/// Undoes [`add_unreachable`]. Nothing changes when there is none.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove_unreachable(netns: &Netns, destination: IpNet) -> Result<(), LinkError> {
+    let action = format!("leave {destination} to other routes again");
+    let removed = run(netns, async |handle| {
+        handle.route().del(unreachable(destination)).execute().await.map_err(failed(action))
+    });
+    ignore(removed, libc::ESRCH)
+}
+
+fn ignore(done: Result<(), LinkError>, errno: i32) -> Result<(), LinkError> {
+    match done {
+        Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
+        done => done,
+    }
+}
+
+fn unreachable(destination: IpNet) -> RouteMessage {
+    match destination {
+        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .kind(RouteType::Unreachable)
+            .priority(LAST)
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .kind(RouteType::Unreachable)
+            .priority(LAST)
+            .build(),
+    }
 }
 
 fn route(destination: IpNet, index: u32, source: Option<IpAddr>) -> Option<RouteMessage> {

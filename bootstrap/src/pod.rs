@@ -1,0 +1,300 @@
+//! Phase one in a pod: the agent's namespace is one that a CNI plugin has made, with links, addresses and default routes.
+//!
+//! Its links stay the way out of the overlay, and each is policed with its own addresses. `wg0` joins them for the overlay's pool,
+//! and the pool has no other way: neither when `wg0` is gone, nor for what comes in by another link with an overlay address as its
+//! source. There is no uplink, and the node gets no rules of ours.
+//!
+//! What is made in the namespace is noted in the state directory, because the namespace may outlive us.
+
+use std::{
+    fs, io,
+    net::{IpAddr, UdpSocket},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use lattice_overlay::{Netns, link};
+use lattice_policy::{PrivateNames, Proto, RuleSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Failure, Kind, StateDir, Steps,
+    enforce::{Enforcer, PolicedLink},
+    sandbox::{LINK, kernel},
+    steps::drops,
+};
+
+/// A namespace that somebody else has made and wired, and what the node says of the pod in it.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// The namespace: the path that the OCI spec gives.
+    pub netns: PathBuf,
+    /// The resolv.conf(5) that names whom our resolver asks, from the caller's namespace.
+    pub resolv_conf: PathBuf,
+    /// The agent's search list: domains in lower case, without a dot at the end.
+    pub search: Vec<String>,
+    /// The most that the agent's own rules may come to.
+    pub most: Vec<RuleSpec>,
+    /// Whether the node may open TCP connections to the pod, as kubelet does to probe it.
+    pub probes: bool,
+    /// Names that may open private addresses: those of the cluster's services.
+    pub private: PrivateNames,
+}
+
+/// The namespace as it was found.
+pub(crate) struct Entered<'a> {
+    pod: &'a Pod,
+    inside: Arc<Netns>,
+    links: Vec<PolicedLink>,
+    /// Where unicast routes lead, and the addresses.
+    taken: Vec<IpNet>,
+}
+
+/// What was made in a pod's namespace.
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    netns: PathBuf,
+    /// Device and inode: the path may be another namespace's by now.
+    id: (u64, u64),
+    pool: Ipv4Net,
+    /// The index of `wg0`, once it is there.
+    link: Option<u32>,
+}
+
+impl<'a> Entered<'a> {
+    /// Looks at the namespace, and changes nothing.
+    pub(crate) fn open(pod: &'a Pod, enforcer: Enforcer) -> Result<Self, Failure> {
+        let shown = pod.netns.display();
+        let inside = Netns::open(&pod.netns).map_err(|error| {
+            Failure::new(
+                Kind::Input,
+                format!("netns: cannot open the pod's network namespace {shown}: {error}"),
+            )
+        })?;
+        if is_of_the_host(&inside) {
+            let text = format!(
+                "netns: {shown} is the node's own network namespace: a pod with hostNetwork cannot be policed; give it a network of its own"
+            );
+            return Err(Failure::new(Kind::Input, text));
+        }
+        let list = || -> Result<_, link::LinkError> {
+            Ok((link::links(&inside)?, link::addresses(&inside)?, link::routes(&inside)?))
+        };
+        let (links, addresses, routes) =
+            list().map_err(|error| kernel("netns: cannot look into the pod's network namespace", &error))?;
+        let links: Vec<PolicedLink> = links
+            .into_iter()
+            .filter(|link| !link.loopback)
+            .map(|link| PolicedLink { own: own(&link.name, &addresses), name: link.name })
+            .collect();
+        if links.iter().any(|link| link.name == LINK) {
+            let text = format!(
+                "netns: {shown} holds a link {LINK} already: another sandbox runs in it, or was killed there"
+            );
+            return Err(Failure::new(Kind::Taken, text));
+        }
+        if enforcer == Enforcer::Userspace && !links.is_empty() {
+            let text = "policy: the user-space enforcer polices only WireGuard's link, and a pod has others: use ebpf or nftables";
+            return Err(Failure::new(Kind::Usage, text));
+        }
+        let addresses = addresses.iter().map(|(_, address)| IpNet::from(*address));
+        let taken = routes.iter().map(|route| route.destination).chain(addresses).collect();
+        Ok(Self { pod, inside: Arc::new(inside), links, taken })
+    }
+
+    /// The step `netns`: all but WireGuard's link stands when it is done.
+    pub(crate) fn step(
+        &self,
+        steps: &mut Steps<'_>,
+        state: &StateDir,
+        pool: Ipv4Net,
+    ) -> Result<Arc<Netns>, Failure> {
+        steps.run("netns", || {
+            self.leaves_to_us(pool)?;
+            self.mark(pool, None)?.write(state)?;
+            let prepare = || -> Result<(), link::LinkError> {
+                link::set_up(&self.inside, "lo")?;
+                link::add_unreachable(&self.inside, pool.into())
+            };
+            prepare().map_err(|error| kernel("cannot prepare the pod's network namespace", &error))?;
+            self.filter_sources()
+                .map_err(|error| kernel("cannot have the pod's links check sources (rp_filter)", &error))?;
+            let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
+            let detail = format!("{} with {}", self.pod.netns.display(), names.join(", "));
+            Ok((self.inside.clone(), drops(self.inside.clone()), detail))
+        })
+    }
+
+    /// Notes that `wg0` is there.
+    pub(crate) fn note_device(&self, state: &StateDir, pool: Ipv4Net) -> Result<(), Failure> {
+        let links =
+            link::links(&self.inside).map_err(|error| kernel("cannot list the pod's links", &error))?;
+        let index = links.iter().find(|link| link.name == LINK).map(|link| link.index);
+        self.mark(pool, index)?.write(state)
+    }
+
+    /// The links that the CNI plugin made.
+    pub(crate) fn links(&self) -> &[PolicedLink] {
+        &self.links
+    }
+
+    /// Whether a default route of the IP version of `address` is there.
+    pub(crate) fn carries(&self, address: IpAddr) -> bool {
+        self.taken.iter().any(|net| net.prefix_len() == 0 && net.addr().is_ipv4() == address.is_ipv4())
+    }
+
+    /// Who may probe the pod: the addresses from which the node reaches it, by the node's own routes.
+    pub(crate) fn probes(
+        &self,
+        steps: &mut Steps<'_>,
+        underlay: &Netns,
+        pool: Ipv4Net,
+    ) -> Result<Vec<RuleSpec>, Failure> {
+        if !self.pod.probes {
+            return Ok(Vec::new());
+        }
+        let own: Vec<IpAddr> = self.links.iter().flat_map(|link| link.own.iter().copied()).collect();
+        let ask = || own.iter().filter_map(|own| source_to(*own).ok()).collect::<Vec<IpAddr>>();
+        let mut from =
+            underlay.run(ask).map_err(|error| kernel("cannot enter this network namespace", &error))?;
+        from.sort_unstable();
+        from.dedup();
+        from.retain(|from| !from.is_loopback() && !own.contains(from));
+        if from.iter().any(|from| IpNet::V4(pool).contains(from)) || (from.is_empty() && !own.is_empty()) {
+            steps.warn("this node has no address from which it could probe the pod: its probes will fail");
+        }
+        from.retain(|from| !IpNet::V4(pool).contains(from));
+        Ok(from.into_iter().map(|from| RuleSpec::new(Proto::Tcp, IpNet::from(from), Vec::new())).collect())
+    }
+
+    /// Refuses a pool of which the pod's network has a part: what is meant for a peer would go to a pod, or the other way round.
+    fn leaves_to_us(&self, pool: Ipv4Net) -> Result<(), Failure> {
+        let all = IpNet::V4(pool);
+        let clash = |what: &str, net: &IpNet| {
+            let text = format!(
+                "the overlay's pool {pool} holds {net}, which belongs to {what}: give the workspace a pool that this cluster does not use"
+            );
+            Failure::new(Kind::Input, text)
+        };
+        if let Some(net) = self.taken.iter().find(|net| all.contains(*net)) {
+            return Err(clash("the pod's own network", net));
+        }
+        let overlaps = |net: &&IpNet| all.contains(*net) || net.contains(&all);
+        match self.pod.private.nets().iter().find(overlaps) {
+            Some(net) => Err(clash("the cluster's services", net)),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the kernel drop what comes in by a link that is not the way to its source: an overlay address comes by `wg0`.
+    fn filter_sources(&self) -> io::Result<()> {
+        let names = ["all", "default"].into_iter().chain(self.links.iter().map(|link| link.name.as_str()));
+        let files: Vec<String> =
+            names.map(|name| format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).collect();
+        // In effect is the greater of a link's and that of all: 1 is strict, 2 is not.
+        self.inside.run(|| files.iter().try_for_each(|file| fs::write(file, "1")))?
+    }
+
+    fn mark(&self, pool: Ipv4Net, link: Option<u32>) -> Result<Mark, Failure> {
+        let id = id(&self.inside).map_err(|error| kernel("cannot look at the pod's namespace", &error))?;
+        Ok(Mark { netns: self.pod.netns.clone(), id, pool, link })
+    }
+}
+
+impl Mark {
+    fn read(state: &StateDir) -> Result<Option<Self>, Failure> {
+        let path = state.pod();
+        match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(|error| unusable(&path, &error.into()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unusable(&path, &error)),
+        }
+    }
+
+    fn write(&self, state: &StateDir) -> Result<(), Failure> {
+        let path = state.pod();
+        let written =
+            serde_json::to_vec(self).map_err(io::Error::from).and_then(|text| fs::write(&path, text));
+        written.map_err(|error| unusable(&path, &error))
+    }
+
+    /// The namespace, if it still is the same.
+    fn netns(&self) -> Option<Netns> {
+        let netns = Netns::open(&self.netns).ok()?;
+        (id(&netns).ok()? == self.id).then_some(netns)
+    }
+}
+
+/// Removes `wg0` from the pod's namespace, while the policy is still in force.
+pub(crate) fn clear(state: &StateDir) -> Result<(), Failure> {
+    let Some((mark, netns)) = found(state)? else { return Ok(()) };
+    let remove = || -> Result<(), link::LinkError> {
+        let links = link::links(&netns)?;
+        let is_ours = |link: &&link::Link| link.name == LINK && Some(link.index) == mark.link;
+        links.iter().find(is_ours).map_or(Ok(()), |link| link::delete(&netns, &link.name))
+    };
+    remove().map_err(|error| kernel("cannot remove wg0 from the pod's namespace", &error))
+}
+
+/// Removes what kept the pool from other ways, and the note of it.
+pub(crate) fn forget(state: &StateDir) -> Result<(), Failure> {
+    if let Some((mark, netns)) = found(state)? {
+        link::remove_unreachable(&netns, mark.pool.into())
+            .map_err(|error| kernel("cannot remove a route from the pod's namespace", &error))?;
+    }
+    let path = state.pod();
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(&path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn found(state: &StateDir) -> Result<Option<(Mark, Netns)>, Failure> {
+    let mark = Mark::read(state)?;
+    Ok(mark.and_then(|mark| mark.netns().map(|netns| (mark, netns))))
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        Kind::Internal,
+        format!("cannot use {}: {error}; remove it when the pod is gone", path.display()),
+    )
+}
+
+/// What a namespace is known by.
+fn id(netns: &Netns) -> io::Result<(u64, u64)> {
+    let meta = fs::File::from(netns.as_fd().try_clone_to_owned()?).metadata()?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// Also when it cannot be told.
+fn is_of_the_host(netns: &Netns) -> bool {
+    let of = |path: &str| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    match (id(netns), of("/proc/thread-self/ns/net")) {
+        (Ok(theirs), Ok(ours)) => theirs == ours || of("/proc/1/ns/net").is_ok_and(|first| theirs == first),
+        _ => true,
+    }
+}
+
+/// The addresses by which the pod is known on that link. A link-local one serves neighbour discovery, which the policy lets pass by
+/// itself.
+fn own(link: &str, addresses: &[(String, IpAddr)]) -> Vec<IpAddr> {
+    let is_wide = |address: &IpAddr| match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    };
+    addresses.iter().filter(|(name, _)| name == link).map(|(_, own)| *own).filter(is_wide).collect()
+}
+
+/// The source that the kernel takes for what this namespace sends to `to`. Nothing is sent.
+fn source_to(to: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    // The port of the service "discard".
+    socket.connect((to, 9))?;
+    Ok(socket.local_addr()?.ip())
+}

@@ -1,0 +1,165 @@
+//! The steps of phase one that sandboxes and nodes share.
+
+use std::sync::{Arc, Mutex};
+
+use lattice_dns::Names;
+use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, PathsConfig};
+use lattice_wire::NetMap;
+use nkeys::KeyPair;
+use tokio::{runtime::Handle, sync::watch};
+
+use crate::{
+    Failure, Kind, StateDir, Steps, Stop,
+    control::OverlaySources,
+    failure::chain,
+    guide::Guide,
+    identity::{self, Identity, Join},
+    live::Live,
+    renew::Renewal,
+    steps::nothing,
+    sync::{Standing, Sync, Tunnel},
+};
+
+/// Who the peer is, and where it was started.
+pub(crate) struct Base {
+    join: Join,
+    identity: Identity,
+    /// Where it was started, and where encrypted packets leave.
+    pub(crate) underlay: Arc<Netns>,
+    pub(crate) names: Names,
+    runtime: Handle,
+}
+
+impl Base {
+    /// Takes over what was claimed; its undo gives the name free, last of all.
+    pub(crate) fn state_step(steps: &mut Steps<'_>, state: StateDir) -> Result<Arc<StateDir>, Failure> {
+        let state = Arc::new(state);
+        let kept = state.clone();
+        steps.run("state", move || {
+            let leftovers = kept.has_leftovers();
+            kept.clear()?;
+            let undo = move || {
+                let last = Arc::into_inner(kept);
+                last.map_or(Ok(()), |state| state.remove().map_err(|failure| failure.message))
+            };
+            let detail = if leftovers { "removed what a killed run had left" } else { "claimed" };
+            Ok(((), Box::new(undo) as _, detail.into()))
+        })?;
+        Ok(state)
+    }
+
+    pub(crate) fn start(
+        steps: &mut Steps<'_>,
+        join: &Join,
+        runtime: &Handle,
+        stop: &Stop,
+    ) -> Result<Self, Failure> {
+        let underlay =
+            Arc::new(Netns::current().map_err(|error| kernel("cannot open this network namespace", &error))?);
+        let identity = steps.run("identity", || {
+            let endpoints = lattice_overlay::endpoints(&underlay, join.listen_port).unwrap_or_default();
+            let identity = runtime.block_on(identity::establish(join, endpoints, stop))?;
+            let how = if identity.resumed { "resumed" } else { "enrolled" };
+            let detail = format!("{how} as {} {}", identity.credentials.peer, identity.netmap.address);
+            Ok((identity, nothing(), detail))
+        })?;
+        Ok(Self { identity, join: join.clone(), underlay, names: Names::default(), runtime: runtime.clone() })
+    }
+
+    /// The network map that the peer starts with.
+    pub(crate) fn map(&self) -> &NetMap {
+        &self.identity.netmap
+    }
+
+    pub(crate) fn device_step(
+        &self,
+        steps: &mut Steps<'_>,
+        name: &str,
+        backend: BackendChoice,
+        mtu: u16,
+        inside: &Arc<Netns>,
+        filter: Option<FilterConfig>,
+    ) -> Result<Arc<dyn Device>, Failure> {
+        let credentials = &self.identity.credentials;
+        let relay_key = KeyPair::from_seed(&credentials.nats_seed).map_err(|_| {
+            Failure::new(
+                Kind::Credentials,
+                "the stored NATS seed is no nkey: delete the credentials file to enrol anew",
+            )
+        })?;
+        let paths = PathsConfig {
+            pool: vec![self.map().pool.into()],
+            relay_key: Arc::new(relay_key),
+            runtime: self.runtime.clone(),
+        };
+        steps.run("device", || {
+            let config = DeviceConfig {
+                name: name.to_owned(),
+                private_key: credentials.wireguard_private_key.clone(),
+                listen_port: credentials.listen_port,
+                mtu,
+                underlay: self.underlay.clone(),
+                inside: inside.clone(),
+                filter,
+                paths: Some(paths),
+            };
+            let device: Arc<dyn Device> = lattice_overlay::create(config, backend)
+                .map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?
+                .into();
+            let detail = format!("{name} {} udp {}", device.backend(), device.listen_port());
+            // Its undo is that of the links: what is left of the agent's sockets must find no link without a policy.
+            Ok((device, nothing(), detail))
+        })
+    }
+}
+
+/// Starts to follow the network map: the last step, after which packets flow.
+pub(crate) fn peers_step(
+    steps: &mut Steps<'_>,
+    base: Base,
+    device: Arc<dyn Device>,
+    live: Option<Arc<Mutex<Live>>>,
+    runtime: &Handle,
+) -> Result<OverlaySources, Failure> {
+    steps.run("peers", || {
+        let Base { identity, join, underlay, names, .. } = base;
+        let Identity { credentials, client, jwt, netmap: map, .. } = identity;
+        let renewal = Renewal::new(join, jwt, &credentials, map.not_after);
+        let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
+        let guide = Guide::start(&device, &client, &credentials, &map, &underlay, runtime);
+        let (map, standing) = (Arc::new(map), Standing::default());
+        let current = watch::Sender::new(map.clone());
+        let overlay = OverlaySources { device: device.clone(), map: current.subscribe() };
+        let tunnel = Tunnel {
+            client,
+            credentials,
+            device,
+            underlay,
+            names,
+            map,
+            current,
+            live,
+            guide,
+            standing,
+            renewal,
+        };
+        let sync = runtime.block_on(Sync::start(tunnel))?;
+        tracing::info!("Node started, heartbeat every 30s");
+        let runtime = runtime.clone();
+        let undo = move || {
+            runtime.block_on(sync.end());
+            Ok(())
+        };
+        Ok((overlay, Box::new(undo) as _, detail))
+    })
+}
+
+pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
+    let reason = chain(error);
+    let (kind, remedy) = if reason.contains("Operation not permitted") || reason.contains("EPERM") {
+        (Kind::Privilege, "; run as root")
+    } else {
+        (Kind::Kernel, "")
+    };
+    Failure::new(kind, format!("{what}: {reason}{remedy}"))
+}

@@ -1,0 +1,125 @@
+//! The pod's network, as far as its containers need to know.
+
+use std::{path::PathBuf, sync::Arc, thread};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use super::pod::Pod;
+use crate::{
+    annotations::{Annotations, SANDBOX_NAME, SANDBOX_NAMESPACE, SANDBOX_UID},
+    config::NetworkKind,
+    error::{Error, Result},
+    network::{self, Network},
+};
+
+/// How far it is.
+#[derive(Default)]
+pub(super) enum PodNetwork {
+    /// Not ours, or not begun.
+    #[default]
+    None,
+    /// The first container that brings a token begins it.
+    Waiting(Box<network::Pod>),
+    /// Phase one is done.
+    Up(Box<Network>),
+}
+
+/// Begins the network with the pod's first container, unless it must wait for a token.
+pub(super) async fn begin(pod: &Arc<Pod>, spec: &Spec, token: Option<Zeroizing<String>>) -> Result<()> {
+    if pod.config()?.network != NetworkKind::Lattice {
+        return Ok(());
+    }
+    let described = describe(pod, spec)?;
+    let waits = token.is_none()
+        && Network::needs_token(pod.config()?, &described)
+            .map_err(|failure| Error::Network(failure.message))?;
+    let mut network = pod.network.lock().await;
+    *network = if waits {
+        PodNetwork::Waiting(Box::new(described))
+    } else {
+        PodNetwork::Up(Box::new(start(pod, described, token).await?))
+    };
+    Ok(())
+}
+
+/// Makes sure that it is up before a further container is made. Gives what to mount at `/etc/resolv.conf`.
+pub(super) async fn join(pod: &Arc<Pod>, token: Option<Zeroizing<String>>) -> Result<Option<PathBuf>> {
+    if pod.config()?.network != NetworkKind::Lattice {
+        return Ok(None);
+    }
+    let mut network = pod.network.lock().await;
+    if let PodNetwork::Waiting(described) = &*network {
+        if token.is_none() {
+            return Err(Error::Network(
+                "this node has no token for its pods: give token_file in shim.toml, or LATTICE_TOKEN in the environment of the pod's first container".into(),
+            ));
+        }
+        let described = (**described).clone();
+        *network = PodNetwork::Up(Box::new(start(pod, described, token).await?));
+    }
+    match &*network {
+        PodNetwork::Up(network) => Ok(Some(network.resolv_conf())),
+        _ => Err(Error::Network("the pod has no network any more".into())),
+    }
+}
+
+/// Undoes it.
+pub(super) async fn stop(pod: &Arc<Pod>) {
+    let PodNetwork::Up(network) = std::mem::take(&mut *pod.network.lock().await) else { return };
+    let left = apart("undo", move || Ok(network.stop())).await.unwrap_or_default();
+    for item in left {
+        tracing::error!(item, "phase one is not undone entirely");
+    }
+    if let Err(error) = pod.note(|record| record.peer = None) {
+        tracing::warn!(%error, "the record still names a peer");
+    }
+}
+
+async fn start(pod: &Arc<Pod>, described: network::Pod, token: Option<Zeroizing<String>>) -> Result<Network> {
+    let failed = |failure: lattice_bootstrap::Failure| Error::Network(failure.message);
+    let peer = network::peer_name(pod.config()?, &described).map_err(failed)?;
+    pod.note(|record| record.peer = Some(peer))?;
+    let (config, place) = (pod.config()?.clone(), pod.place.clone());
+    apart("phase one", move || Network::start(&config, &described, &place, token).map_err(failed)).await
+}
+
+/// Runs what blocks on a thread of its own, which ends with it: it enters namespaces.
+async fn apart<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    thread::Builder::new()
+        .name(what.into())
+        .spawn(move || sender.send(work()))
+        .map_err(Error::io(format!("start a thread for {what}")))?;
+    receiver.await.map_err(|_| Error::Network(format!("{what} panicked")))?
+}
+
+fn describe(pod: &Pod, spec: &Spec) -> Result<network::Pod> {
+    let annotations: Annotations = spec.annotations().clone().unwrap_or_default();
+    let named = |key: &str, or: &str| annotations.get(key).cloned().unwrap_or_else(|| or.to_owned());
+    let (name, namespace) =
+        (named(SANDBOX_NAME, pod.place.id()), named(SANDBOX_NAMESPACE, &pod.settings.namespace));
+    let uid = named(SANDBOX_UID, pod.place.id());
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    let netns = namespaces
+        .unwrap_or_default()
+        .iter()
+        .find(|namespace| namespace.typ() == LinuxNamespaceType::Network)
+        .and_then(|namespace| namespace.path().clone())
+        .ok_or_else(|| {
+            Error::Invalid(
+                "the spec names no network namespace: a pod with hostNetwork cannot have Lattice's network"
+                    .into(),
+            )
+        })?;
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let resolv_conf = mounts
+        .iter()
+        .find(|mount| mount.destination().as_os_str() == "/etc/resolv.conf")
+        .and_then(|mount| mount.source().clone());
+    Ok(network::Pod { namespace, name, uid, netns, annotations, resolv_conf })
+}

@@ -1,0 +1,8 @@
+//! The program by hand, as containerd runs it: in a bundle, with flags, standard input and environment of every release.
+//!
+//! Sockets, state and bundles are in a directory of each test's own, and whatever was started is killed with it.
+
+mod delete;
+mod place;
+mod replies;
+mod server;
