@@ -26,6 +26,7 @@ use super::{
 use crate::{
     annotations::{self, Role},
     cgroup::{self, Cgroup},
+    config::NetworkKind,
     error::{Error, Result},
     events::Event,
     io::Stdio,
@@ -94,6 +95,9 @@ async fn make(
     };
     let edit = Edit { role, network: pod.config()?.network, bundle, resolv_conf: resolv_conf.as_deref() };
     spec::edit(spec, &edit)?;
+    if let Some(netns) = spec::netns(spec).filter(|_| edit.network != NetworkKind::None) {
+        spec::check_netns(netns)?;
+    }
 
     let place = pod.place.create_bundle(id)?;
     let config = serde_json::to_vec(spec).map_err(|error| Error::Invalid(format!("config.json: {error}")))?;
