@@ -1,5 +1,6 @@
 # make demo   set everything up, build, and show the main job
 # make test   set everything up, build, and pass every test
+# make install   build for release, and install the programs under PREFIX (/usr/local); then, on a node: lattice shim install
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -75,6 +76,14 @@ setup-test:
 
 rootfs: setup
 	@rootfs/build $(ROOTFS)
+
+# DESTDIR is for packagers.
+PREFIX := /usr/local
+PROGRAMS := lattice latticed containerd-shim-lattice-v1
+.PHONY: install
+install:
+	cargo build --release $(PROGRAMS:%=--bin %)
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS:%=$${CARGO_TARGET_DIR:-target}/release/%)
 
 e2e-build-gvisor-rootfs: rootfs
 
