@@ -37,6 +37,8 @@ pub struct Join {
     pub credentials: PathBuf,
     /// UDP port of the WireGuard socket, 0 for any; kept with the credentials.
     pub listen_port: u16,
+    /// Whether the peer is removed from its workspace when it ends: nobody will resume.
+    pub for_good: bool,
 }
 
 /// An established identity.

@@ -19,7 +19,7 @@ use futures::StreamExt as _;
 use lattice_overlay::{Device, Netns};
 use lattice_wire::{
     Applied, Credentials, MapUpdate, MapVersion, NetMap,
-    message::{Ack, HEARTBEAT_SECS, Heartbeat, REFRESH_SECS},
+    message::{Ack, HEARTBEAT_SECS, Heartbeat, Leave, REFRESH_SECS},
     subject::{self, PeerVerb},
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
@@ -52,6 +52,8 @@ pub(crate) struct Tunnel {
     pub(crate) guide: Option<Guide>,
     pub(crate) standing: Standing,
     pub(crate) renewal: Renewal,
+    /// Whether its end is that of the membership.
+    pub(crate) for_good: bool,
 }
 
 /// How the newest map was applied.
@@ -137,7 +139,8 @@ impl Tunnel {
             return;
         }
         let leave = subject::peer(&self.credentials.peer, PeerVerb::Leave);
-        let gone = session::request::<Ack>(&self.client, leave, &Ack {});
+        let how = Leave { for_good: self.for_good };
+        let gone = session::request::<Ack>(&self.client, leave, &how);
         if tokio::time::timeout(Duration::from_secs(1), gone).await.is_err() {
             tracing::debug!("could not say good-bye; the peer counts as offline after 90 s");
         }

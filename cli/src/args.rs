@@ -2,6 +2,7 @@
 
 mod control_plane;
 mod servers;
+mod shim;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub(crate) use control_plane::{
     Role, TokenCommand, TokenCreate, Way, WorkspaceCommand,
 };
 pub(crate) use servers::{Relay, StartCommand, Turn};
+pub(crate) use shim::{Containerd, Install, ShimCommand};
 
 /// Run untrusted AI agents with one network identity, a default-deny egress policy and a record of every verdict.
 #[derive(Debug, Parser)]
@@ -95,6 +97,9 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Name what is missing on this host, and the remedy
     Doctor(Doctor),
+    /// This host as a node whose pods run in sandboxes
+    #[command(subcommand)]
+    Shim(ShimCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -314,6 +319,11 @@ pub(crate) struct Doctor {
     /// Remove what killed sandboxes left behind
     #[arg(long)]
     pub(crate) fix: bool,
+    /// Also what a node of Kubernetes needs, whose containerd runs pods by Lattice's shim
+    #[arg(long)]
+    pub(crate) node: bool,
+    #[command(flatten)]
+    pub(crate) containerd: Containerd,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: Format,

@@ -1,5 +1,7 @@
 //! `lattice doctor`: what this host lacks, and how to get it.
 
+mod node;
+
 use std::process::ExitCode;
 
 use lattice_bootstrap::{EnforcerChoice, Failure, Kind, Listed, failure::chain, state};
@@ -30,6 +32,9 @@ impl Check {
 
 pub(crate) fn run(global: &Global, args: &Doctor) -> Result<ExitCode, Failure> {
     let mut checks = host();
+    if args.node {
+        checks.extend(node::checks(&args.containerd));
+    }
     checks.push(leftovers(global, args.fix));
     if args.output == Format::Json {
         output::print(&json!({ "version": 1, "checks": checks }).to_string());
@@ -116,7 +121,7 @@ fn calls() -> Result<String, String> {
     }
 }
 
-fn on_path(program: &str) -> Option<String> {
+pub(crate) fn on_path(program: &str) -> Option<String> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())?;
     Some(found.display().to_string())

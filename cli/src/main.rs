@@ -21,6 +21,7 @@ mod privilege;
 mod rules;
 mod runtime;
 mod sandbox;
+mod shim;
 mod signals;
 mod start;
 mod status;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Ping(command) => ping::run(&args.global, &command),
         Command::Audit(command) => audit::run(&command),
         Command::Doctor(command) => doctor::run(&args.global, &command),
+        Command::Shim(command) => shim::run(&command),
     };
     result.unwrap_or_else(|failure| output::failure(&failure))
 }

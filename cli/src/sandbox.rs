@@ -142,6 +142,7 @@ pub(crate) fn join(global: &Global, args: &args::Join, role: Role) -> Result<Joi
         token: token(args)?,
         credentials: credentials::path(&global.config_dir, role),
         listen_port: args.listen_port,
+        for_good: false,
     })
 }
 

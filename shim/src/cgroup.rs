@@ -17,7 +17,6 @@ mod host;
 mod metrics_v1;
 mod metrics_v2;
 mod oom;
-mod oom_score;
 mod remove;
 mod update_v1;
 mod update_v2;
@@ -32,7 +31,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use oci_spec::runtime::LinuxResources;
 
 use self::host::Host;
-pub use self::{oom::OomWatch, oom_score::raise as raise_oom_score, remove::remove, usage::Usage};
+pub use self::{oom::OomWatch, remove::remove, usage::Usage};
 use crate::error::{Error, Result};
 
 /// The groups of one container: one directory per controller in version 1, one in version 2.

@@ -106,6 +106,7 @@ impl Network {
             },
             credentials: file.clone(),
             listen_port: 0,
+            for_good: !lattice.keep,
         };
         let sandbox = SandboxConfig {
             join,
@@ -299,6 +300,7 @@ impl Progress for Logged<'_> {
 ///
 /// # Errors
 /// When annotations ask for one that is none.
-pub fn peer_name(_config: &Config, _pod: &Pod) -> Result<String, Failure> {
-    todo!()
+pub fn peer_name(config: &Config, pod: &Pod) -> Result<String, Failure> {
+    let asked = annotations::read(&pod.annotations)?;
+    peer(&config.lattice, pod, &asked).map(|name| name.to_string())
 }

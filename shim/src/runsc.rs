@@ -19,13 +19,14 @@ use std::{
 };
 
 use lattice_runsc::{Globals, Network, Target, Verb, answer};
-use nix::unistd::Pid;
+use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::time::timeout;
 
 pub use lattice_runsc::answer::Status;
 
 use crate::{
     annotations::Role,
+    cgroup::Usage,
     config::{Config, NetworkKind},
     error::{Error, Result},
     io::ChildEnds,
@@ -33,12 +34,12 @@ use crate::{
 };
 use about::{About, input, pid_in, set_streams};
 use control::{Delivery, Failure};
-use words::{exit_status, further_flags, nobody_to_signal, sandbox_has_ended};
+use words::{exit_status, further_flags, is_usage, nobody_to_signal, sandbox_has_ended};
 
 /// How long commands may take: loaded machines have needed 2 s.
 pub const LIMIT: Duration = Duration::from_secs(30);
-/// What runsc exits with when it was called wrongly, such as with a verb that it does not have.
-const USAGE: u32 = 2;
+const KILL: u32 = Signal::SIGKILL as u32;
+const TERM: u32 = Signal::SIGTERM as u32;
 
 /// The runsc of one pod. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -237,6 +238,11 @@ impl Runsc {
             },
         };
         if nobody_to_signal(&reason) {
+            let ends = matches!(signal, KILL | TERM) && pid.is_none();
+            if ends && self.is_root(id) && self.status(id).await? == Status::Created {
+                // It has no process yet but the sandbox's own.
+                return self.kill_sandbox().await;
+            }
             let whom = pid.map_or_else(|| id.to_owned(), |pid| format!("process {pid} of {id}"));
             return Err(Error::NotFound(whom));
         }
@@ -269,6 +275,14 @@ impl Runsc {
         }
         let text = self.ask(Verb::Processes, id).await?;
         answer::pids(&text).map_err(self.garbled("ps"))
+    }
+
+    /// What the sandbox counts for a container.
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn usage(&self, id: &str) -> Result<Usage> {
+        Usage::from_events(&self.ask(Verb::Events, id).await?)
     }
 
     /// `runsc pause`.
@@ -312,7 +326,9 @@ impl Runsc {
         let output = self.run("update", id, command).await?;
         match output.status {
             0 => Ok(()),
-            USAGE => Err(Error::Unimplemented(format!("update by runsc {}", self.runsc.version))),
+            _ if is_usage(&output.stderr) => {
+                Err(Error::Unimplemented(format!("update by runsc {}", self.runsc.version)))
+            }
             _ => Err(self.refusal("update", id, None, &output.stderr)),
         }
     }

@@ -137,6 +137,14 @@ pub struct Heartbeat {
     pub generation: u64,
 }
 
+/// A peer stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {
+    /// It will not come back: it is to be removed, as an administrator would.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_good: bool,
+}
+
 /// An empty reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {}

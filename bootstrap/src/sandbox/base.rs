@@ -124,6 +124,7 @@ pub(crate) fn peers_step(
     steps.run("peers", || {
         let Base { identity, join, underlay, names, .. } = base;
         let Identity { credentials, client, jwt, netmap: map, .. } = identity;
+        let for_good = join.for_good;
         let renewal = Renewal::new(join, jwt, &credentials, map.not_after);
         let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
         let guide = Guide::start(&device, &client, &credentials, &map, &underlay, runtime);
@@ -142,6 +143,7 @@ pub(crate) fn peers_step(
             guide,
             standing,
             renewal,
+            for_good,
         };
         let sync = runtime.block_on(Sync::start(tunnel))?;
         tracing::info!("Node started, heartbeat every 30s");

@@ -96,6 +96,7 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         token: None,
         credentials: "/nonexistent".into(),
         listen_port: 0,
+        for_good: false,
     };
     let tunnel = Tunnel {
         guide: None,
@@ -109,6 +110,7 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         current: watch::Sender::new(Arc::new(map.clone())),
         map: Arc::new(map),
         standing: Standing::default(),
+        for_good: false,
     };
     (tunnel, told)
 }

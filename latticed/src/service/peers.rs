@@ -5,7 +5,7 @@ use std::time::Instant;
 use async_nats::Message;
 use lattice_wire::{
     MapRequest, MapUpdate, PeerId, Reach,
-    message::{Ack, Heartbeat, Refusal, RefusalCode, RenewGrant},
+    message::{Ack, Heartbeat, Leave, Refusal, RefusalCode, RenewGrant},
     subject::{self, PeerVerb},
 };
 use tracing::{debug, error, info};
@@ -40,7 +40,14 @@ pub(super) async fn handle(app: &App, limiter: &RateLimiter<PeerId>, message: Me
             reply(app, to, result).await;
         }
         PeerVerb::Renew => reply(app, to, renew(app, &peer).await).await,
-        PeerVerb::Leave => reply(app, to, leave(app, &peer).await).await,
+        PeerVerb::Leave => {
+            let result = match parse(&message.payload) {
+                Ok(Leave { for_good: false }) => leave(app, &peer).await,
+                Ok(Leave { for_good: true }) => resign(app, &peer).await,
+                Err(refusal) => Err(refusal),
+            };
+            reply(app, to, result).await;
+        }
         PeerVerb::Reach => reply(app, to, reach(app, &peer).await).await,
     }
 }
@@ -87,6 +94,15 @@ async fn leave(app: &App, peer: &PeerId) -> Result<Ack, Refusal> {
     app.presence.forget(peer);
     app.maps.changed(workspace);
     info!(%peer, "peer left");
+    Ok(Ack {})
+}
+
+/// The answer may meet a connection that NATS has closed already.
+async fn resign(app: &App, peer: &PeerId) -> Result<Ack, Refusal> {
+    if !app.remove_peer(peer).await.map_err(|e| internal(&e))? {
+        return Err(unknown());
+    }
+    info!(%peer, "peer left for good");
     Ok(Ack {})
 }
 

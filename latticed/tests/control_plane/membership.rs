@@ -50,6 +50,20 @@ async fn who_leaves_is_offline_and_comes_back_as_the_same() {
 }
 
 #[tokio::test]
+async fn who_leaves_for_good_is_removed() {
+    let (_dir, server) = start();
+    let token = server.token("w", 2);
+    let a = Peer::enroll(&server, "a", &token).await;
+    let b = Peer::enroll(&server, "b", &token).await;
+    let mut pushes = a.pushes().await;
+
+    // NATS closes the connection of whoever is removed, so the answer may not come.
+    let _ = b.resign().await;
+    pushed(&mut pushes, "b is gone", |map| map.peers.is_empty()).await;
+    assert_eq!(server.admin("DELETE", &format!("/api/v1/peers/{}", b.id()), None).0, 404);
+}
+
+#[tokio::test]
 async fn a_removed_peer_is_unknown_and_its_address_rests() {
     let (_dir, server) = start();
     let token = server.token("w", 3);

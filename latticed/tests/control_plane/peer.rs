@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use lattice_wire::{
     Applied, MapRequest, MapUpdate, MapVersion, NetMap, PeerId, WgPrivateKey, WgPublicKey,
-    message::{Ack, EnrollGrant, EnrollRequest, Heartbeat, PeerKind, RefusalCode, Reply, Signaling},
+    message::{Ack, EnrollGrant, EnrollRequest, Heartbeat, Leave, PeerKind, RefusalCode, Reply, Signaling},
     subject::{self, PeerVerb},
 };
 use nkeys::KeyPair;
@@ -179,6 +179,11 @@ impl Peer {
 
     pub async fn leave(&self) -> Result<Ack, RefusalCode> {
         self.link.ask(&subject::peer(self.id(), PeerVerb::Leave), json!({}).to_string().as_bytes()).await
+    }
+
+    pub async fn resign(&self) -> Result<Ack, RefusalCode> {
+        let payload = serde_json::to_vec(&Leave { for_good: true }).unwrap();
+        self.link.ask(&subject::peer(self.id(), PeerVerb::Leave), &payload).await
     }
 
     /// The map, and the pushes from now on.

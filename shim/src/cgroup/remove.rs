@@ -58,8 +58,9 @@ pub fn remove(directories: &[PathBuf]) -> Result<()> {
 fn is_group(directory: &Path, roots: &[PathBuf]) -> bool {
     let is_plain =
         directory.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let is_below = |root: &PathBuf| directory != root && directory.starts_with(root);
-    is_plain && roots.iter().any(is_below) && !roots.iter().any(|root| root == directory)
+    is_plain
+        && roots.iter().any(|root| directory.starts_with(root))
+        && !roots.iter().any(|root| root == directory)
 }
 
 fn collect(directory: &Path, depth: usize, groups: &mut Vec<PathBuf>) {

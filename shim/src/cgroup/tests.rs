@@ -3,7 +3,7 @@
 mod group;
 mod runsc;
 
-use std::{fs, os::unix::process::parent_id, path::PathBuf, thread, time::Duration};
+use std::{fs, path::PathBuf, thread, time::Duration};
 
 use containerd_shim_protos::{cgroups, cgroups_v2, protobuf::Message as _};
 use oci_spec::runtime::LinuxResources;
@@ -59,8 +59,9 @@ fn metrics_tell_what_a_group_uses_and_its_limits() {
 fn version_1_has_throttling_each_processor_and_the_whole_of_memory() {
     let Some(group) = Group::new(&["memory", "cpu", "cpuacct"]) else { return };
     let Groups::V1(_) = &group.cgroup.0 else { return group::skipped("cgroups of version 1") };
-    group.cgroup.update(&resources(r#"{"cpu":{"quota":1000,"period":100000}}"#)).unwrap();
-    let mut child = Child::ready("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read x");
+    group.cgroup.update(&resources(r#"{"cpu":{"quota":1000,"period":20000}}"#)).unwrap();
+    // The kernel puts its counts together when there are many, so there are to be many.
+    let mut child = Child::ready("x=$(head -c 4000000 /dev/zero | tr '\\0' x); echo done; read y");
     enter(&group.path, child.id()).unwrap();
     child.go();
     child.wait_for_line("done");
@@ -71,7 +72,7 @@ fn version_1_has_throttling_each_processor_and_the_whole_of_memory() {
     assert!(metrics.cpu.usage.per_cpu.len() > 1 || thread::available_parallelism().unwrap().get() == 1);
     assert!(sum > 0 && sum <= decode(&group.cgroup.metrics().unwrap()).cpu_nanoseconds);
     assert!(
-        metrics.memory.total_rss > 0
+        metrics.memory.total_rss > 1 << 20
             && metrics.memory.pg_fault > 0
             && metrics.memory.usage.max >= metrics.memory.usage.usage
     );
@@ -224,8 +225,8 @@ async fn running_out_of_memory_is_told_and_the_end_of_the_group_is_not() {
         enter(&group.path, child.id()).unwrap();
         child.go();
         tokio::time::timeout(PATIENCE, watch.next()).await.unwrap();
-        assert_eq!(child.signal(), Some(libc::SIGKILL));
         assert_eq!(group.cgroup.oom_kills(), kills);
+        assert_eq!(child.signal(), Some(libc::SIGKILL));
     }
 
     remove(&group.cgroup.directories()).unwrap();
@@ -309,15 +310,4 @@ fn a_shim_enters_its_group_in_every_hierarchy_that_has_it() {
     let missing = enter(Path::new("/lattice-test-missing"), child.id());
     assert!(matches!(missing, Err(Error::NotFound(_))));
     assert!(enter(Path::new("/"), child.id()).is_err());
-}
-
-#[test]
-fn a_shim_is_killed_before_containerd() {
-    let of = |pid: u32| {
-        fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse::<i32>().unwrap()
-    };
-    let child = Child::ready("read x");
-    raise_oom_score(child.id()).unwrap();
-    assert_eq!(of(child.id()), (of(parent_id()) + 1).min(1000));
-    assert!(raise_oom_score(u32::MAX).is_err());
 }

@@ -61,9 +61,13 @@ impl About {
 }
 
 impl Runsc {
-    /// Also an id that containerd allows may be none of runsc's, which separates parts of a file name by a colon.
+    /// What reaches a command line or a file name.
     pub(super) fn check(&self, id: &str) -> Result<()> {
-        check_id(id)
+        check_id(id)?;
+        if id.starts_with('-') {
+            return Err(Error::Invalid(format!("{id:?} is no identifier of containerd's")));
+        }
+        Ok(())
     }
 
     pub(super) fn exists(&self, id: &str) -> bool {
@@ -154,20 +158,29 @@ impl Runsc {
         if let Err(error) = self.delete(id).await {
             tracing::warn!(id, %error, "a container that could not be created could not be removed");
         }
-        self.kill_if_empty().await;
+        // A sandbox of which runsc has no record, such as when it was killed before it made one.
+        if control::state_files(&self.globals.root).next().is_none()
+            && let Err(error) = self.kill_sandbox().await
+        {
+            tracing::warn!(%error, "a sandbox that could not be created goes on");
+        }
     }
 
-    /// Ends a sandbox of which runsc has no record, or no container left.
-    pub(super) async fn kill_if_empty(&self) {
+    /// Ends every process of the pod's that runsc started.
+    pub(super) async fn kill_sandbox(&self) -> Result<()> {
         let root = self.globals.root.clone();
-        if control::state_files(&root).next().is_some() {
-            return;
-        }
-        match tokio::task::spawn_blocking(move || kill_sandbox(&root)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => tracing::warn!(reason, "not every process of the sandbox could be ended"),
-            Err(error) => tracing::warn!(%error, "not every process of the sandbox could be ended"),
-        }
+        let killed = tokio::task::spawn_blocking(move || kill_sandbox(&root)).await;
+        let reason = match killed {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(reason)) => reason,
+            Err(error) => error.to_string(),
+        };
+        Err(Error::Runsc { verb: "kill", reason })
+    }
+
+    /// Whether the sandbox began with container `id`.
+    pub(super) fn is_root(&self, id: &str) -> bool {
+        self.globals.root.join(format!("{id}_sandbox:{id}.state")).exists()
     }
 }
 

@@ -62,6 +62,11 @@ pub(super) fn sandbox_has_ended(reason: &str) -> bool {
         .any(|words| reason.contains(words))
 }
 
+/// Whether it printed its verbs, because it does not have the one that it was given.
+pub(super) fn is_usage(stderr: &[u8]) -> bool {
+    String::from_utf8_lossy(stderr).lines().any(|line| line.trim() == "Subcommands:")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

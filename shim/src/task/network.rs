@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, thread};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -12,6 +12,7 @@ use crate::{
     config::NetworkKind,
     error::{Error, Result},
     network::{self, Network},
+    spec,
 };
 
 /// How far it is.
@@ -26,22 +27,28 @@ pub(super) enum PodNetwork {
     Up(Box<Network>),
 }
 
-/// Begins the network with the pod's first container, unless it must wait for a token.
-pub(super) async fn begin(pod: &Arc<Pod>, spec: &Spec, token: Option<Zeroizing<String>>) -> Result<()> {
+/// Begins the network with the pod's first container, unless it must wait for a token. Gives what to mount at `/etc/resolv.conf`.
+pub(super) async fn begin(
+    pod: &Arc<Pod>,
+    spec: &Spec,
+    token: Option<Zeroizing<String>>,
+) -> Result<Option<PathBuf>> {
     if pod.config()?.network != NetworkKind::Lattice {
-        return Ok(());
+        return Ok(None);
     }
     let described = describe(pod, spec)?;
     let waits = token.is_none()
         && Network::needs_token(pod.config()?, &described)
             .map_err(|failure| Error::Network(failure.message))?;
     let mut network = pod.network.lock().await;
-    *network = if waits {
-        PodNetwork::Waiting(Box::new(described))
-    } else {
-        PodNetwork::Up(Box::new(start(pod, described, token).await?))
-    };
-    Ok(())
+    if waits {
+        *network = PodNetwork::Waiting(Box::new(described));
+        return Ok(None);
+    }
+    let up = start(pod, described, token).await?;
+    let resolv_conf = up.resolv_conf();
+    *network = PodNetwork::Up(Box::new(up));
+    Ok(Some(resolv_conf))
 }
 
 /// Makes sure that it is up before a further container is made. Gives what to mount at `/etc/resolv.conf`.
@@ -104,18 +111,8 @@ fn describe(pod: &Pod, spec: &Spec) -> Result<network::Pod> {
     let (name, namespace) =
         (named(SANDBOX_NAME, pod.place.id()), named(SANDBOX_NAMESPACE, &pod.settings.namespace));
     let uid = named(SANDBOX_UID, pod.place.id());
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
-    let netns = namespaces
-        .unwrap_or_default()
-        .iter()
-        .find(|namespace| namespace.typ() == LinuxNamespaceType::Network)
-        .and_then(|namespace| namespace.path().clone())
-        .ok_or_else(|| {
-            Error::Invalid(
-                "the spec names no network namespace: a pod with hostNetwork cannot have Lattice's network"
-                    .into(),
-            )
-        })?;
+    let none = "the spec names no network namespace: a pod with hostNetwork cannot have Lattice's network";
+    let netns = spec::netns(spec).ok_or_else(|| Error::Invalid(none.into()))?.to_owned();
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let resolv_conf = mounts
         .iter()

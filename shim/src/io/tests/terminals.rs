@@ -153,9 +153,9 @@ async fn its_output_may_go_to_a_file_or_a_logger() {
 async fn what_is_not_one_terminal_is_refused() {
     let fifos = Fifos::new();
     let (stdio, terminal) = (fifos.terminal(), new_terminal());
-    let file = fs::File::open("/dev/null").unwrap();
-    let (master, other) = (terminal.master.as_raw_fd(), file.as_raw_fd());
-    for descriptors in [&[][..], &[other], &[master, other], &[master, other, other, other]] {
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    let (master, other) = (terminal.master.as_raw_fd(), pipe.as_raw_fd());
+    for descriptors in [&[][..], &[other], &[other, master], &[other, master, other, other]] {
         let socket = stdio.listen(fifos.dir.path()).unwrap();
         send(&socket.path(), descriptors);
         let error =
