@@ -86,14 +86,22 @@ impl<'a> Pod<'a> {
     /// # Panics
     /// When it cannot be run.
     pub fn run(daemon: &'a Daemon) -> Self {
-        Self::try_run(daemon, &[]).unwrap_or_else(|error| panic!("RunPodSandbox: {error}"))
+        Self::with_memory(daemon, 0)
     }
 
-    /// Runs a pod with annotations.
+    /// Runs a pod that may use so many bytes of memory; 0 is no limit.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    pub fn with_memory(daemon: &'a Daemon, memory: i64) -> Self {
+        Self::try_run(daemon, memory).unwrap_or_else(|error| panic!("RunPodSandbox: {error}"))
+    }
+
+    /// Like [`Self::with_memory`].
     ///
     /// # Errors
     /// What containerd said.
-    pub fn try_run(daemon: &'a Daemon, annotations: &[(&str, &str)]) -> Result<Self, Status> {
+    pub fn try_run(daemon: &'a Daemon, memory: i64) -> Result<Self, Status> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("pod{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let logs = daemon.directory(&format!("logs/{name}"));
@@ -106,11 +114,14 @@ impl<'a> Pod<'a> {
             }),
             hostname: name,
             log_directory: logs.display().to_string(),
-            annotations: annotations.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
             linux: Some(cri::LinuxPodSandboxConfig {
                 cgroup_parent: daemon.cgroup.clone(),
                 security_context: Some(cri::LinuxSandboxSecurityContext {
                     namespace_options: Some(own_pids()),
+                }),
+                resources: Some(cri::LinuxContainerResources {
+                    memory_limit_in_bytes: memory,
+                    ..cri::LinuxContainerResources::default()
                 }),
             }),
             ..cri::PodSandboxConfig::default()

@@ -114,11 +114,12 @@ pub(crate) fn a_container_without_cri(daemon: &mut Daemon) {
     daemon.assert_nothing_since(&before);
 }
 
+/// Whether the runtime says so when the task is created, as runc does, or when it is started, as gVisor does.
 pub(crate) fn a_failed_start_leaves_nothing(daemon: &mut Daemon) {
     let before = daemon.remains();
     let ctr = Ctr::new(daemon);
     for _ in 0..2 {
-        let mut run = daemon.ctr(NAMESPACE, &["run", "--rm"]);
+        let mut run = daemon.ctr(NAMESPACE, &["run"]);
         run.args(["--cgroup", &format!("{}/nothing", daemon.cgroup)]);
         run.args(&ctr.options).args([image::NAME, "nothing", "/bin/no-such-program"]);
         let out = ctr.finish(piped(&mut run));
@@ -128,8 +129,15 @@ pub(crate) fn a_failed_start_leaves_nothing(daemon: &mut Daemon) {
             "{}",
             out.stderr
         );
+        // ctr leaves a task that it could not start.
+        if ctr.state("nothing") != "gone" {
+            assert_eq!(ctr.task(&["delete", "--force", "nothing"]).code, 0);
+        }
+        assert_eq!(daemon.run_ctr(&["container", "delete", "nothing"]).code, 0);
     }
     assert_eq!(ctr.run("nothing", "exit 3").code, 3, "the id can be used again");
+    let _ = std::fs::remove_dir_all(daemon.inside.path("/run/containerd/fifo"));
+    std::fs::create_dir_all(daemon.inside.path("/run/containerd/fifo")).expect("ctr's directory");
     daemon.assert_nothing_since(&before);
 }
 
@@ -150,7 +158,8 @@ pub(crate) fn a_reader_that_is_gone(daemon: &mut Daemon) {
     ctr.remove("writer");
     // ctr would have removed its FIFOs.
     let fifos = daemon.inside.path("/run/containerd/fifo");
-    std::fs::remove_dir_all(fifos).expect("the FIFOs of the dead ctr");
+    std::fs::remove_dir_all(&fifos).expect("the FIFOs of the dead ctr");
+    std::fs::create_dir(&fifos).expect("ctr's directory");
     daemon.assert_nothing_since(&before);
 }
 

@@ -22,9 +22,10 @@ pub(crate) fn stats_are_told(daemon: &mut Daemon) {
     pod.remove();
 }
 
+/// The limit is both the pod's and the container's: under gVisor one sandbox has the memory of all, and the pod's is the one that holds.
 pub(crate) fn memory_beyond_the_limit_is_an_oom(daemon: &mut Daemon) {
     let mut events = Events::subscribe(daemon);
-    let pod = Pod::run(daemon);
+    let pod = Pod::with_memory(daemon, 64 << 20);
     // Every line is kept in a variable of the shell.
     let options = Options {
         memory: 64 << 20,

@@ -15,7 +15,7 @@ const WRITER: &str = "echo ready; while [ ! -e /flags/go ]; do sleep 0.05; done;
 
 fn writer(daemon: &Daemon, pod: &Pod, name: &str, script: &str) -> Container {
     let flags = daemon.directory("flags");
-    let options = Options { mounts: vec![(flags, "/flags".into(), true)], ..Options::shell(script) };
+    let options = Options { mounts: vec![(flags, "/flags".into(), false)], ..Options::shell(script) };
     let container = pod.start(name, &options);
     wait_until(LIMIT, "the writer", || container.logged("stdout") == "ready\n");
     container
@@ -58,16 +58,16 @@ pub(crate) fn containerd_restarts_with_running_pods(daemon: &mut Daemon) {
 pub(crate) fn containers_end_while_containerd_is_away(daemon: &mut Daemon) {
     let before = daemon.remains();
     let flag = daemon.directory("flags").join("go");
-    let script = "echo ready; while [ ! -e /flags/go ]; do sleep 0.05; done; exit 9";
+    let script = "echo ready; while [ ! -e /flags/go ]; do sleep 0.05; done; touch /flags/ended; exit 9";
     let (pod, container) = {
         let pod = Pod::run(daemon);
         let container = writer(daemon, &pod, "short", script);
         (pod.detach(), container)
     };
-    let running = daemon.inside.processes().len();
     daemon.kill_containerd();
     fs::write(flag, "").expect("the flag");
-    wait_until(LIMIT, "the container to end unseen", || daemon.inside.processes().len() + 1 < running);
+    let ended = daemon.directory("flags").join("ended");
+    wait_until(LIMIT, "the container to end unseen", || ended.exists());
     daemon.start_containerd();
     let pod = pod.attach(daemon);
     assert_eq!(container.wait(LIMIT).0, 9);

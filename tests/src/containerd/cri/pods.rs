@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use prost::Message;
 
+use super::containers::LinuxContainerResources;
+
 #[derive(Clone, PartialEq, Message)]
 pub struct VersionRequest {}
 
@@ -77,6 +79,8 @@ pub struct LinuxPodSandboxConfig {
     pub cgroup_parent: String,
     #[prost(message, tag = "2")]
     pub security_context: Option<LinuxSandboxSecurityContext>,
+    #[prost(message, tag = "5")]
+    pub resources: Option<LinuxContainerResources>,
 }
 
 #[derive(Clone, PartialEq, Message)]
