@@ -46,6 +46,14 @@ bench-shim: setup-test
 fuzz: setup-test
 	@fuzz/run
 
+# RuntimeClass `lattice` on a real Kubernetes of one node, which is built once (Go, ten minutes) and then comes up in 20 s; not in CI.
+.PHONY: e2e-kubernetes
+e2e-kubernetes: setup-test
+	@command -v etcd >/dev/null || apt-get -qq install -y --no-install-recommends etcd-server openssl >/dev/null
+	tests/kubernetes/fetch $(TOOLS)/kubernetes
+	cargo build --release --bins
+	tests/kubernetes/node $(TOOLS)/kubernetes target/release tests/kubernetes/run
+
 .PHONY: help demo test lint setup setup-test rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
 
 help:
