@@ -35,6 +35,12 @@ bench-overlay: setup-test
 	newer=$(TOOLS)/wireguard; [ -x $$newer ] || newer=; LATTICE_WIREGUARD_GO=$$newer \
 	    cargo run --release -p lattice-overlay --example tun_bench -- $(ARGS)
 
+# What a containerd shim costs: ours beside containerd's own and, where Go is there, gVisor's. ARGS=5 for a quick look.
+.PHONY: bench-shim
+bench-shim: setup-test
+	cargo build --release --bin containerd-shim-lattice-v1
+	cargo run --release -p lattice-tests --example shim_bench -- $(ARGS)
+
 # Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.
 .PHONY: fuzz
 fuzz: setup-test

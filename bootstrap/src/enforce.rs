@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use ipnet::Ipv4Net;
 use lattice_audit::Class;
 use lattice_ebpf::AttachMode;
 use lattice_overlay::{Netns, UserFilter};
@@ -97,6 +98,8 @@ pub(crate) struct Place {
     pub(crate) netns: Arc<Netns>,
     /// All of its links but loopback, still down.
     pub(crate) links: Vec<PolicedLink>,
+    /// The overlay's pool and its link, where other links lead out of the namespace and nothing but us guards them.
+    pub(crate) confined: Option<(Ipv4Net, &'static str)>,
     /// The filter of the device, if it was asked for one.
     pub(crate) filter: Option<UserFilter>,
 }

@@ -131,7 +131,7 @@ mod tests {
         };
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
         let links = vec![PolicedLink { name: "wg0".into(), own }];
-        let place = Place { netns: inside.clone(), links, filter: device.filter().cloned() };
+        let place = Place { netns: inside.clone(), links, confined: None, filter: device.filter().cloned() };
         let started = Enforcer::Userspace.prepare("".into(), AttachMode::Auto).unwrap().start(place).unwrap();
         link::set_up(&inside, "wg0").unwrap();
         let _watch = Watch::start(inside.clone(), started.enforcer, &["wg0".into()]).unwrap();

@@ -1,10 +1,10 @@
 //! Phase one in a pod: the agent's namespace is one that a CNI plugin has made, with links, addresses and default routes.
 //!
 //! Its links stay the way out of the overlay, and each is policed with its own addresses. `wg0` joins them for the overlay's pool,
-//! and the pool has no other way: neither when `wg0` is gone, nor for what comes in by another link with an overlay address as its
-//! source. There is no uplink, and the node gets no rules of ours.
+//! whose packets pass no other link, in or out: not when `wg0` is gone, not by a socket that is bound to `eth0`, and not with a source
+//! that a neighbour made up. Only the eBPF enforcer does this. There is no uplink, and the node gets no rules of ours.
 //!
-//! What is made in the namespace is noted in the state directory, because the namespace may outlive us.
+//! That `wg0` was made is noted in the state directory, because the namespace may outlive us.
 
 use std::{
     fs, io,
@@ -58,9 +58,8 @@ struct Mark {
     netns: PathBuf,
     /// Device and inode: the path may be another namespace's by now.
     id: (u64, u64),
-    pool: Ipv4Net,
-    /// The index of `wg0`, once it is there.
-    link: Option<u32>,
+    /// The index of `wg0`.
+    link: u32,
 }
 
 impl<'a> Entered<'a> {
@@ -95,9 +94,9 @@ impl<'a> Entered<'a> {
             );
             return Err(Failure::new(Kind::Taken, text));
         }
-        if enforcer == Enforcer::Userspace && !links.is_empty() {
-            let text = "policy: the user-space enforcer polices only WireGuard's link, and a pod has others: use ebpf or nftables";
-            return Err(Failure::new(Kind::Usage, text));
+        if enforcer != Enforcer::Ebpf {
+            let text = "policy: only the eBPF enforcer keeps the overlay's packets from a pod's other links, and it cannot run here, or another one was asked for; `lattice doctor` says what eBPF lacks";
+            return Err(Failure::new(Kind::Kernel, text));
         }
         let addresses = addresses.iter().map(|(_, address)| IpNet::from(*address));
         let taken = routes.iter().map(|route| route.destination).chain(addresses).collect();
@@ -105,22 +104,11 @@ impl<'a> Entered<'a> {
     }
 
     /// The step `netns`: all but WireGuard's link stands when it is done.
-    pub(crate) fn step(
-        &self,
-        steps: &mut Steps<'_>,
-        state: &StateDir,
-        pool: Ipv4Net,
-    ) -> Result<Arc<Netns>, Failure> {
+    pub(crate) fn step(&self, steps: &mut Steps<'_>, pool: Ipv4Net) -> Result<Arc<Netns>, Failure> {
         steps.run("netns", || {
             self.leaves_to_us(pool)?;
-            self.mark(pool, None)?.write(state)?;
-            let prepare = || -> Result<(), link::LinkError> {
-                link::set_up(&self.inside, "lo")?;
-                link::add_unreachable(&self.inside, pool.into())
-            };
-            prepare().map_err(|error| kernel("cannot prepare the pod's network namespace", &error))?;
-            self.filter_sources()
-                .map_err(|error| kernel("cannot have the pod's links check sources (rp_filter)", &error))?;
+            link::set_up(&self.inside, "lo")
+                .map_err(|error| kernel("cannot raise the pod's loopback", &error))?;
             let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
             let detail = format!("{} with {}", self.pod.netns.display(), names.join(", "));
             Ok((self.inside.clone(), drops(self.inside.clone()), detail))
@@ -128,11 +116,12 @@ impl<'a> Entered<'a> {
     }
 
     /// Notes that `wg0` is there.
-    pub(crate) fn note_device(&self, state: &StateDir, pool: Ipv4Net) -> Result<(), Failure> {
+    pub(crate) fn note_device(&self, state: &StateDir) -> Result<(), Failure> {
         let links =
             link::links(&self.inside).map_err(|error| kernel("cannot list the pod's links", &error))?;
-        let index = links.iter().find(|link| link.name == LINK).map(|link| link.index);
-        self.mark(pool, index)?.write(state)
+        let Some(link) = links.iter().find(|link| link.name == LINK) else { return Ok(()) };
+        let id = id(&self.inside).map_err(|error| kernel("cannot look at the pod's namespace", &error))?;
+        Mark { netns: self.pod.netns.clone(), id, link: link.index }.write(state)
     }
 
     /// The links that the CNI plugin made.
@@ -187,20 +176,6 @@ impl<'a> Entered<'a> {
             None => Ok(()),
         }
     }
-
-    /// Has the kernel drop what comes in by a link that is not the way to its source: an overlay address comes by `wg0`.
-    fn filter_sources(&self) -> io::Result<()> {
-        let names = ["all", "default"].into_iter().chain(self.links.iter().map(|link| link.name.as_str()));
-        let files: Vec<String> =
-            names.map(|name| format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).collect();
-        // In effect is the greater of a link's and that of all: 1 is strict, 2 is not.
-        self.inside.run(|| files.iter().try_for_each(|file| fs::write(file, "1")))?
-    }
-
-    fn mark(&self, pool: Ipv4Net, link: Option<u32>) -> Result<Mark, Failure> {
-        let id = id(&self.inside).map_err(|error| kernel("cannot look at the pod's namespace", &error))?;
-        Ok(Mark { netns: self.pod.netns.clone(), id, pool, link })
-    }
 }
 
 impl Mark {
@@ -229,33 +204,19 @@ impl Mark {
     }
 }
 
-/// Removes `wg0` from the pod's namespace, while the policy is still in force.
+/// Removes `wg0` from the pod's namespace: WireGuard's own link outlives a killed owner.
 pub(crate) fn clear(state: &StateDir) -> Result<(), Failure> {
-    let Some((mark, netns)) = found(state)? else { return Ok(()) };
-    let remove = || -> Result<(), link::LinkError> {
-        let links = link::links(&netns)?;
-        let is_ours = |link: &&link::Link| link.name == LINK && Some(link.index) == mark.link;
-        links.iter().find(is_ours).map_or(Ok(()), |link| link::delete(&netns, &link.name))
-    };
-    remove().map_err(|error| kernel("cannot remove wg0 from the pod's namespace", &error))
-}
-
-/// Removes what kept the pool from other ways, and the note of it.
-pub(crate) fn forget(state: &StateDir) -> Result<(), Failure> {
-    if let Some((mark, netns)) = found(state)? {
-        link::remove_unreachable(&netns, mark.pool.into())
-            .map_err(|error| kernel("cannot remove a route from the pod's namespace", &error))?;
+    let Some(mark) = Mark::read(state)? else { return Ok(()) };
+    if let Some(netns) = mark.netns() {
+        let remove = || -> Result<(), link::LinkError> {
+            let links = link::links(&netns)?;
+            let is_ours = |link: &&link::Link| link.name == LINK && link.index == mark.link;
+            links.iter().find(is_ours).map_or(Ok(()), |link| link::delete(&netns, &link.name))
+        };
+        remove().map_err(|error| kernel("cannot remove wg0 from the pod's namespace", &error))?;
     }
     let path = state.pod();
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(&path, &error)),
-        _ => Ok(()),
-    }
-}
-
-fn found(state: &StateDir) -> Result<Option<(Mark, Netns)>, Failure> {
-    let mark = Mark::read(state)?;
-    Ok(mark.and_then(|mark| mark.netns().map(|netns| (mark, netns))))
+    fs::remove_file(&path).map_err(|error| unusable(&path, &error))
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {
@@ -297,4 +258,35 @@ fn source_to(to: IpAddr) -> io::Result<IpAddr> {
     // The port of the service "discard".
     socket.connect((to, 9))?;
     Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+
+    /// Needs root. A veth pair stands in for WireGuard's link, which this kernel may not have.
+    #[test]
+    fn only_the_link_that_was_made_is_removed_from_the_namespace_that_it_was_made_in() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::claim(root.path(), Role::Sandbox, &"a".parse().unwrap()).unwrap();
+        let (inside, other) = (Netns::create().unwrap(), Netns::create().unwrap());
+        link::add_veth(&inside, LINK, &other, LINK).unwrap();
+        let index = |netns: &Netns| {
+            let links = link::links(netns).unwrap();
+            links.iter().find(|link| link.name == LINK).map(|link| link.index)
+        };
+        let own = index(&inside).unwrap();
+        let mark = |netns: &Netns, of: &Netns, link| {
+            Mark { netns: netns.path(), id: id(of).unwrap(), link }.write(&state).unwrap();
+            clear(&state).unwrap();
+            assert!(!state.pod().exists());
+        };
+        mark(&inside, &inside, own + 1);
+        mark(&inside, &other, own);
+        assert_eq!(index(&inside), Some(own), "somebody else's");
+        mark(&inside, &inside, own);
+        assert_eq!(index(&inside), None);
+        clear(&state).unwrap();
+    }
 }

@@ -91,7 +91,7 @@ impl Sandbox {
 
         let inside = match &pod {
             None => namespace_step(&mut steps)?,
-            Some(pod) => pod.step(&mut steps, &state, map.pool)?,
+            Some(pod) => pod.step(&mut steps, map.pool)?,
         };
         if config.enforcer == EnforcerChoice::Auto && enforcer != Enforcer::Ebpf {
             steps.warn(&format!("the policy is enforced by {words}"));
@@ -101,7 +101,7 @@ impl Sandbox {
 
         let way_out = match &pod {
             None => WayOut::make(&mut steps, &config, map.pool, &base.underlay, &inside, &state)?,
-            Some(pod) => pod.note_device(&state, map.pool).map(|()| WayOut::default())?,
+            Some(pod) => pod.note_device(&state).map(|()| WayOut::default())?,
         };
         let local = Local {
             most: config.pod.as_ref().map(|pod| pod.most.clone()),
@@ -124,9 +124,10 @@ impl Sandbox {
         let other_names: Vec<String> = others.iter().map(|link| link.name.clone()).collect();
         let links: Vec<PolicedLink> = [overlay].into_iter().chain(others).collect();
         let names: Vec<String> = links.iter().map(|link| link.name.clone()).collect();
+        let confined = pod.is_some().then_some((map.pool, LINK));
         let policed = steps.run("policy", || {
             let filter = device.filter().cloned();
-            let started = preparing.start(Place { netns: inside.clone(), links, filter })?;
+            let started = preparing.start(Place { netns: inside.clone(), links, confined, filter })?;
             policy::begin(started, local, policy, closed, &config.audit_file, &config.join.name)
         })?;
 

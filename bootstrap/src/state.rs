@@ -9,7 +9,7 @@
 //!                              /bpf/        this sandbox's own bpf file system: its pinned policy
 //!                              /agent/      phase two's: bundle and runsc state
 //!                              /uplink      it has a way out of the overlay, with rules in the underlay
-//!                              /pod         its namespace is a pod's, in which it has made links and routes
+//!                              /pod         its namespace is a pod's, and may outlive it with wg0
 //!             uplink.lock                    held while such rules change
 //! ```
 
@@ -195,7 +195,6 @@ impl StateDir {
         crate::pod::clear(self)?;
         lattice_ebpf::bpffs::unmount(&self.bpf())
             .map_err(|error| Failure::new(Kind::Kernel, crate::failure::chain(&error)))?;
-        crate::pod::forget(self)?;
         for file in ["state.json", SOCKET] {
             let _ = fs::remove_file(self.path.join(file));
         }

@@ -27,9 +27,9 @@ TRIE(PORTS, port_key, port_value);
 		__uint(max_entries, entries); \
 	} name SEC(".maps")
 
-/* One word, so that a packet sees the old policy or the new one: low half the caller's generation, high half the
+/* The first word, so that a packet sees the old policy or the new one: low half the caller's generation, high half the
  * epoch, which every apply advances. The slot is epoch % SLOTS; epoch 0 is "no policy yet". */
-MAP(CONFIG, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1);
+MAP(CONFIG, BPF_MAP_TYPE_ARRAY, __u32, __u64, CONFIG_WORDS);
 /* Names' addresses. Every slot has room for all that the loader lets in. A program copies the lines under their lock; the
  * loader lets a grace period pass before it uses the memory of a removed pin again. So no packet is judged by lines that
  * are not its address's, or by half of old ones and half of new. */

@@ -21,6 +21,8 @@ static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch,
 		return (struct decision){ p->direction == EGRESS ? SPOOFED : DEFAULT_DENY, 0 };
 	if (p->direction == INGRESS && is_own(family, &p->key.remote))
 		return (struct decision){ SPOOFED, 0 };
+	if (strays(family, &p->key.remote, skb->ifindex))
+		return (struct decision){ p->direction == EGRESS ? DEFAULT_DENY : SPOOFED, 0 };
 	if (!epoch)
 		return (struct decision){ NO_POLICY, 0 };
 	if (p->fragment == LATER)

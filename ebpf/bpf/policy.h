@@ -35,12 +35,16 @@ static __always_inline void count(__u32 reason)
 		add(&stats->count[reason], 1);
 }
 
-static __always_inline __u64 config(void)
+static __always_inline __u64 config_word(__u32 which)
 {
-	__u32 zero = 0;
-	__u64 *word = bpf_map_lookup_elem(&CONFIG, &zero);
+	__u64 *word = bpf_map_lookup_elem(&CONFIG, &which);
 
 	return word ? *(volatile __u64 *)word : 0;
+}
+
+static __always_inline __u64 config(void)
+{
+	return config_word(IN_FORCE);
 }
 
 static __always_inline __u32 epoch_of(__u64 config)
@@ -64,6 +68,15 @@ static __always_inline enum owner owner_of(__u8 family, const struct address *ad
 static __always_inline bool is_own(__u8 family, const struct address *address)
 {
 	return owner_of(family, address, ANY_LINK) != FOREIGN;
+}
+
+/* Whether an address of the network that is confined to one link is met on another: a socket that is bound to a link
+ * (SO_BINDTODEVICE) sends by no route, and a neighbour may claim any source. */
+static __always_inline bool strays(__u8 family, const struct address *remote, __u32 link)
+{
+	__u64 net = config_word(CONFINED), home = config_word(CONFINED_TO);
+
+	return home && home != link && family == 4 && (remote->word[0] & (__u32)net) == net >> 32;
 }
 
 static __always_inline __u64 by_action(__u32 action, __u32 rule)

@@ -11,7 +11,13 @@ use lattice_policy::{Direction, Proto};
 
 /// Part of the pin path: maps of another layout are never taken over. Count it up with every change of `bpf/abi.h` or
 /// `bpf/maps.h`.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
+
+/// Words of `CONFIG`; see `enum config_word`.
+pub(crate) const CONFINED: u32 = 1;
+/// See [`CONFINED`].
+pub(crate) const CONFINED_TO: u32 = 2;
+
 /// Policies in the maps; see `CONFIG` in `bpf/maps.h`.
 pub(crate) const SLOTS: u32 = 4;
 pub(crate) const INLINE_RANGES: usize = 6;

@@ -11,8 +11,10 @@ mod audit;
 mod dns;
 mod json;
 mod layers;
+mod netstack;
 mod paths;
 mod policy;
+mod proxy;
 mod relay;
 mod secrets;
 mod server;
@@ -43,9 +45,14 @@ pub const TARGETS: &[Target] = &[
     Target { name: "lrp-frames", run: relay::frames },
     Target { name: "map", run: wire::map },
     Target { name: "named-policy", run: policy::named_policy },
+    Target { name: "netstack-packet", run: netstack::packet },
+    Target { name: "netstack-session", run: netstack::session },
     Target { name: "paths-mux", run: paths::mux },
     Target { name: "paths-signal", run: paths::signal },
     Target { name: "paths-stun", run: paths::stun },
+    Target { name: "proxy-datagram", run: proxy::datagram },
+    Target { name: "proxy-forwards", run: proxy::forwards },
+    Target { name: "proxy-handshake", run: proxy::handshake },
     Target { name: "relay-token", run: relay::token },
     Target { name: "replies", run: wire::replies },
     Target { name: "rule", run: policy::rule },

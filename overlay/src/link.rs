@@ -28,7 +28,7 @@ use crate::Netns;
 pub use changes::Changes;
 pub(crate) use request::run;
 use request::{Failed, failed};
-pub use route::{Route, add_default_route, add_route, add_unreachable, remove_unreachable, routes};
+pub use route::{Route, add_default_route, add_route, routes};
 pub use veth::add_veth;
 
 /// Why an operation on links, addresses or routes failed.

@@ -145,7 +145,7 @@ impl PodPlace {
 /// [`Error::Invalid`].
 pub fn check_id(id: &str) -> Result<()> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let is_good = (1..=128).contains(&id.len()) && id.bytes().all(fits) && !id.starts_with('.');
+    let is_good = (1..=128).contains(&id.len()) && id.bytes().all(fits) && !id.starts_with(['.', '-']);
     if is_good { Ok(()) } else { Err(Error::Invalid(format!("{id:?} is no identifier of containerd's"))) }
 }
 
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn ids_stay_inside() {
         let root = Path::new("/run/lattice");
-        for bad in ["", ".", "..", "a/b", "../a", "a\0", ".hidden", &"a".repeat(129)] {
+        for bad in ["", ".", "..", "a/b", "../a", "a\0", ".hidden", "-flag", &"a".repeat(129)] {
             assert!(PodPlace::new(root, "k8s.io", bad).is_err(), "{bad:?}");
             assert!(PodPlace::new(root, bad, "a").is_err(), "{bad:?}");
         }

@@ -26,6 +26,7 @@ pub use lattice_runsc::answer::Status;
 
 use crate::{
     annotations::Role,
+    cgroup::Usage,
     config::{Config, NetworkKind},
     error::{Error, Result},
     io::ChildEnds,
@@ -274,6 +275,14 @@ impl Runsc {
         }
         let text = self.ask(Verb::Processes, id).await?;
         answer::pids(&text).map_err(self.garbled("ps"))
+    }
+
+    /// What the sandbox counts for a container.
+    ///
+    /// # Errors
+    /// runsc's own reason.
+    pub async fn usage(&self, id: &str) -> Result<Usage> {
+        Usage::from_events(&self.ask(Verb::Events, id).await?)
     }
 
     /// `runsc pause`.

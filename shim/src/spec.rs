@@ -79,6 +79,17 @@ pub fn edit(spec: &mut Spec, edit: &Edit<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Makes `linux.cgroupsPath` absolute, unless it has systemd's form: relative ones are below runsc's own group, or fail, by release.
+pub fn root_cgroup(spec: &mut Spec) {
+    if let Some(path) = spec.linux_mut().as_mut().and_then(|linux| linux.cgroups_path_mut().as_mut())
+        && path.is_relative()
+        && !path.as_os_str().is_empty()
+        && !path.to_string_lossy().contains(':')
+    {
+        *path = Path::new("/").join(&*path);
+    }
+}
+
 /// Takes capabilities and the token away from the process of an exec, as [`edit`] does for a container's.
 pub fn edit_exec(process: &mut Process) {
     if let Some(mut all) = process.capabilities().clone() {

@@ -1,5 +1,7 @@
 //! The reaper on the first thread of a process, where the shim has it: libtest would give it another.
 
+#![allow(clippy::unwrap_used)] // without the harness, nothing here counts as a test
+
 use std::{
     future::Future,
     process::{Command, Stdio},

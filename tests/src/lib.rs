@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod containerd;
 pub mod lab;
 pub mod nat;
 pub mod prober;

@@ -41,6 +41,18 @@ pub fn runsc() -> Option<PathBuf> {
 
 /// What `tests/setup` fetched of the stock Debian kernel `version`, for `tests/vm/boot`; it may be absent.
 pub fn kernel(version: &str) -> PathBuf {
-    let tools = env::var_os("LATTICE_TOOLS").map_or_else(|| top().join("target/tools"), PathBuf::from);
-    tools.join(format!("kernel-{version}"))
+    fetched(&format!("kernel-{version}"))
+}
+
+/// The directory of something that `tests/setup` fetched or built; it may be absent.
+pub fn fetched(name: &str) -> PathBuf {
+    env::var_os("LATTICE_TOOLS").map_or_else(|| top().join("target/tools"), PathBuf::from).join(name)
+}
+
+/// The directory of the programs of this workspace; see [`built`].
+pub fn built_dir() -> PathBuf {
+    let exe = env::current_exe().unwrap_or_default();
+    let above: Vec<PathBuf> = exe.ancestors().skip(1).take(2).map(PathBuf::from).collect();
+    let tests = above.first().is_some_and(|dir| dir.ends_with("deps") || dir.ends_with("examples"));
+    above.into_iter().nth(usize::from(tests)).unwrap_or_default()
 }

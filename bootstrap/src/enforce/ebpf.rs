@@ -60,6 +60,13 @@ impl Preparing {
         for link in links {
             this.police(&link.name)?;
         }
+        if let Some((net, link)) = place.confined {
+            let Ebpf { enforcer, netns, .. } = &mut this;
+            netns
+                .run(|| enforcer.confine(net, link))
+                .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
+                .map_err(|error| failed(&error))?;
+        }
         let words = format!("ebpf/{} (kernel)", this.hook());
         let enforcer = Arc::new(Mutex::new(this));
         let kept = enforcer.clone();

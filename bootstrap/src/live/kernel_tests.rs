@@ -56,7 +56,7 @@ impl Lab {
         let device = lattice_overlay::create(config, BackendChoice::UserSpace).unwrap();
 
         let wg0 = PolicedLink { name: "wg0".into(), own: vec![map.address.addr().into()] };
-        let place = Place { netns: inside.clone(), links: vec![wg0], filter: None };
+        let place = Place { netns: inside.clone(), links: vec![wg0], confined: None, filter: None };
         let started = Enforcer::Ebpf.prepare(pins, AttachMode::Auto).unwrap().start(place).unwrap();
         let Started { enforcer, verdicts, undo, .. } = started;
         let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();

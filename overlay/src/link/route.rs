@@ -134,57 +134,6 @@ pub fn add_route(
     })
 }
 
-/// A metric that every other route to the same network goes before.
-const LAST: u32 = u32::MAX - 1;
-
-/// Has packets to `destination` fail where no other route to exactly this network leads, instead of taking a wider one
-/// (`ip route add unreachable DEST metric 4294967294`). Not for a socket that is bound to a link: what it sends needs no route.
-/// Nothing changes when it is there already.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn add_unreachable(netns: &Netns, destination: IpNet) -> Result<(), LinkError> {
-    let action = format!("make {destination} unreachable but by its own route");
-    let added = run(netns, async |handle| {
-        handle.route().add(unreachable(destination)).execute().await.map_err(failed(action))
-    });
-    ignore(added, libc::EEXIST)
-}
-
-/// Undoes [`add_unreachable`]. Nothing changes when there is none.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn remove_unreachable(netns: &Netns, destination: IpNet) -> Result<(), LinkError> {
-    let action = format!("leave {destination} to other routes again");
-    let removed = run(netns, async |handle| {
-        handle.route().del(unreachable(destination)).execute().await.map_err(failed(action))
-    });
-    ignore(removed, libc::ESRCH)
-}
-
-fn ignore(done: Result<(), LinkError>, errno: i32) -> Result<(), LinkError> {
-    match done {
-        Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
-        done => done,
-    }
-}
-
-fn unreachable(destination: IpNet) -> RouteMessage {
-    match destination {
-        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(net.network(), net.prefix_len())
-            .kind(RouteType::Unreachable)
-            .priority(LAST)
-            .build(),
-        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(net.network(), net.prefix_len())
-            .kind(RouteType::Unreachable)
-            .priority(LAST)
-            .build(),
-    }
-}
-
 fn route(destination: IpNet, index: u32, source: Option<IpAddr>) -> Option<RouteMessage> {
     match (destination, source) {
         (IpNet::V4(net), None | Some(IpAddr::V4(_))) => {

@@ -58,6 +58,8 @@ pub enum Verb<'a> {
     State,
     /// Prints the pids of its processes.
     Processes,
+    /// Prints what it uses.
+    Events,
     /// Stops its processes.
     Pause,
     /// Continues them.
@@ -104,6 +106,7 @@ impl Verb<'_> {
             Self::Delete => "delete",
             Self::State => "state",
             Self::Processes => "ps",
+            Self::Events => "events",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Checkpoint { .. } => "checkpoint",
@@ -138,6 +141,7 @@ impl Verb<'_> {
             },
             Self::Delete => vec!["--force".into()],
             Self::Processes => vec!["--format=json".into()],
+            Self::Events => vec!["--stats".into()],
             Self::Checkpoint { image, leave_running } => {
                 let mut flags = vec![flag("image-path", image)];
                 if leave_running {

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use containerd_shim_protos::{
@@ -23,6 +26,7 @@ use super::{
 use crate::{
     annotations::{self, Role},
     cgroup::{self, Cgroup},
+    config::NetworkKind,
     error::{Error, Result},
     events::Event,
     io::Stdio,
@@ -60,6 +64,7 @@ pub(super) async fn create(pod: Arc<Pod>, request: CreateTaskRequest) -> Result<
             return Err(error);
         }
     };
+    container.oom_told.store(pod.oom_kills(&container), Ordering::Relaxed);
     let pid = container.init.pid();
     reservation.fill(container.clone());
     pod.publish(Event::Create(told(&request, pid)));
@@ -75,6 +80,7 @@ async fn make(
     token: Option<zeroize::Zeroizing<String>>,
 ) -> Result<Arc<Container>> {
     let (id, bundle) = (request.id.as_str(), Path::new(&request.bundle));
+    spec::root_cgroup(spec);
     let runsc = pod.runsc()?;
     let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
     let cgroup = Cgroup::of_spec(cgroups_path.as_deref().and_then(Path::to_str), id);
@@ -89,6 +95,9 @@ async fn make(
     };
     let edit = Edit { role, network: pod.config()?.network, bundle, resolv_conf: resolv_conf.as_deref() };
     spec::edit(spec, &edit)?;
+    if let Some(netns) = spec::netns(spec).filter(|_| edit.network != NetworkKind::None) {
+        spec::check_netns(netns)?;
+    }
 
     let place = pod.place.create_bundle(id)?;
     let config = serde_json::to_vec(spec).map_err(|error| Error::Invalid(format!("config.json: {error}")))?;
@@ -123,7 +132,7 @@ async fn make(
         place,
         init,
         execs: Mutex::new(HashMap::new()),
-        oom_told: AtomicU64::new(cgroup.oom_kills()),
+        oom_told: AtomicU64::default(),
         cgroup,
         checkpoint,
         begun: watch::Sender::new(false),

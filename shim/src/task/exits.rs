@@ -162,7 +162,7 @@ async fn end_execs(container: &Container) {
 }
 
 fn tell_oom(pod: &Pod, container: &Container) {
-    let kills = container.cgroup.oom_kills();
+    let kills = pod.oom_kills(container);
     if kills > container.oom_told.fetch_max(kills, Ordering::Relaxed) {
         pod.publish(Event::Oom(TaskOOM { container_id: container.id.clone(), ..TaskOOM::default() }));
     }

@@ -161,6 +161,14 @@ impl Pod {
         Ok(Reservation { pod: self.clone(), id: id.to_owned() })
     }
 
+    /// How often memory ran out for a container: for all of a pod it is counted with the first one, in whose group they run.
+    pub(super) fn oom_kills(&self, container: &Container) -> u64 {
+        match self.container(self.place.id()) {
+            Ok(root) => root.cgroup.oom_kills(),
+            Err(_) => container.cgroup.oom_kills(),
+        }
+    }
+
     pub(super) fn container(&self, id: &str) -> Result<Arc<Container>> {
         self.table().containers.get(id).cloned().ok_or_else(|| Error::NotFound(format!("container {id}")))
     }

@@ -10,7 +10,11 @@ use containerd_shim_protos::{
 use oci_spec::runtime::LinuxResources;
 
 use super::{exits, pod::Pod, process::Phase};
-use crate::error::{Error, Result};
+use crate::{
+    annotations::Role,
+    cgroup::Usage,
+    error::{Error, Result},
+};
 
 pub(super) fn state(pod: &Pod, id: &str, exec_id: &str) -> Result<StateResponse> {
     let container = pod.container(id)?;
@@ -64,12 +68,28 @@ pub(super) fn connect(pod: &Pod, id: &str) -> ConnectResponse {
     }
 }
 
-/// The groups on the host have the last word; a sandbox that is told as well shows the agent the same.
+/// What a container uses. All of a pod run in the group of its first one, so that one's are the pod's; of the others the sandbox keeps
+/// count.
+pub(super) async fn metrics(pod: &Pod, id: &str) -> Result<Any> {
+    let container = pod.container(id)?;
+    match container.role {
+        Role::Root => container.cgroup.metrics(),
+        Role::Member if container.init.phase() == Phase::Running => {
+            container.cgroup.metrics_of_member(&pod.runsc()?.usage(id).await?)
+        }
+        Role::Member => container.cgroup.metrics_of_member(&Usage::default()),
+    }
+}
+
+/// The groups on the host have the last word; a sandbox that is told as well shows the agent the same. Nothing runs in the groups of a
+/// pod's further containers: their limits are the sandbox's affair.
 pub(super) async fn update(pod: Arc<Pod>, id: &str, resources: &[u8]) -> Result<()> {
     let container = pod.container(id)?;
     let resources: LinuxResources = serde_json::from_slice(resources)
         .map_err(|error| Error::Invalid(format!("the limits of container {id}: {error}")))?;
-    container.cgroup.update(&resources)?;
+    if container.role == Role::Root {
+        container.cgroup.update(&resources)?;
+    }
     match pod.runsc()?.update(id, &resources).await {
         Ok(()) | Err(Error::Unimplemented(_)) => Ok(()),
         Err(error) => Err(error),

@@ -134,7 +134,7 @@ impl Task for Service {
     }
 
     async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
-        let metrics = self.0.container(&request.id)?.cgroup.metrics()?;
+        let metrics = query::metrics(&self.0, &request.id).await?;
         Ok(api::StatsResponse { stats: MessageField::some(metrics), ..Default::default() })
     }
 
@@ -209,7 +209,12 @@ impl Task for Service {
             self.0.settings.publisher.flush(END).await;
             self.0.end();
         } else if request.now {
-            self.end().await;
+            let service = self.clone();
+            self.run(async move {
+                service.end().await;
+                Ok(())
+            })
+            .await?;
         }
         Ok(api::Empty::default())
     }

@@ -1,6 +1,8 @@
 //! The driver against every runsc that can be had. On the first thread of its process, where the shim has its reaper; `cargo test
 //! --test runsc -- WORD` runs the tests whose names hold WORD.
 
+#![allow(clippy::unwrap_used)] // without the harness, nothing here counts as a test
+
 mod control;
 mod exec;
 mod failures;

@@ -51,7 +51,7 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
     pub(crate) node: Host,
     pub(crate) tool: IpAddr,
-    parts: Vec<Process>,
+    _parts: Vec<Process>,
     pods: u8,
 }
 
@@ -78,7 +78,7 @@ impl World {
             format!("nameserver {}\nsearch default.svc.cluster.local\noptions ndots:5\n", service.address),
         )
         .unwrap();
-        Self { lab, node, tool: tool_ip.into(), parts, pods: 1 }
+        Self { lab, node, tool: tool_ip.into(), _parts: parts, pods: 1 }
     }
 
     /// What CNI's ptp plugin makes, by its steps.
@@ -153,10 +153,6 @@ impl World {
 
     pub(crate) fn end_control_plane(&mut self) {
         drop(self.lab.take_latticed());
-    }
-
-    pub(crate) fn parts(&self) -> usize {
-        self.parts.len()
     }
 }
 

@@ -1,0 +1,100 @@
+use std::{io::ErrorKind, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use super::*;
+
+/// Far beyond what anything takes: only a hang reaches it.
+const HANGS: Duration = Duration::from_secs(60);
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (one.unwrap(), other.unwrap().0)
+}
+
+/// Two ends, and a relay between them.
+async fn relayed(early: &[u8]) -> (TcpStream, Relay<TcpStream, TcpStream>, TcpStream) {
+    let ((client, a), (b, server)) = (pair().await, pair().await);
+    (client, Relay::new(a, b, early.to_vec()), server)
+}
+
+#[tokio::test]
+async fn an_end_in_one_direction_leaves_the_other_open() {
+    let (mut client, relay, mut server) = relayed(b"early ").await;
+    let ends = async {
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut asked = String::new();
+        server.read_to_string(&mut asked).await.unwrap();
+        assert_eq!(asked, "early question");
+        server.write_all(b"answer").await.unwrap();
+        drop(server);
+        let mut answered = String::new();
+        client.read_to_string(&mut answered).await.unwrap();
+        assert_eq!(answered, "answer");
+    };
+    let (relayed, ()) = timeout(HANGS, async { tokio::join!(relay, ends) }).await.unwrap();
+    relayed.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_both_ways() {
+    for from_client in [true, false] {
+        let (client, relay, server) = relayed(b"").await;
+        let (broken, mut other) = if from_client { (client, server) } else { (server, client) };
+        broken.set_zero_linger().unwrap();
+        drop(broken);
+        assert!(timeout(HANGS, relay).await.unwrap().is_err());
+        let read = timeout(HANGS, other.read(&mut [0])).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_is_dropped_resets_both_ends() {
+    let (mut client, relay, mut server) = relayed(b"").await;
+    drop(relay);
+    for end in [&mut client, &mut server] {
+        let read = timeout(HANGS, end.read(&mut [0])).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_read_stops_the_sender_and_costs_one_chunk() {
+    let (mut client, mut relay, mut server) = relayed(b"").await;
+    let block = vec![7; 1 << 20];
+    let mut sent = 0;
+    // Until the kernel's buffers on both sides, and ours, are full: then neither the client nor the relay gets on.
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut relay => panic!("{ended:?}"),
+            written = timeout(Duration::from_millis(500), client.write(&block)) => match written {
+                Ok(written) => sent += written.unwrap(),
+                Err(_) => break,
+            },
+        }
+        assert!(sent < 1 << 30, "nothing stops the sender");
+    }
+    assert!(!relay.forth.kept.is_empty() && relay.forth.kept.len() <= CHUNK, "{}", relay.forth.kept.len());
+    assert_eq!(relay.back.kept.capacity(), 0);
+    client.shutdown().await.unwrap();
+    let drain = async {
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).await.unwrap();
+        all.len()
+    };
+    let received = tokio::select! {
+        ended = &mut relay => panic!("{ended:?}"),
+        received = timeout(HANGS, drain) => received.unwrap(),
+    };
+    assert_eq!(received, sent);
+    // Nothing is in flight: nothing is held.
+    assert_eq!(relay.forth.kept.capacity(), 0);
+}

@@ -1,0 +1,24 @@
+//! What a runtime is known not to do.
+
+use lattice_tests::containerd::Runtime;
+
+/// It takes a container without the annotations of CRI for one that joins a sandbox.
+const WITHOUT_CRI: &str = "creating a container without CRI's annotations does not end";
+
+const KNOWN: &[(Runtime, &str, &str)] = &[
+    (Runtime::Runc, "the_shim_is_killed", "its socket stays in /run/containerd/s"),
+    (Runtime::Runsc, "a_container_without_cri", WITHOUT_CRI),
+    (Runtime::Runsc, "a_failed_start_leaves_nothing", WITHOUT_CRI),
+    (Runtime::Runsc, "a_reader_that_is_gone", WITHOUT_CRI),
+    (Runtime::Runsc, "a_slow_reader", WITHOUT_CRI),
+    (Runtime::Runsc, "pause_and_resume", WITHOUT_CRI),
+    (Runtime::Runsc, "signals_and_kill", WITHOUT_CRI),
+    (Runtime::Runsc, "standard_input_until_it_is_closed", WITHOUT_CRI),
+    (Runtime::Runsc, "a_terminal_has_the_size_of_its_window", WITHOUT_CRI),
+    (Runtime::Runsc, "events_come_in_order", "it tells neither create nor delete"),
+];
+
+/// Why `case` does not pass on `runtime`, if that is known.
+pub(crate) fn why(runtime: Runtime, case: &str) -> Option<&'static str> {
+    KNOWN.iter().find(|known| (known.0, known.1) == (runtime, case)).map(|known| known.2)
+}
