@@ -8,7 +8,7 @@ mod net;
 
 use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
-use lattice_netstack::{Cause, Event, Output, Run};
+use lattice_netstack::{Cause, Event, Limits, Output, Run};
 use net::{Conditions, Net, Stream, next_random};
 
 const MS: Duration = Duration::from_millis(1);
@@ -49,19 +49,22 @@ fn arrive_whole_whatever_the_link_does() {
 #[test]
 fn packets_are_full_when_windows_are_narrow() {
     for v6 in [false, true] {
-        let mut net = Net::new(1, Conditions { delay: 20 * MS, ..Conditions::default() });
+        let conditions = Conditions { delay: 20 * MS, ..Conditions::default() };
+        let narrow = Limits { receive_buffer: 20_000, ..Limits::default() };
+        let mut net = Net::with(1, conditions, 1420, [narrow; 2]);
         let [a, b] = net.pair(v6);
         let mut up = Stream::new((0, a), (1, b), 8 << 20, 1);
         let (tell, told) = std::sync::mpsc::channel();
         net.tap = Box::new(move |end, _| end == 1 || tell.send(()).is_ok());
         net.until("the stream arrives", |net| {
             // A reader that opens the window by little, and never by whole packets.
-            up.receive(net, 33_333);
+            up.receive(net, 7_777);
             up.go_on(net)
         });
         let full = (8 << 20) / (1420 - if v6 { 60 } else { 40 });
         let packets = told.try_iter().count();
-        assert!(packets < full * 21 / 20, "{packets} packets, where {full} are full");
+        println!("{packets} packets, where {full} are full");
+        assert!(packets < full * 101 / 100, "{packets} packets, where {full} are full");
     }
 }
 
@@ -92,7 +95,7 @@ fn a_long_path_is_filled_though_acknowledgements_are_few_and_packets_are_lost() 
     let rates = [0, 1, 10].map(far_away);
     println!("{rates:?} Mbit/s");
     // Without what `flow::acks` does, these were 15, 4 and 0.8.
-    assert!(rates[0] > 50.0 && rates[1] > 5.0 && rates[2] > 1.0, "{rates:?} Mbit/s");
+    assert!(rates[0] > 50.0 && rates[1] > 8.0 && rates[2] > 1.5, "{rates:?} Mbit/s");
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn two_that_have_lost_what_the_other_said_do_not_wait_for_each_other() {
         left == [0; 2]
     });
     net.run(Duration::from_secs(10));
-    let mut streams = streams(60_000, 3);
+    let mut streams = streams(400_000, 3);
     streams.iter_mut().for_each(|stream| assert!(!stream.go_on(&mut net)));
     net.poll();
     net.tap = Box::new(|_, _| false);
