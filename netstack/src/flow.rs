@@ -5,7 +5,7 @@
 //! | resets only by their exact sequence number, challenges (RFC 5961) | takes any reset within the window |
 //! | acknowledgements are numbered behind all that was sent | numbers them anew after a timeout |
 //! | data behind an overtaken acknowledgement is kept | throws it away, so reordering looks like loss |
-//! | growth by bytes, repair of all that a window lost ([`acks`]) | grows by acknowledgements, repairs one loss in a window |
+//! | congestion windows grow by what is acknowledged ([`acks`]) | grows by acknowledgements, however few |
 //! | large segments end where a packet does ([`tail`]) | cuts them where a window ends |
 //! | IPv6 has segmentation offload ([`link`]) | loses large segments of IPv6 |
 //! | timeouts of handshake, silence and closing | counts an idle connection's silence as the peer's |
@@ -57,7 +57,6 @@ pub(crate) struct Flow {
     pseudo: u64,
     track: Track,
     tail: Tail,
-    recovery: acks::Recovery,
     news: news::News,
     /// When it is given up, whatever happens: a handshake, or an owner that has left.
     ends_by: Option<Instant>,
@@ -121,7 +120,6 @@ impl Flow {
             pseudo: crate::checksum::pseudo_header(source, destination, ip::TCP, 0),
             track: Track::default(),
             tail: Tail::default(),
-            recovery: acks::Recovery::default(),
             news: news::News::default(),
             ends_by: Some(context.now + limits.handshake),
             alive_at: context.now,

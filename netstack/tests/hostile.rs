@@ -146,6 +146,16 @@ fn what_is_accepted_and_never_completed_is_bounded_and_ends() {
 }
 
 #[test]
+fn connections_that_are_made_are_not_half_open() {
+    let limits = Limits { half_open: 4, ..Limits::default() };
+    let mut net = Net::with(1, Conditions::default(), 1420, [Limits::default(), limits]);
+    for _ in 0..20 {
+        net.pair(false);
+    }
+    assert_eq!((net.stacks[1].flows(), net.stacks[1].drops().half_open), (20, 0));
+}
+
+#[test]
 fn more_flows_than_may_be_are_refused_and_the_others_go_on() {
     let limits = Limits { flows: 3, ..Limits::default() };
     let mut net = Net::with(1, Conditions::default(), 1420, [Limits::default(), limits]);

@@ -6,9 +6,9 @@
 #[path = "virtual/net.rs"]
 mod net;
 
-use std::time::Duration;
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
-use lattice_netstack::{Cause, Event};
+use lattice_netstack::{Cause, Event, Limits, Output, Run};
 use net::{Conditions, Net, Stream, next_random};
 
 const MS: Duration = Duration::from_millis(1);
@@ -49,19 +49,22 @@ fn arrive_whole_whatever_the_link_does() {
 #[test]
 fn packets_are_full_when_windows_are_narrow() {
     for v6 in [false, true] {
-        let mut net = Net::new(1, Conditions { delay: 20 * MS, ..Conditions::default() });
+        let conditions = Conditions { delay: 20 * MS, ..Conditions::default() };
+        let narrow = Limits { receive_buffer: 20_000, ..Limits::default() };
+        let mut net = Net::with(1, conditions, 1420, [narrow; 2]);
         let [a, b] = net.pair(v6);
         let mut up = Stream::new((0, a), (1, b), 8 << 20, 1);
-        let before = net.packets;
+        let (tell, told) = std::sync::mpsc::channel();
+        net.tap = Box::new(move |end, _| end == 1 || tell.send(()).is_ok());
         net.until("the stream arrives", |net| {
             // A reader that opens the window by little, and never by whole packets.
-            up.receive(net, 33_333);
+            up.receive(net, 7_777);
             up.go_on(net)
         });
         let full = (8 << 20) / (1420 - if v6 { 60 } else { 40 });
-        // With as many acknowledgements as there can be.
-        let packets = net.packets - before;
-        assert!(packets < full * 3 / 2, "{packets} packets, where {full} are full");
+        let packets = told.try_iter().count();
+        println!("{packets} packets, where {full} are full");
+        assert!(packets < full * 101 / 100, "{packets} packets, where {full} are full");
     }
 }
 
@@ -92,7 +95,7 @@ fn a_long_path_is_filled_though_acknowledgements_are_few_and_packets_are_lost() 
     let rates = [0, 1, 10].map(far_away);
     println!("{rates:?} Mbit/s");
     // Without what `flow::acks` does, these were 15, 4 and 0.8.
-    assert!(rates[0] > 50.0 && rates[1] > 5.0 && rates[2] > 1.0, "{rates:?} Mbit/s");
+    assert!(rates[0] > 50.0 && rates[1] > 8.0 && rates[2] > 1.5, "{rates:?} Mbit/s");
 }
 
 #[test]
@@ -119,7 +122,10 @@ fn what_was_not_read_outlasts_the_connection() {
     net.stacks[1].shutdown_write(now, b).unwrap();
     net.run(Duration::from_secs(600));
     let mut buffer = vec![0; 20_000];
-    assert_eq!(net.stacks[0].recv(a, &mut buffer), Ok(10_000));
+    assert_eq!(net.stacks[0].recv(a, &mut buffer[..4000]), Ok(4000));
+    net.poll();
+    assert_eq!(net.stacks[0].recv(a, &mut buffer[4000..]), Ok(6000));
+    net.poll();
     assert_eq!(buffer[..10_000], data);
     assert_eq!(net.stacks[0].recv(a, &mut buffer), Ok(0));
     net.until("A is told", |net| net.was_told(0, Event::Closed(a)));
@@ -145,6 +151,95 @@ fn a_slow_reader_closes_the_window_and_nothing_grows() {
     });
     assert!(most <= 4 << 20, "{most} bytes were on their way");
     assert!(!net.events[0].iter().any(|event| matches!(event, Event::Broken { .. })), "{:?}", net.events);
+}
+
+#[test]
+fn two_that_have_lost_what_the_other_said_do_not_wait_for_each_other() {
+    let mut net = Net::new(1, Conditions { delay: 5 * MS, ..Conditions::default() });
+    let flows = net.pair(false);
+    let streams =
+        |len, seed| [0, 1].map(|end| Stream::new((end, flows[end]), (1 - end, flows[1 - end]), len, seed));
+    // Windows have grown. Then what both say arrives, but nothing of what they answer.
+    for end in [0, 1] {
+        assert_eq!(net.stacks[end].send(net.now, flows[end], &[0; 90_000]), Ok(90_000));
+    }
+    let mut left = [90_000; 2];
+    net.until("it arrives", |net| {
+        for end in [0, 1] {
+            left[end] -= net.stacks[end].recv(flows[end], &mut [0; 90_000]).unwrap_or(0);
+        }
+        left == [0; 2]
+    });
+    net.run(Duration::from_secs(10));
+    let mut streams = streams(400_000, 3);
+    streams.iter_mut().for_each(|stream| assert!(!stream.go_on(&mut net)));
+    net.poll();
+    net.tap = Box::new(|_, _| false);
+    net.run(Duration::from_millis(1500));
+    net.tap = Box::new(|_, _| true);
+    let start = net.now;
+    net.until("both arrive", |net| streams.iter_mut().fold(true, |all, stream| stream.go_on(net) & all));
+    assert!(net.now - start < Duration::from_secs(20), "after {:?}", net.now - start);
+}
+
+#[test]
+fn the_last_to_end_knows_at_once() {
+    let mut net = Net::new(1, Conditions { delay: 5 * MS, ..Conditions::default() });
+    let [a, b] = net.pair(false);
+    net.stacks[0].shutdown_write(net.now, a).unwrap();
+    net.until("B is told", |net| net.was_told(1, Event::PeerClosed(b)));
+    assert_eq!(net.stacks[1].recv(b, &mut [0]), Ok(0));
+    // With the last of its data comes its end.
+    net.stacks[1].send(net.now, b, b"that is all").unwrap();
+    net.stacks[1].shutdown_write(net.now, b).unwrap();
+    let start = net.now;
+    net.until("B is told", |net| net.was_told(1, Event::Closed(b)));
+    assert!(net.now - start < Duration::from_millis(500), "after {:?}", net.now - start);
+}
+
+/// Takes one packet or run, and is full.
+struct Narrow(Vec<SocketAddr>);
+
+impl Output for Narrow {
+    fn transmit(&mut self, packets: &mut Run<'_>) {
+        let head = packets.head();
+        let port = u16::from_be_bytes([head[20], head[21]]);
+        self.0.push(SocketAddr::new(net::address(0, false), port));
+    }
+
+    fn is_full(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+#[test]
+fn who_has_sent_waits_until_all_others_have() {
+    let mut net = Net::new(1, Conditions { delay: 5 * MS, ..Conditions::default() });
+    let flows: Vec<_> = (0..10).map(|_| net.pair(false)).collect();
+    let mut left = [300_000; 10];
+    for [a, _] in &flows {
+        assert_eq!(net.stacks[0].send(net.now, *a, &[0; 300_000]), Ok(300_000));
+    }
+    net.until("windows have grown", |net| {
+        for ([_, b], left) in flows.iter().zip(&mut left) {
+            *left -= net.stacks[1].recv(*b, &mut [0; 300_000]).unwrap_or(0);
+        }
+        left == [0; 10]
+    });
+    net.run(Duration::from_secs(10));
+    for [a, _] in &flows {
+        assert_eq!(net.stacks[0].send(net.now, *a, &[0; 300_000]), Ok(300_000));
+    }
+    for round in 0..2 {
+        let mut turns = HashSet::new();
+        for _ in 0..10 {
+            let mut narrow = Narrow(Vec::new());
+            net.stacks[0].poll(net.now, &mut narrow);
+            assert!(net.stacks[0].is_ready(), "the rest waits");
+            turns.extend(narrow.0);
+        }
+        assert_eq!(turns.len(), 10, "round {round}: {turns:?}");
+    }
 }
 
 #[test]
@@ -186,6 +281,7 @@ fn closing_sends_what_was_written_and_refuses_what_comes() {
     net.stacks[1].send(now, b, b"too late").unwrap();
     let told = Event::Broken { flow: b, cause: Cause::Reset };
     net.until("B is told that nobody reads", |net| net.was_told(1, told));
+    assert!(net.now - now < Duration::from_secs(1), "after {:?}", net.now - now);
     net.run(Duration::from_secs(1));
     assert_eq!((net.stacks[0].flows(), net.stacks[1].flows()), (0, 0));
 }

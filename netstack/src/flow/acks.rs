@@ -1,11 +1,8 @@
-//! What smoltcp is to make of acknowledgements. Its congestion control grows by one segment with each of them, and it finds
-//! one lost segment in each window; the next one costs it a timeout of a second or more. Neither can be told to it but by
-//! acknowledgements, so these are what it gets: more than have come, and none that says more than those.
+//! What smoltcp is to make of acknowledgements. Its congestion control grows by one segment with each of them, however much it
+//! acknowledges; of those few come where packets are received in batches. It cannot be told otherwise but by acknowledgements:
+//! while congestion is what limits a flow, one for many segments becomes one for each, as RFC 3465 counts bytes.
 //!
-//! - One for many segments, which is all that comes where packets are received in batches, becomes one for each (what RFC 3465
-//!   counts in bytes), while congestion is what limits the flow.
-//! - One that comes while a loss is repaired, and is not for all that was under way then, says that the segment behind it is
-//!   lost, too (RFC 6582, 3.2): it becomes three more that repeat it.
+//! To say by three repetitions more what else a window has lost (RFC 6582, 3.2) is no gain: smoltcp narrows its window for each.
 
 use smoltcp::socket::tcp::State;
 
@@ -18,54 +15,25 @@ use crate::tcp::{self, ACK, FIN, RST, SYN, Segment, before};
 /// The most that one is divided into: what 64 KiB may hold.
 const MOST: u32 = 48;
 
-/// So many that repeat one say that a segment is lost (RFC 5681, 3.2).
-const REPEATED: u8 = 3;
-
-/// A loss that is being repaired.
-#[derive(Debug, Default)]
-pub(super) struct Recovery {
-    repeated: u8,
-    /// What is before this was under way when the loss was found.
-    until: Option<u32>,
-    /// smoltcp is about to send a segment again because of what it was told.
-    is_prompted: bool,
-}
-
-impl Recovery {
-    /// Takes note of data that smoltcp sends again.
-    pub(super) fn sent_again(&mut self) {
-        if !std::mem::take(&mut self.is_prompted) {
-            // A timeout: it sends all again.
-            *self = Self::default();
-        }
-    }
-}
-
 impl Flow {
-    /// Tells smoltcp what an acceptable segment says before it says it; returns how often to repeat it afterwards.
-    pub(super) fn prepare(&mut self, segment: &Segment, context: &mut Context<'_>) -> u8 {
+    /// Tells smoltcp what an acceptable segment acknowledges, one segment after the other, but for the last.
+    pub(super) fn divide(&mut self, segment: &Segment, context: &mut Context<'_>) {
         let is_made = !matches!(self.state(), State::Listen | State::SynSent | State::SynReceived);
-        if !is_made || !segment.has(ACK) || segment.has(SYN | RST) {
-            return 0;
+        let start = self.track.unacknowledged;
+        let is_new = segment.has(ACK) && before(start, segment.acknowledgement);
+        // What smoltcp itself would not look at is not taken by this way either.
+        let ahead = segment.sequence.wrapping_sub(self.expected()) as usize;
+        let is_in_window = ahead < self.buffers.receive;
+        if !is_made || !is_new || !is_in_window || segment.has(SYN | RST) {
+            return;
         }
-        let unacknowledged = self.track.unacknowledged;
-        if before(unacknowledged, segment.acknowledgement) {
-            self.recovery.repeated = 0;
-            let is_partial = self.recovery.until.is_some_and(|until| before(segment.acknowledgement, until));
-            if is_partial {
-                self.recovery.is_prompted = true;
-                return REPEATED;
-            }
-            self.recovery.until = None;
-            self.divide(segment, context);
-        } else if self.repeats(segment) {
-            self.recovery.repeated = self.recovery.repeated.saturating_add(1);
-            if self.recovery.repeated == REPEATED {
-                self.recovery.until = Some(self.track.next);
-                self.recovery.is_prompted = true;
+        let size = self.segment_size();
+        let all = segment.acknowledgement.wrapping_sub(start);
+        if all > size && self.is_congested() {
+            for part in 1..(all.div_ceil(size)).min(MOST) {
+                self.acknowledge(start.wrapping_add(part * size), segment.window, context);
             }
         }
-        0
     }
 
     /// Whether a segment only repeats what was acknowledged, while nothing but our FIN is under way. smoltcp would find that
@@ -85,18 +53,6 @@ impl Flow {
             && before(self.track.unacknowledged, self.track.next)
     }
 
-    /// Acknowledges one segment after the other, all but the last.
-    fn divide(&mut self, segment: &Segment, context: &mut Context<'_>) {
-        let size = self.segment_size();
-        let start = self.track.unacknowledged;
-        let all = segment.acknowledgement.wrapping_sub(start);
-        if all > size && self.is_congested() {
-            for part in 1..(all.div_ceil(size)).min(MOST) {
-                self.acknowledge(start.wrapping_add(part * size), segment.window, context);
-            }
-        }
-    }
-
     /// Whether there is something to send that the peer would take.
     fn is_congested(&self) -> bool {
         let under_way = self.track.next.wrapping_sub(self.track.unacknowledged) as usize;
@@ -106,7 +62,7 @@ impl Flow {
     }
 
     /// Gives smoltcp an acknowledgement without data.
-    pub(super) fn acknowledge(&mut self, acknowledgement: u32, window: u16, context: &mut Context<'_>) {
+    fn acknowledge(&mut self, acknowledgement: u32, window: u16, context: &mut Context<'_>) {
         let mut packet = [0; link::HEADER + tcp::HEADER];
         let segment = &mut packet[link::HEADER..];
         segment[..2].copy_from_slice(&self.tuple.remote.port().to_be_bytes());

@@ -40,9 +40,6 @@ impl Flow {
         let at = Scratch::AT + link::HEADER;
         let end = Scratch::AT + len;
         let Some(segment) = Segment::read(&scratch.buffer[at..end]) else { return false };
-        if segment.payload > 0 && before(segment.sequence, self.track.next) {
-            self.recovery.sent_again();
-        }
         self.track.sent(&segment);
         let mut tcp = [0; crate::tcp::MAX_HEADER];
         let tcp = &mut tcp[..segment.header];

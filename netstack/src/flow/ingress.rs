@@ -37,13 +37,9 @@ impl Flow {
         if self.is_idle_repetition(segment) {
             return;
         }
-        let repeat = self.prepare(segment, context);
+        self.divide(segment, context);
         self.give(&mut packet[bytes], context);
         self.take_note(segment, state);
-        let repeat = if self.socket().send_queue() > 0 { repeat } else { 0 };
-        for _ in 0..repeat {
-            self.acknowledge(segment.acknowledgement, segment.window, context);
-        }
         self.emit(context.scratch, out);
     }
 

@@ -66,6 +66,11 @@ impl Flow {
         }
     }
 
+    /// Whether something has come in that the owner has not read.
+    pub(crate) fn has_data(&self) -> bool {
+        self.socket().can_recv()
+    }
+
     /// Sends no more after what was written.
     pub(crate) fn shut_down(&mut self, now: Instant) -> Result<(), Error> {
         match self.state() {

@@ -50,7 +50,8 @@ impl Stack {
     /// [`Event::PeerClosed`](crate::Event) follows. Otherwise the flow has ended.
     pub fn recv(&mut self, id: FlowId, buffer: &mut [u8]) -> Result<usize, Error> {
         let mut all = 0;
-        while all < buffer.len() {
+        // It may be in two pieces. The end of the stream is for a call of its own.
+        while all < buffer.len() && (all == 0 || self.flows.get(id).is_some_and(|flow| flow.has_data())) {
             let room = &mut buffer[all..];
             let take = |data: &[u8]| {
                 let len = data.len().min(room.len());
@@ -60,7 +61,6 @@ impl Stack {
             match self.recv_with(id, take) {
                 Ok(0) => break,
                 Ok(len) => all += len,
-                Err(_) if all > 0 => break,
                 Err(error) => return Err(error),
             }
         }
