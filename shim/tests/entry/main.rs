@@ -2,6 +2,8 @@
 //!
 //! Sockets, state and bundles are in a directory of each test's own, and whatever was started is killed with it.
 
+#![allow(clippy::unwrap_used)] // its helpers are no tests
+
 mod delete;
 mod place;
 mod replies;
