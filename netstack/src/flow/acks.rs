@@ -21,10 +21,7 @@ impl Flow {
         let is_made = !matches!(self.state(), State::Listen | State::SynSent | State::SynReceived);
         let start = self.track.unacknowledged;
         let is_new = segment.has(ACK) && before(start, segment.acknowledgement);
-        // What smoltcp itself would not look at is not taken by this way either.
-        let ahead = segment.sequence.wrapping_sub(self.expected()) as usize;
-        let is_in_window = ahead < self.buffers.receive;
-        if !is_made || !is_new || !is_in_window || segment.has(SYN | RST) {
+        if !is_made || !is_new || segment.has(SYN | RST) {
             return;
         }
         let size = self.segment_size();
