@@ -26,7 +26,7 @@ impl Flow {
         }
         let size = self.segment_size();
         let all = segment.acknowledgement.wrapping_sub(start);
-        if all > size && self.is_congested() {
+        if all > size && self.is_held_back {
             for part in 1..(all.div_ceil(size)).min(MOST) {
                 self.acknowledge(start.wrapping_add(part * size), segment.window, context);
             }
@@ -50,8 +50,8 @@ impl Flow {
             && before(self.track.unacknowledged, self.track.next)
     }
 
-    /// Whether there is something to send that the peer would take.
-    fn is_congested(&self) -> bool {
+    /// Whether there is something to send that the peer would take: if smoltcp does not send it, congestion is why.
+    pub(super) fn is_congested(&self) -> bool {
         let under_way = self.track.next.wrapping_sub(self.track.unacknowledged) as usize;
         let size = self.segment_size() as usize;
         let queued = self.socket().send_queue();
