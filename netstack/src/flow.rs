@@ -57,6 +57,8 @@ pub(crate) struct Flow {
     pseudo: u64,
     track: Track,
     tail: Tail,
+    /// Congestion was why it sent nothing when it last had its turn.
+    is_held_back: bool,
     news: news::News,
     /// When it is given up, whatever happens: a handshake, or an owner that has left.
     ends_by: Option<Instant>,
@@ -120,6 +122,7 @@ impl Flow {
             pseudo: crate::checksum::pseudo_header(source, destination, ip::TCP, 0),
             track: Track::default(),
             tail: Tail::default(),
+            is_held_back: false,
             news: news::News::default(),
             ends_by: Some(context.now + limits.handshake),
             alive_at: context.now,

@@ -21,15 +21,12 @@ impl Flow {
         let is_made = !matches!(self.state(), State::Listen | State::SynSent | State::SynReceived);
         let start = self.track.unacknowledged;
         let is_new = segment.has(ACK) && before(start, segment.acknowledgement);
-        // What smoltcp itself would not look at is not taken by this way either.
-        let ahead = segment.sequence.wrapping_sub(self.expected()) as usize;
-        let is_in_window = ahead < self.buffers.receive;
-        if !is_made || !is_new || !is_in_window || segment.has(SYN | RST) {
+        if !is_made || !is_new || segment.has(SYN | RST) {
             return;
         }
         let size = self.segment_size();
         let all = segment.acknowledgement.wrapping_sub(start);
-        if all > size && self.is_congested() {
+        if all > size && self.is_held_back {
             for part in 1..(all.div_ceil(size)).min(MOST) {
                 self.acknowledge(start.wrapping_add(part * size), segment.window, context);
             }
@@ -53,8 +50,8 @@ impl Flow {
             && before(self.track.unacknowledged, self.track.next)
     }
 
-    /// Whether there is something to send that the peer would take.
-    fn is_congested(&self) -> bool {
+    /// Whether there is something to send that the peer would take: if smoltcp does not send it, congestion is why.
+    pub(super) fn is_congested(&self) -> bool {
         let under_way = self.track.next.wrapping_sub(self.track.unacknowledged) as usize;
         let size = self.segment_size() as usize;
         let queued = self.socket().send_queue();

@@ -17,7 +17,9 @@ impl Flow {
         let mtu = super::inner_mtu(self.mtu, &self.tuple);
         let mut device = Link { incoming: None, scratch: context.scratch, mtu };
         self.interface.poll_egress(context.clock.ticks(context.now), &mut device, &mut self.sockets);
-        if self.emit(context.scratch, out) {
+        let has_sent = self.emit(context.scratch, out);
+        self.is_held_back = !has_sent && self.is_congested();
+        if has_sent {
             return true;
         }
         // Nothing more comes for now that it could be joined to, and no acknowledgement that would bring more.

@@ -37,19 +37,23 @@ impl Flow {
         if self.is_idle_repetition(segment) {
             return;
         }
-        self.divide(segment, context);
+        // What smoltcp does not look at counts for nothing else either.
+        let is_looked_at = matches!(state, State::Listen | State::SynSent) || self.is_in_window(segment);
+        if is_looked_at {
+            self.divide(segment, context);
+        }
         self.give(&mut packet[bytes], context);
-        self.take_note(segment, state);
+        self.take_note(segment, state, is_looked_at);
         self.emit(context.scratch, out);
     }
 
     /// What the state's change says of the segment that made it.
-    fn take_note(&mut self, segment: &Segment, before: State) {
+    fn take_note(&mut self, segment: &Segment, before: State, is_looked_at: bool) {
         let now = self.state();
         if matches!(before, State::Listen | State::SynSent) && now != before && segment.has(SYN) {
             self.track.peer_initial = segment.sequence;
         }
-        if now != State::Closed && now != State::Listen {
+        if is_looked_at && now != State::Closed && now != State::Listen {
             self.track.received(segment);
         }
         let is_reset = segment.has(RST) && matches!(now, State::Closed | State::Listen);
@@ -120,6 +124,13 @@ impl Flow {
             _ => {}
         }
         true
+    }
+
+    /// Whether a segment has something of what is expected, or stands where that would (RFC 9293, 3.10.7.4).
+    fn is_in_window(&self, segment: &Segment) -> bool {
+        let expected = self.expected();
+        let is_ahead = (segment.sequence.wrapping_sub(expected) as usize) <= self.buffers.receive;
+        is_ahead || (before(segment.sequence, expected) && before(expected, segment.end()))
     }
 
     /// Says what would be acceptable.
