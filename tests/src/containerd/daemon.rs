@@ -173,6 +173,18 @@ impl Daemon {
         Remains::wait(self, before);
     }
 
+    /// Limits what all containers use together, in bytes: what a kubelet does to the cgroup of a pod.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn limit_memory(&self, bytes: i64) {
+        let (v1, v2) = (Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup"));
+        let (top, file) = if v1.is_dir() { (v1, "memory.limit_in_bytes") } else { (v2, "memory.max") };
+        let group = top.join(self.cgroup.trim_start_matches('/'));
+        fs::create_dir_all(&group).expect("a cgroup");
+        fs::write(group.join(file), bytes.to_string()).expect("its limit");
+    }
+
     /// A temporary directory that the containers may mount.
     ///
     /// # Panics

@@ -126,6 +126,9 @@ impl<'a> Pod<'a> {
             }),
             ..cri::PodSandboxConfig::default()
         };
+        if memory > 0 {
+            daemon.limit_memory(memory);
+        }
         let cri = daemon.cri();
         let request = cri::RunPodSandboxRequest {
             config: Some(config.clone()),

@@ -16,6 +16,15 @@ const KNOWN: &[(Runtime, &str, &str)] = &[
     (Runtime::Runsc, "standard_input_until_it_is_closed", WITHOUT_CRI),
     (Runtime::Runsc, "a_terminal_has_the_size_of_its_window", WITHOUT_CRI),
     (Runtime::Runsc, "events_come_in_order", "it tells neither create nor delete"),
+    (
+        Runtime::Runsc,
+        "events_of_a_failed_start",
+        "a pod with a container that could not start cannot be removed",
+    ),
+    (Runtime::Runsc, "an_exec_of_nothing_is_refused", "afterwards the container cannot be stopped"),
+    (Runtime::Runsc, "containers_end_while_containerd_is_away", "their exit code is 255"),
+    (Runtime::Runsc, "memory_beyond_the_limit_is_an_oom", "the exit code is 128, not 137"),
+    (Runtime::Runsc, "the_shim_is_killed", "its socket stays in /run/containerd/s"),
 ];
 
 /// Why `case` does not pass on `runtime`, if that is known.
