@@ -36,6 +36,11 @@ pub fn role(annotations: &Annotations) -> Role {
     }
 }
 
+/// Whether the container holds a pod's namespaces and runs nothing of its user's: the pause program.
+pub fn is_pause(annotations: &Annotations) -> bool {
+    first(annotations, &CONTAINER_TYPE) == Some("sandbox")
+}
+
 /// The pod's id: the annotation, else the container's own id.
 pub fn sandbox_id<'a>(annotations: &'a Annotations, own: &'a str) -> &'a str {
     first(annotations, &SANDBOX_ID).unwrap_or(own)
