@@ -46,7 +46,9 @@ pub(super) async fn create(pod: Arc<Pod>, request: CreateTaskRequest) -> Result<
     let reservation = pod.reserve(&id)?;
     let bundle = PathBuf::from(&request.bundle);
     let mut spec = read_spec(&bundle)?;
-    let role = annotations::role(&spec.annotations().clone().unwrap_or_default());
+    let stated = spec.annotations().clone().unwrap_or_default();
+    annotations::check(&stated)?;
+    let role = annotations::role(&stated);
     let is_first = role == Role::Root;
     if is_first != (id == pod.place.id()) {
         let text = format!("container {id} cannot be the {role:?} of pod {}", pod.place.id());
