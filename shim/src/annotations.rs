@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::error::{Error, Result};
+
 /// The annotations of one spec.
 pub type Annotations = HashMap<String, String>;
 
@@ -28,12 +30,33 @@ pub enum Role {
     Member,
 }
 
+/// Refuses what two CRI plugins say at once. Each overwrites its own keys; those of the other come from the pod, which could name another
+/// pod's id, name and namespace by them.
+///
+/// # Errors
+/// [`Error::Invalid`] with the key.
+pub fn check(annotations: &Annotations) -> Result<()> {
+    let theirs = [CONTAINER_TYPE[0], SANDBOX_ID[0], SANDBOX_NAME, SANDBOX_NAMESPACE, SANDBOX_UID];
+    let is_crio = [CONTAINER_TYPE[1], SANDBOX_ID[1]].iter().any(|key| annotations.contains_key(*key));
+    match theirs.iter().find(|key| is_crio && annotations.contains_key(**key)) {
+        Some(key) => {
+            Err(Error::Invalid(format!("annotation {key} beside those of CRI-O: a pod must not set it")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// What `annotations` make the container.
 pub fn role(annotations: &Annotations) -> Role {
     match first(annotations, &CONTAINER_TYPE) {
         Some("container") => Role::Member,
         _ => Role::Root,
     }
+}
+
+/// Whether the container holds a pod's namespaces and runs nothing of its user's: the pause program.
+pub fn is_pause(annotations: &Annotations) -> bool {
+    first(annotations, &CONTAINER_TYPE) == Some("sandbox")
 }
 
 /// The pod's id: the annotation, else the container's own id.
@@ -67,6 +90,18 @@ mod tests {
             assert_eq!(role(&member), Role::Member);
             assert_eq!(sandbox_id(&member, "a"), "pod");
             assert_eq!(role(&of(&[(kind, "sandbox")])), Role::Root);
+            check(&member).unwrap();
         }
+    }
+
+    #[test]
+    fn a_pod_cannot_speak_for_the_other_runtime() {
+        for forged in [CONTAINER_TYPE[0], SANDBOX_ID[0], SANDBOX_NAME, SANDBOX_NAMESPACE, SANDBOX_UID] {
+            let pod = of(&[(CONTAINER_TYPE[1], "sandbox"), (forged, "victim")]);
+            let refused = check(&pod).unwrap_err().to_string();
+            assert!(refused.contains(forged), "{refused}");
+        }
+        let with_containerd = of(&[(CONTAINER_TYPE[0], "sandbox"), (SANDBOX_ID[1], "victim")]);
+        assert!(check(&with_containerd).is_err());
     }
 }

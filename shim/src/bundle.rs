@@ -50,7 +50,7 @@ impl Bundle {
     /// The id of the pod to which container `own` belongs. Without a spec it is a pod of its own.
     ///
     /// # Errors
-    /// When there is a spec, and it cannot be read.
+    /// When there is a spec, and it cannot be read or contradicts itself.
     pub fn pod_id(&self, own: &str) -> Result<String> {
         let path = self.0.join("config.json");
         let read = || Error::io(format!("read {}", path.display()));
@@ -63,7 +63,9 @@ impl Bundle {
         file.take(MAX_SPEC).read_to_end(&mut text).map_err(read())?;
         let spec: Annotated = serde_json::from_slice(&text)
             .map_err(|error| Error::Invalid(format!("{}: {error}", path.display())))?;
-        Ok(annotations::sandbox_id(&spec.annotations.unwrap_or_default(), own).to_owned())
+        let annotations = spec.annotations.unwrap_or_default();
+        annotations::check(&annotations)?;
+        Ok(annotations::sandbox_id(&annotations, own).to_owned())
     }
 
     /// Keeps the `shim.toml` that the options name or hold.
@@ -146,6 +148,10 @@ mod tests {
             spec(without);
             assert_eq!(bundle.pod_id("a").unwrap(), "a");
         }
+        spec(
+            r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"victim","io.kubernetes.cri-o.SandboxID":"pod"}}"#,
+        );
+        assert!(bundle.pod_id("a").unwrap_err().to_string().contains("sandbox-id"));
         spec("{");
         assert!(bundle.pod_id("a").unwrap_err().to_string().contains("config.json"));
     }

@@ -106,7 +106,10 @@ fn clean(namespace: &str, id: &str, bundle: &Bundle, warn: &dyn Fn(String)) {
 fn clean_pod(place: &PodPlace, config: &Config, tell: &dyn Fn(Result<()>)) {
     let record = place.read().unwrap_or_default();
     tell(end_shim(&record));
-    tell(kill_sandbox(place));
+    if let Err(error) = kill_sandbox(place) {
+        // The policy stays with it, and the record for whoever tries again.
+        return tell(Err(error));
+    }
     if !record.cgroups.is_empty() {
         tell(cgroup::remove(&record.cgroups));
     }

@@ -35,8 +35,9 @@ pub const FORBIDDEN: [Capability; 7] = [
     Capability::SysPtrace,
     Capability::SysModule,
 ];
-/// By which a pod could set flags of runsc's, and what is gVisor's own business.
-const FORBIDDEN_ANNOTATIONS: [&str; 2] = ["dev.gvisor.flag.", "dev.gvisor.internal."];
+/// By which a pod could set flags of runsc's, name files of the host for its root file system, and do what is gVisor's own business.
+/// A node may well pass all of them on: gVisor's own pages say so.
+const FORBIDDEN_ANNOTATIONS: [&str; 1] = ["dev.gvisor."];
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What is asked of [`edit`].

@@ -21,6 +21,8 @@ mod process;
 mod query;
 mod service;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use pod::Settings;
 pub use service::Service;

@@ -167,7 +167,10 @@ impl Runsc {
     }
 
     /// Ends every process of the pod's that runsc started.
-    pub(super) async fn kill_sandbox(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Why one goes on.
+    pub async fn kill_sandbox(&self) -> Result<()> {
         let root = self.globals.root.clone();
         let killed = tokio::task::spawn_blocking(move || kill_sandbox(&root)).await;
         let reason = match killed {

@@ -25,6 +25,7 @@ fn given() -> Value {
         ],
         "annotations": {
             "io.kubernetes.cri.sandbox-id": "p", "dev.gvisor.flag.network": "sandbox",
+            "dev.gvisor.spec.rootfs.source": "/dev/sda", "dev.gvisor.tar.rootfs.upper": "/root/x.tar",
             "io.kubernetes.cri.sandbox-memory": "1048576", "io.kubernetes.cri.sandbox-cpu-period": "100000",
             "io.kubernetes.cri.sandbox-cpu-quota": "50000", "io.kubernetes.cri.sandbox-cpu-shares": "512"
         },
@@ -73,7 +74,8 @@ fn a_root_container_is_made_safe() {
     assert_eq!(mounts.len(), 2);
     assert_eq!(mounts[1]["source"], "/ours/resolv.conf");
     assert!(mounts[1]["options"].as_array().unwrap().contains(&json!("ro")));
-    assert!(spec["annotations"].get("dev.gvisor.flag.network").is_none());
+    let annotations = spec["annotations"].as_object().unwrap();
+    assert!(!annotations.keys().any(|name| name.starts_with("dev.gvisor.")), "{annotations:?}");
     assert_eq!(spec["annotations"]["io.kubernetes.cri.sandbox-id"], "p");
     let kinds: Vec<_> =
         spec["linux"]["namespaces"].as_array().unwrap().iter().map(|one| &one["type"]).collect();

@@ -46,7 +46,9 @@ pub(super) async fn create(pod: Arc<Pod>, request: CreateTaskRequest) -> Result<
     let reservation = pod.reserve(&id)?;
     let bundle = PathBuf::from(&request.bundle);
     let mut spec = read_spec(&bundle)?;
-    let role = annotations::role(&spec.annotations().clone().unwrap_or_default());
+    let stated = spec.annotations().clone().unwrap_or_default();
+    annotations::check(&stated)?;
+    let role = annotations::role(&stated);
     let is_first = role == Role::Root;
     if is_first != (id == pod.place.id()) {
         let text = format!("container {id} cannot be the {role:?} of pod {}", pod.place.id());
@@ -167,14 +169,18 @@ fn mount_rootfs(mounts: &[Mount], bundle: &Path) -> Result<()> {
 }
 
 /// Removes what a create that failed has made. What cannot be removed is logged; the next `delete` tries again.
-async fn undo(pod: &Arc<Pod>, id: &str, bundle: &Path, spec: &Spec, role: Role) {
+pub(super) async fn undo(pod: &Arc<Pod>, id: &str, bundle: &Path, spec: &Spec, role: Role) {
     let log = |what: &str, result: Result<()>| {
         if let Err(error) = result {
             tracing::warn!(container = id, %error, "undoing a failed create: {what}");
         }
     };
+    let mut ended = Ok(());
     if let Ok(runsc) = pod.runsc() {
         log("runsc", runsc.delete(id).await);
+        if role == Role::Root {
+            ended = runsc.kill_sandbox().await;
+        }
     }
     log("root file system", mounts::unmount_all(&bundle.join("rootfs")));
     let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
@@ -183,10 +189,16 @@ async fn undo(pod: &Arc<Pod>, id: &str, bundle: &Path, spec: &Spec, role: Role) 
     if let Ok(place) = pod.place.bundle(id) {
         let _ = fs::remove_dir_all(place);
     }
-    if role == Role::Root {
-        network::stop(pod).await;
-        log("state", pod.place.remove());
+    if role != Role::Root {
+        return;
     }
+    if ended.is_err() {
+        // What goes on keeps its policy, and the record by which containerd's `delete` finds it.
+        log("sandbox", ended);
+        return network::leave(pod).await;
+    }
+    network::stop(pod).await;
+    log("state", pod.place.remove());
 }
 
 fn read_spec(bundle: &Path) -> Result<Spec> {

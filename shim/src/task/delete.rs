@@ -40,7 +40,10 @@ async fn delete_exec(container: &Container, exec: &Exec) -> Result<DeleteRespons
     deletable(process, &process.exec_id)?;
     drain(process).await;
     container.execs().remove(&process.exec_id);
-    Ok(reply(process, process.exit().unwrap_or_else(exits::killed)))
+    let exit = process.exit().unwrap_or_else(exits::killed);
+    // One that was never started: a start that waits for its turn finds it ended, and so does whoever waits for its end.
+    process.stop(exit);
+    Ok(reply(process, exit))
 }
 
 async fn delete_container(pod: &Arc<Pod>, container: &Container) -> Result<DeleteResponse> {
@@ -56,7 +59,8 @@ async fn delete_container(pod: &Arc<Pod>, container: &Container) -> Result<Delet
     };
     log("runsc", pod.runsc()?.delete(id).await);
     if container.role == Role::Root {
-        end_sandbox(pod).await;
+        // What goes on keeps its policy: containerd tries again.
+        end_sandbox(pod).await?;
     }
     exits::tell_locked(pod, container, pod.sandbox.borrow().exit.unwrap_or_else(exits::killed));
     drain(init).await;
@@ -87,13 +91,19 @@ async fn delete_container(pod: &Arc<Pod>, container: &Container) -> Result<Delet
 }
 
 /// Makes sure that gVisor's kernel has ended: without it nothing of the pod runs.
-pub(super) async fn end_sandbox(pod: &Pod) {
+///
+/// # Errors
+/// When it does not: then its policy must stay.
+pub(super) async fn end_sandbox(pod: &Pod) -> Result<()> {
     start::kill_sandbox(pod);
     let mut sandbox = pod.sandbox.subscribe();
     let ended = sandbox.wait_for(|sandbox| sandbox.pid == 0 || sandbox.exit.is_some());
-    if timeout(END, ended).await.is_err() {
-        tracing::error!(pid = pod.sandbox.borrow().pid, "the sandbox does not end");
-    }
+    let late = |_| {
+        let pid = pod.sandbox.borrow().pid;
+        tracing::error!(pid, "the sandbox does not end");
+        Error::Timeout { what: format!("the end of the sandbox, process {pid},"), seconds: END.as_secs() }
+    };
+    timeout(END, ended).await.map(drop).map_err(late)
 }
 
 fn deletable(process: &Process, name: &str) -> Result<()> {

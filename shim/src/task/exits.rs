@@ -51,7 +51,11 @@ pub(super) fn watch(pod: Arc<Pod>, container: Arc<Container>) {
     tokio::spawn(async move {
         let exit = match container.role {
             Role::Root => root_exit(&pod, &container).await,
-            Role::Member => member_exit(&pod, &container).await,
+            Role::Member => tokio::select! {
+                exit = member_exit(&pod, &container) => exit,
+                // Deleted before it began: nobody is left to tell.
+                _ = container.init.wait() => return,
+            },
         };
         tell(&pod, &container, exit).await;
     });

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::pod::Pod;
 use crate::{
-    annotations::{Annotations, SANDBOX_NAME, SANDBOX_NAMESPACE, SANDBOX_UID},
+    annotations::{self, Annotations, Role, SANDBOX_NAME, SANDBOX_NAMESPACE, SANDBOX_UID},
     config::NetworkKind,
     error::{Error, Result},
     network::{self, Network},
@@ -41,7 +41,14 @@ pub(super) async fn begin(
         && Network::needs_token(pod.config()?, &described)
             .map_err(|failure| Error::Network(failure.message))?;
     let mut network = pod.network.lock().await;
+    if pod.is_closing() {
+        return Err(gone());
+    }
     if waits {
+        // Of a container that is a pod of its own the program is the agent: it does not run unpoliced meanwhile.
+        if !annotations::is_pause(&described.annotations) {
+            return Err(no_token());
+        }
         *network = PodNetwork::Waiting(Box::new(described));
         return Ok(None);
     }
@@ -57,22 +64,54 @@ pub(super) async fn join(pod: &Arc<Pod>, token: Option<Zeroizing<String>>) -> Re
         return Ok(None);
     }
     let mut network = pod.network.lock().await;
+    if pod.is_closing() {
+        return Err(gone());
+    }
     if let PodNetwork::Waiting(described) = &*network {
         if token.is_none() {
-            return Err(Error::Network(
-                "this node has no token for its pods: give token_file in shim.toml, or LATTICE_TOKEN in the environment of the pod's first container".into(),
-            ));
+            return Err(no_token());
         }
         let described = (**described).clone();
         *network = PodNetwork::Up(Box::new(start(pod, described, token).await?));
     }
     match &*network {
         PodNetwork::Up(network) => Ok(Some(network.resolv_conf())),
-        _ => Err(Error::Network("the pod has no network any more".into())),
+        _ => Err(gone()),
     }
 }
 
-/// Undoes it.
+/// Refuses to begin a program of the pod's without its network: it was taken away, or waits and `role` is not the pause program's.
+pub(super) async fn check(pod: &Pod, role: Role) -> Result<()> {
+    if pod.config()?.network != NetworkKind::Lattice {
+        return Ok(());
+    }
+    let network = pod.network.lock().await;
+    match (&*network, role) {
+        _ if pod.is_closing() => Err(gone()),
+        (PodNetwork::Up(_), _) | (PodNetwork::Waiting(_), Role::Root) => Ok(()),
+        _ => Err(gone()),
+    }
+}
+
+fn gone() -> Error {
+    Error::Network("the pod has no network any more: make the pod anew".into())
+}
+
+fn no_token() -> Error {
+    Error::Network(
+        "this node has no token for its pods: give token_file in shim.toml, or LATTICE_TOKEN in the environment of the pod's first container".into(),
+    )
+}
+
+/// Leaves the policy in force though this process ends: what is pinned holds a sandbox that cannot be killed. Its clean-up is
+/// containerd's `delete`.
+pub(super) async fn leave(pod: &Pod) {
+    if let PodNetwork::Up(network) = std::mem::take(&mut *pod.network.lock().await) {
+        std::mem::forget(network);
+    }
+}
+
+/// Undoes it. The pod's processes must be gone.
 pub(super) async fn stop(pod: &Arc<Pod>) {
     let PodNetwork::Up(network) = std::mem::take(&mut *pod.network.lock().await) else { return };
     let left = apart("undo", move || Ok(network.stop())).await.unwrap_or_default();

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -76,6 +79,8 @@ pub(super) struct Pod {
     table: Mutex<Table>,
     /// The sandbox's host process and its end, once there is one.
     pub(super) sandbox: watch::Sender<Sandbox>,
+    /// Set before the network is taken away for good: nothing begins any more.
+    closing: AtomicBool,
     /// Set when this process is to end.
     end: watch::Sender<bool>,
 }
@@ -115,6 +120,7 @@ impl Pod {
             record: Mutex::default(),
             table: Mutex::default(),
             sandbox: watch::Sender::default(),
+            closing: AtomicBool::new(false),
             end: watch::Sender::new(false),
         })
     }
@@ -185,6 +191,15 @@ impl Pod {
     pub(super) fn is_empty(&self) -> bool {
         let table = self.table();
         table.containers.is_empty() && table.reserved.is_empty()
+    }
+
+    /// Nothing begins in the pod any more.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Lets the process end.

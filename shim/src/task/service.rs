@@ -54,11 +54,15 @@ impl Service {
 
     /// Ends the pod: for a signal to the shim. What is left on disk is removed by containerd's `delete`.
     pub async fn end(&self) {
-        delete::end_sandbox(&self.0).await;
+        self.0.close();
+        let ended = delete::end_sandbox(&self.0).await;
         for container in self.0.containers() {
             let _ = exits::within(&container, END).await;
         }
-        let _ = timeout(END, network::stop(&self.0)).await;
+        let _ = match ended {
+            Ok(()) => timeout(END, network::stop(&self.0)).await,
+            Err(_) => timeout(END, network::leave(&self.0)).await,
+        };
         self.0.settings.publisher.flush(END).await;
         self.0.end();
     }

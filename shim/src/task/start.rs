@@ -12,7 +12,7 @@ use nix::{
 };
 
 use super::{
-    exits,
+    exits, network,
     pod::{Container, Exec, Pod, ProcessOf},
     process::{Phase, Process},
 };
@@ -46,6 +46,7 @@ async fn start_init(pod: &Pod, container: &Container) -> Result<u32> {
     // An exit that comes meanwhile is told after the start.
     let _order = init.order.lock().await;
     startable(init, &container.id)?;
+    network::check(pod, container.role).await?;
     let runsc = pod.runsc()?;
     match &container.checkpoint {
         Some(image) => runsc.restore(&container.id, &container.place, image).await?,
@@ -94,7 +95,16 @@ async fn run(pod: &Pod, runsc: &Runsc, container: &Container, exec: &Exec) -> Re
         let socket = stdio.listen(dir)?;
         let path = socket.path();
         let begun = runsc.exec(id, &exec.spec, dir, Streams::Console(&path)).await?;
-        exec.process.connect(socket.accept(stdio, namespace, id, &pod.settings.reaper, LIMIT).await?);
+        match socket.accept(stdio, namespace, id, &pod.settings.reaper, LIMIT).await {
+            Ok(copies) => exec.process.connect(copies),
+            Err(error) => {
+                // It runs already, and nobody would know of it.
+                if let Err(error) = runsc.kill(id, Signal::SIGKILL as u32, Some(begun.1), false).await {
+                    tracing::warn!(container = id, %error, "an exec without its terminal goes on");
+                }
+                return Err(error);
+            }
+        }
         Ok(begun)
     } else {
         let (ends, copies) = stdio.open(namespace, id, &pod.settings.reaper).await?;
