@@ -4,7 +4,7 @@
 //! containerd of its own in namespaces of its own. `known.rs` says where a runtime is known to fall short; those are skipped by name.
 //!
 //! ```text
-//! make setup-test && cargo build --bins && LATTICE_RUNSC=target/tools/runsc/runsc cargo test -p lattice-tests --test cri lattice::
+//! make setup-test && cargo build --bins && LATTICE_RUNSC=$PWD/target/tools/runsc/runsc cargo test -p lattice-tests --test cri lattice::
 //! LATTICE_CONTAINERD=sid …        # on another containerd: installed, trixie, sid
 //! LATTICE_CRI_PODS=200 …          # 200 pods one after the other and 20 at once; 30 and 8 otherwise
 //! LATTICE_CRI_ALL=1 …             # also what is known to fail
