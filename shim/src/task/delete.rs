@@ -84,7 +84,7 @@ async fn delete_container(pod: &Arc<Pod>, container: &Container) -> Result<Delet
     if container.role == Role::Root {
         network::stop(pod).await;
     }
-    if pod.is_empty() {
+    if pod.is_empty() && pod.is_undone() {
         log("state", pod.place.remove());
     }
     Ok(response)

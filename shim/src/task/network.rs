@@ -111,14 +111,17 @@ pub(super) async fn leave(pod: &Pod) {
     }
 }
 
-/// Undoes it. The pod's processes must be gone.
+/// Undoes it. The pod's processes must be gone. What could not be undone stays on record, for containerd's `delete`.
 pub(super) async fn stop(pod: &Arc<Pod>) {
     let PodNetwork::Up(network) = std::mem::take(&mut *pod.network.lock().await) else { return };
-    let left = apart("undo", move || Ok(network.stop())).await.unwrap_or_default();
-    for item in left {
+    let left = apart("undo", move || Ok(network.stop())).await;
+    let left = left.unwrap_or_else(|error| vec![error.to_string()]);
+    for item in &left {
         tracing::error!(item, "phase one is not undone entirely");
     }
-    if let Err(error) = pod.note(|record| record.peer = None) {
+    if left.is_empty()
+        && let Err(error) = pod.note(|record| record.peer = None)
+    {
         tracing::warn!(%error, "the record still names a peer");
     }
 }

@@ -154,6 +154,11 @@ impl Pod {
         Ok(())
     }
 
+    /// Whether nothing of phase one is on record.
+    pub(super) fn is_undone(&self) -> bool {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).peer.is_none()
+    }
+
     pub(super) fn publish(&self, event: Event) {
         self.settings.publisher.publish(event);
     }
