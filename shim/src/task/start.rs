@@ -164,6 +164,9 @@ pub(super) async fn kill(pod: Arc<Pod>, id: &str, exec_id: &str, signal: u32, al
     let process = container.process(exec_id)?;
     let gone = || Error::NotFound(format!("process {id} {exec_id} has ended: no signal"));
     let runsc = pod.runsc()?;
+    if signal == Signal::SIGKILL as u32 {
+        wake(&pod).await;
+    }
     match process.phase() {
         Phase::Stopped => return Err(gone()),
         Phase::Created if !exec_id.is_empty() => {
@@ -184,6 +187,17 @@ pub(super) async fn kill(pod: Arc<Pod>, id: &str, exec_id: &str, signal: u32, al
             Ok(())
         }
         told => told,
+    }
+}
+
+/// Resumes what is paused: gVisor pauses all of its kernel, and nothing dies in one that stands still.
+async fn wake(pod: &Arc<Pod>) {
+    for container in pod.containers() {
+        if container.init.phase() == Phase::Paused
+            && let Err(error) = pause(pod.clone(), &container.id, false).await
+        {
+            tracing::warn!(container = container.id, %error, "it cannot be resumed to be killed");
+        }
     }
 }
 

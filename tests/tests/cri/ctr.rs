@@ -194,6 +194,10 @@ pub(crate) fn pause_and_resume(daemon: &mut Daemon) {
         assert_eq!(ctr.state("sleeper"), "RUNNING");
     }
     assert_eq!(ctr.task(&["exec", "--exec-id", "e", "sleeper", "true"]).code, 0);
+    // What stands still can be killed, too.
+    assert_eq!(ctr.task(&["pause", "sleeper"]).code, 0);
+    assert_eq!(ctr.task(&["kill", "-s", "KILL", "sleeper"]).code, 0);
+    wait_until(LIMIT, "its end", || ctr.state("sleeper") == "STOPPED");
     ctr.remove("sleeper");
     daemon.assert_nothing_since(&before);
 }

@@ -26,7 +26,10 @@ fn on(release: &'static str, runtime: Runtime) {
     ];
     let mut daemon = Daemon::of(release, runtime);
     for (case, test) in cases {
-        match known::why(runtime, case) {
+        // Seen with 2.1.9.
+        let hasty = runtime == Runtime::Runc && version >= (2, 0) && case == "events_come_in_order";
+        let hasty = hasty.then_some("its shim may end before it has told of its last deletion");
+        match known::why(runtime, case).or(hasty) {
             Some(why) => skip(&format!("{case}: {why}")),
             None => test(&mut daemon),
         }
