@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd::pipe2,
@@ -89,7 +90,12 @@ pub(super) fn pipe_from_process() -> io::Result<(OwnedFd, Receiver)> {
 /// Whether `events` can be had of `fd` at this moment.
 pub(super) fn is_ready(fd: impl AsFd, events: PollFlags) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd.as_fd(), events)];
-    poll(&mut fds, PollTimeout::ZERO)?;
+    // A signal, such as that of a child's end, interrupts even a poll that does not wait.
+    while let Err(error) = poll(&mut fds, PollTimeout::ZERO) {
+        if error != Errno::EINTR {
+            return Err(error.into());
+        }
+    }
     Ok(fds[0].revents().is_some_and(|seen| seen.intersects(events)))
 }
 

@@ -24,6 +24,7 @@ const KNOWN: &[(Runtime, &str, &str)] = &[
     (Runtime::Runsc, "an_exec_of_nothing_is_refused", "afterwards the container cannot be stopped"),
     (Runtime::Runsc, "containers_end_while_containerd_is_away", "their exit code is 255"),
     (Runtime::Runsc, "memory_beyond_the_limit_is_an_oom", "the exit code is 128, not 137"),
+    (Runtime::Runsc, "pods_in_parallel", "a lock file of a sandbox's may stay"),
     (Runtime::Runsc, "the_shim_is_killed", "its socket stays in /run/containerd/s"),
 ];
 
