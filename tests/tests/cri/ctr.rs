@@ -147,10 +147,13 @@ pub(crate) fn a_reader_that_is_gone(daemon: &mut Daemon) {
     let ctr = Ctr::new(daemon);
     let mut reader =
         piped(&mut ctr.run_command(&[], "writer", "while :; do echo 0123456789012345678901234567890; done"));
-    let mut first = [0; 32];
-    reader.stdout.take().expect("a pipe").read_exact(&mut first).expect("the first line");
+    // Open until ctr is dead: else it is sent SIGPIPE, and forwards that to the container like any signal.
+    let mut output = reader.stdout.take().expect("a pipe");
+    output.read_exact(&mut [0; 32]).expect("the first line");
     let _ = reader.kill();
     let _ = reader.wait();
+    // It may write before its start has been told.
+    wait_until(LIMIT, "the writer's start", || ctr.state("writer") != "CREATED");
     assert_eq!(ctr.state("writer"), "RUNNING");
     assert_eq!(ctr.task(&["exec", "--exec-id", "e", "writer", "true"]).code, 0, "others are not held up");
     assert_eq!(ctr.task(&["kill", "-s", "KILL", "writer"]).code, 0);
