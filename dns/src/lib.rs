@@ -20,6 +20,7 @@
 
 mod answer;
 mod ask;
+mod asker;
 mod cache;
 mod core;
 mod counters;
@@ -40,6 +41,7 @@ mod tcp;
 mod throttle;
 mod upstream;
 
+pub use asker::{Asker, NotResolved};
 pub use counters::Counters;
 pub use gate::{Admitted, Gate, Refusal, Transport, Verdict, Why};
 pub use names::Names;

@@ -78,6 +78,11 @@ impl Resolver {
         Ok(Self { tally, stop: Some(stop), thread: Some(thread) })
     }
 
+    /// Asks this resolver from within this process.
+    pub fn asker(&self) -> crate::Asker {
+        todo!()
+    }
+
     /// What it did until now.
     pub fn counters(&self) -> Counters {
         self.tally.snapshot()

@@ -16,6 +16,7 @@ pub mod fuzz;
 pub mod link;
 pub mod netns;
 pub mod relay;
+pub mod stack;
 pub mod uplink;
 
 pub use device::{
