@@ -84,8 +84,7 @@ async fn make(
     let (id, bundle) = (request.id.as_str(), Path::new(&request.bundle));
     spec::root_cgroup(spec);
     let runsc = pod.runsc()?;
-    let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    let cgroup = Cgroup::of_spec(cgroups_path.as_deref().and_then(Path::to_str), id);
+    let cgroup = cgroup_of(spec, id);
     pod.note(|record| {
         (record.pid, record.started) = (std::process::id(), crate::delete::start_time(std::process::id()));
         record.runsc = runsc.program().to_owned();
@@ -183,9 +182,7 @@ pub(super) async fn undo(pod: &Arc<Pod>, id: &str, bundle: &Path, spec: &Spec, r
         }
     }
     log("root file system", mounts::unmount_all(&bundle.join("rootfs")));
-    let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    let cgroup = Cgroup::of_spec(cgroups_path.as_deref().and_then(Path::to_str), id);
-    log("cgroup", cgroup::remove(&cgroup.directories()));
+    log("cgroup", cgroup::remove(&cgroup_of(spec, id).directories()));
     if let Ok(place) = pod.place.bundle(id) {
         let _ = fs::remove_dir_all(place);
     }
@@ -228,4 +225,9 @@ fn told(request: &CreateTaskRequest, pid: u32) -> TaskCreate {
         pid,
         ..TaskCreate::default()
     }
+}
+
+fn cgroup_of(spec: &Spec, id: &str) -> Cgroup {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    Cgroup::of_spec(path.and_then(Path::to_str), id)
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     annotations::Role,
-    error::{Error, Result},
+    error::Error,
     events::Event,
     reaper::{Awaited, Exit},
     runsc::Status,
@@ -196,12 +196,4 @@ pub(super) fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
 /// How a process that was never started, or that cannot be asked, is said to have ended.
 pub(super) fn killed() -> Exit {
     Exit { status: 128 + Signal::SIGKILL as u32, at: SystemTime::now() }
-}
-
-/// Waits for the end of a container, at most `limit`.
-pub(super) async fn within(container: &Container, limit: Duration) -> Result<Exit> {
-    timeout(limit, container.init.wait()).await.map_err(|_| Error::Timeout {
-        what: format!("the end of container {}", container.id),
-        seconds: limit.as_secs(),
-    })
 }

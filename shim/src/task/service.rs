@@ -57,7 +57,7 @@ impl Service {
         self.0.close();
         let ended = delete::end_sandbox(&self.0).await;
         for container in self.0.containers() {
-            let _ = exits::within(&container, END).await;
+            let _ = timeout(END, container.init.wait()).await;
         }
         let _ = match ended {
             Ok(()) => timeout(END, network::stop(&self.0)).await,
