@@ -47,15 +47,19 @@ fn keepalive_connects_without_traffic_and_past_a_dead_candidate() {
 
 #[test]
 fn a_peer_that_learns_of_us_late_is_not_waited_for_until_wireguard_retries() {
-    let (a, b) = join(Host::new(1), Host::new(2));
-    let began = Instant::now();
-    a.set_peers(&[PeerConfig { keepalive: Some(25), ..b.config() }]);
-    eventually("the first initiation", || b.device().drops().unwrap().unwrap().handshake_refused > 0);
-    thread::sleep(Duration::from_millis(300));
-    b.set_peers(&[PeerConfig { endpoints: vec![], ..a.config() }]);
-    eventually("a handshake", || a.has_handshake() && b.has_handshake());
-    // WireGuard's retry would come after 5 s.
-    assert!(began.elapsed() < Duration::from_millis(4500), "{:?}", began.elapsed());
+    let handshake = || {
+        let (a, b) = join(Host::new(1), Host::new(2));
+        let began = Instant::now();
+        a.set_peers(&[PeerConfig { keepalive: Some(25), ..b.config() }]);
+        eventually("the first initiation", || b.device().drops().unwrap().unwrap().handshake_refused > 0);
+        thread::sleep(Duration::from_millis(300));
+        b.set_peers(&[PeerConfig { endpoints: vec![], ..a.config() }]);
+        eventually("a handshake", || a.has_handshake() && b.has_handshake());
+        began.elapsed()
+    };
+    // WireGuard's retry never comes before 5 s: once sooner is proof. A busy machine may be as slow as that by itself.
+    let sooner = (0..5).any(|_| handshake() < Duration::from_millis(4500));
+    assert!(sooner, "every handshake waited for the retry");
 }
 
 #[test]

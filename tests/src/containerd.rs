@@ -23,6 +23,8 @@ pub mod inside;
 pub mod pod;
 pub mod remains;
 pub mod runtime;
+
+mod cgroups;
 mod settings;
 
 pub use daemon::Daemon;

@@ -21,8 +21,8 @@ use crate::{
     tools,
 };
 
-const START: Duration = Duration::from_secs(20);
-const COMMAND: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_secs(60);
 
 /// One host of a lab.
 pub struct Host {

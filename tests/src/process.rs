@@ -78,6 +78,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it runs no more.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics

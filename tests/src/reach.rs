@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{Lab, Process, lab::wait_until, process::command, tools};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// What helps peers to reach each other.
 pub struct Reach {

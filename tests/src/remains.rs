@@ -7,6 +7,9 @@ use std::{
 
 use crate::{Host, process::patience};
 
+/// How long the kernel may take to end what was killed, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Everything that still refers to `host`'s state directory: processes, mounts, files.
 pub fn of(host: &Host) -> Vec<String> {
     let state = host.dir.join("run");
@@ -42,7 +45,7 @@ pub fn processes(needle: &str) -> Vec<String> {
 /// # Panics
 /// When something stays.
 pub fn assert_none(host: &Host) {
-    let deadline = Instant::now() + patience(Duration::from_secs(5));
+    let deadline = Instant::now() + patience(LIMIT);
     loop {
         let left = of(host);
         if left.is_empty() {

@@ -46,7 +46,7 @@ fn a_kill_at_any_phase_leaves_no_process_and_the_next_start_removes_the_rest() {
         let out = process.finish(LIMIT);
         assert_eq!(out.code, 137, "after {step}: {}", out.stderr);
         let needle = host.dir.join("run").display().to_string();
-        lattice_tests::lab::wait_until(Duration::from_secs(5), "its processes to be gone", || {
+        lattice_tests::lab::wait_until(LIMIT, "its processes to be gone", || {
             remains::processes(&needle).is_empty()
         });
     }
@@ -183,14 +183,19 @@ fn a_nats_server_that_is_killed_comes_back_under_a_running_sandbox() {
     }
     // A second host is admitted: so the server is back, and the first start may be told to end.
     let other = lab.host();
-    lattice_tests::lab::wait_until(LIMIT, "nats-server to be back", || {
+    let start = || {
         let mut up = lab.lattice(&other);
         up.args(["up", "--name", "b"]);
         if !other.dir.join("etc/node-credentials.json").exists() {
             up.arg("--token-file").arg(lab.token_file(&other));
         }
-        let up = Process::spawn(up, "b", lab.dir.path());
-        std::thread::sleep(Duration::from_millis(1500));
+        Process::spawn(up, "b", lab.dir.path())
+    };
+    let mut up = start();
+    lattice_tests::lab::wait_until(LIMIT, "nats-server to be back", || {
+        if up.has_ended() {
+            up = start();
+        }
         up.output().1.contains("overlay IP=")
     });
     process.signal(Signal::SIGTERM);

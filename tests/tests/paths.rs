@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lattice_tests::{Host, Lab, Nat, Process, lab::wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The path that `host` has to `peer`, as `lattice status` says: its kind and where it leads.
 fn path(lab: &Lab, host: &Host, name: &str, peer: &str) -> (String, String) {

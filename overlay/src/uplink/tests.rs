@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 /// How long it is waited for what must not come.
 const SILENCE: Duration = Duration::from_millis(400);
 const SERVER: [&str; 2] = ["192.0.2.7", "2001:db8::7"];

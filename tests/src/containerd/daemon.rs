@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use super::{Inside, Options, Pod, Release, Remains, Runtime, cri::Cri, image, settings};
+use super::{Inside, Options, Pod, Release, Remains, Runtime, cgroups, cri::Cri, image, settings};
 use crate::{
     lab::wait_until,
     process::{Output, Process},
@@ -53,7 +53,9 @@ impl Daemon {
     /// # Panics
     /// Without root, containerd or busybox.
     pub fn of(release: Release, runtime: Runtime) -> Self {
-        let dir = tempfile::Builder::new().prefix("lattice-cri-").tempdir().expect("a temporary directory");
+        cgroups::sweep();
+        let dir =
+            tempfile::Builder::new().prefix(&cgroups::prefix()).tempdir().expect("a temporary directory");
         let inside = Inside::new(dir.path());
         let network = dir.path().join("net.d");
         settings::network(&network);
@@ -205,32 +207,6 @@ impl Drop for Daemon {
             eprintln!("the last of containerd's log, newest first:\n{}", tail.join("\n"));
         }
         self.inside.end();
-        let deadline = Instant::now() + LIMIT;
-        while !cgroups(&self.cgroup).is_empty() && Instant::now() < deadline {
-            for group in cgroups(&self.cgroup).iter().rev() {
-                let _ = fs::remove_dir(group);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        cgroups::remove(self.cgroup.trim_start_matches('/'), LIMIT);
     }
-}
-
-/// Every directory of the cgroup `name` in every hierarchy, parents first.
-pub(super) fn cgroups(name: &str) -> Vec<PathBuf> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        found.push(dir.to_owned());
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                walk(&entry.path(), found);
-            }
-        }
-    }
-    let top = Path::new("/sys/fs/cgroup");
-    let name = name.trim_start_matches('/');
-    let mut found = Vec::new();
-    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
-    for dir in hierarchies.chain([top.to_owned()]).map(|dir| dir.join(name)).filter(|dir| dir.is_dir()) {
-        walk(&dir, &mut found);
-    }
-    found
 }

@@ -10,7 +10,7 @@ use std::{
 
 use crate::process::{Output, Process};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// Sets the namespaces up, tells its own process id outside, and reaps whatever loses its parent.
 ///

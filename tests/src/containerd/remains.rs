@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Daemon,
-    daemon::{NAMESPACE, cgroups},
-};
+use super::{Daemon, cgroups, daemon::NAMESPACE};
 use crate::process::patience;
 
 /// How many descriptors containerd may hold more than before: connections that it keeps, and those in the moment of the count.
@@ -38,7 +35,11 @@ impl Remains {
         for dir in ["/run", &work, &daemon.directory("tmp").display().to_string()] {
             files(&inside.path(dir), &mut things);
         }
-        things.extend(cgroups(&daemon.cgroup).into_iter().map(|path| format!("cgroup {}", path.display())));
+        things.extend(
+            cgroups::of(daemon.cgroup.trim_start_matches('/'))
+                .into_iter()
+                .map(|path| format!("cgroup {}", path.display())),
+        );
         let descriptors = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).map_or(0, Iterator::count);
         Self { things, descriptors }
     }

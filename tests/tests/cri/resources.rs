@@ -1,5 +1,7 @@
 //! What a container uses, and may use.
 
+use std::fs;
+
 use lattice_tests::{
     containerd::{Daemon, Events, Options, Pod},
     lab::wait_until,
@@ -26,12 +28,12 @@ pub(crate) fn stats_are_told(daemon: &mut Daemon) {
 pub(crate) fn memory_beyond_the_limit_is_an_oom(daemon: &mut Daemon) {
     let mut events = Events::subscribe(daemon);
     let pod = Pod::with_memory(daemon, 64 << 20);
-    // Every line is kept in a variable of the shell.
-    let options = Options {
-        memory: 64 << 20,
-        ..Options::shell("x=$(yes 0123456789012345678901234567890123456789 | head -c 300000000); sleep inf")
-    };
-    let container = pod.start("eater", &options);
+    // Not before its start has been told, then at once.
+    let script = "while [ ! -e /flags/go ]; do sleep 0.05; done; exec dd if=/dev/zero of=/dev/null bs=300M";
+    let flags = daemon.directory("flags");
+    let mounts = vec![(flags.clone(), "/flags".into(), true)];
+    let container = pod.start("eater", &Options { memory: 64 << 20, mounts, ..Options::shell(script) });
+    fs::write(flags.join("go"), "").expect("the flag");
     let (code, reason) = container.wait(LIMIT);
     assert_eq!((code, reason.as_str()), (137, "OOMKilled"));
     events.wait(LIMIT, "exit", |event| event.topic == "exit" && event.container == container.id);

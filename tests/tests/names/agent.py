@@ -8,7 +8,7 @@
 """
 import errno, json, socket, struct, subprocess, sys
 
-PATIENCE = 10
+PATIENCE = 30
 KINDS = {"A": 1, "NS": 2, "CNAME": 5, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33, "HTTPS": 65, "ANY": 255}
 CODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 

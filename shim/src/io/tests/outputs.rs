@@ -85,14 +85,17 @@ async fn a_slow_reader_makes_the_process_wait() {
 #[tokio::test]
 async fn drain_cuts_off_what_is_held_open() {
     let fifos = Fifos::new();
-    let reader = fifos.reader("stdout");
+    let mut reader = fifos.reader("stdout");
     let (ends, copies) = fifos.open(&fifos.stdio()).await.unwrap();
     let _process = fifos.shell("echo here; sleep 600 & exit 0", ends);
-    let read = tokio::spawn(read_all(reader));
+    let mut said = [0; 5];
+    within(reader.read_exact(&mut said)).await.unwrap();
+    assert_eq!(&said, b"here\n");
+    let rest = tokio::spawn(read_all(reader));
     tokio::time::sleep(A_WHILE).await;
-    assert!(!read.is_finished());
+    assert!(!rest.is_finished());
     within(copies.drain(Duration::from_millis(100))).await;
-    assert_eq!(read.await.unwrap(), b"here\n");
+    assert_eq!(rest.await.unwrap(), b"");
 }
 
 #[tokio::test]
