@@ -33,16 +33,18 @@ pub(super) struct UserSpaceDevice {
 
 impl UserSpaceDevice {
     pub(super) fn create(config: DeviceConfig) -> Result<Self, DeviceError> {
+        let name = &config.name;
+        let tun = config.inside.run(|| open(name)).map_err(DeviceError::Namespace)??;
+        link::set_mtu(&config.inside, name, config.mtu)?;
+        Self::on(config, tun, Box::new(|| ()))
+    }
+
+    /// Runs on a TUN device that is there. `ended` is called when its thread has ended, for whatever reason.
+    pub(super) fn on(config: DeviceConfig, tun: Tun, ended: Ended) -> Result<Self, DeviceError> {
         let name = config.name;
         let udp = config.underlay.run(|| Udp::bind(config.listen_port));
         let udp = udp.map_err(DeviceError::Namespace)?.map_err(DeviceError::Socket)?;
         let listen_port = udp.port().map_err(DeviceError::Socket)?;
-        let tun = config.inside.run(|| Tun::open(&name)).map_err(DeviceError::Namespace)?;
-        let tun = tun.map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => DeviceError::Taken(name.clone()),
-            _ => DeviceError::Tun(error),
-        })?;
-        link::set_mtu(&config.inside, &name, config.mtu)?;
 
         let start = |source| DeviceError::Start { name: name.clone(), source };
         let (commands, inbox, wake) = Commands::new(&name).map_err(start)?;
@@ -61,12 +63,34 @@ impl UserSpaceDevice {
         let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
+                let _also_when_it_panics = OnDrop(Some(ended));
                 if let Err(error) = engine.run() {
                     tracing::error!(device, %error, "the WireGuard device stopped");
                 }
             })
             .map_err(start)?;
         Ok(Self { listen_port, commands, filter, paths, thread: Some(thread) })
+    }
+}
+
+/// Makes the link in the calling thread's namespace.
+pub(super) fn open(name: &str) -> Result<Tun, DeviceError> {
+    Tun::open(name).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => DeviceError::Taken(name.into()),
+        _ => DeviceError::Tun(error),
+    })
+}
+
+/// What is to be done when a device's thread has ended.
+pub(super) type Ended = Box<dyn FnOnce() + Send>;
+
+struct OnDrop(Option<Ended>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended();
+        }
     }
 }
 
