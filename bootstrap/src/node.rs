@@ -76,8 +76,9 @@ impl Node {
         };
         let overlay = peers_step(&mut steps, base, device, None, runtime)?;
         control_step(&mut steps, &state, "lattice status", move || {
+            let heard_seconds = Some(overlay.heard.ago().as_secs());
             let overlay = overlay.report()?;
-            Ok(Report { enforcement: "none".into(), overlay, ..Report::default() })
+            Ok(Report { enforcement: "none".into(), overlay, heard_seconds, ..Report::default() })
         })?;
         state.publish(&status)?;
         Ok(Self { steps: steps.finish(), status })

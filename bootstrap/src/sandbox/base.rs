@@ -17,6 +17,7 @@ use crate::{
     control::{Control, OverlaySources, Report},
     failure::chain,
     guide::Guide,
+    heard::Heard,
     identity::{self, Identity, Join},
     live::Live,
     renew::Renewal,
@@ -163,7 +164,9 @@ pub(crate) fn peers_step(
         let guide = Guide::start(&device, &client, &credentials, &map, &underlay, runtime);
         let (map, standing) = (Arc::new(map), Standing::default());
         let current = watch::Sender::new(map.clone());
-        let overlay = OverlaySources { device: device.clone(), map: current.subscribe() };
+        let heard = Heard::just_now();
+        let overlay =
+            OverlaySources { device: device.clone(), map: current.subscribe(), heard: heard.clone() };
         let tunnel = Tunnel {
             client,
             credentials,
@@ -175,6 +178,7 @@ pub(crate) fn peers_step(
             live,
             guide,
             standing,
+            heard,
             renewal,
             for_good,
         };
