@@ -29,8 +29,8 @@ pub(crate) fn start(
     let bind = || Ok::<_, io::Error>((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?));
     let (udp, tcp) = inside.run(bind)??;
     let config = Config {
-        udp,
-        tcp,
+        udp: Some(udp),
+        tcp: Some(tcp),
         resolv_conf: nameservers.unwrap_or_else(|| RESOLV_CONF.into()),
         names,
         gate: Arc::new(gate),
