@@ -35,8 +35,8 @@ pub(crate) fn start(
     gate: PolicyGate,
 ) -> io::Result<Resolver> {
     let config = Config {
-        udp,
-        tcp,
+        udp: Some(udp),
+        tcp: Some(tcp),
         resolv_conf: nameservers.unwrap_or_else(|| RESOLV_CONF.into()),
         names,
         gate: Arc::new(gate),
