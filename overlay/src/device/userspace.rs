@@ -50,20 +50,21 @@ pub(crate) struct CoreConfig {
 impl UserSpaceDevice {
     /// A device with a TUN link.
     pub(super) fn create(config: DeviceConfig) -> Result<Self, DeviceError> {
-        let DeviceConfig { name, private_key, listen_port, mtu, underlay, inside, filter, paths } = config;
+        let name = &config.name;
+        let tun = config.inside.run(|| open(name)).map_err(DeviceError::Namespace)??;
+        link::set_mtu(&config.inside, name, config.mtu)?;
+        Self::on(config, tun, Box::new(|| ()))
+    }
+
+    /// Runs on a TUN device that is there. `ended` is called when its thread has ended, for whatever reason.
+    pub(super) fn on(config: DeviceConfig, tun: Tun, ended: Ended) -> Result<Self, DeviceError> {
+        let DeviceConfig { name, private_key, listen_port, mtu, underlay, inside: _, filter, paths } = config;
         let filter = filter.map(|filter| filter.own);
-        let core = CoreConfig { name, private_key, listen_port, mtu, underlay, filter, paths };
+        let core = CoreConfig { name: name.clone(), private_key, listen_port, mtu, underlay, filter, paths };
         let (device, core) = Self::prepare(core)?;
-        let name = device.name();
-        let tun = inside.run(|| Tun::open(name)).map_err(DeviceError::Namespace)?;
-        let tun = tun.map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => DeviceError::Taken(name.into()),
-            _ => DeviceError::Tun(error),
-        })?;
-        link::set_mtu(&inside, name, mtu)?;
         let engine = Engine::new(core, tun);
-        let name = name.to_owned();
         device.start(move || {
+            let _also_when_it_panics = OnDrop(Some(ended));
             if let Err(error) = engine.run() {
                 tracing::error!(device = name, %error, "the WireGuard device stopped");
             }
@@ -99,6 +100,27 @@ impl UserSpaceDevice {
         let thread = thread::Builder::new().name(name.clone()).spawn(work);
         self.thread = Some(thread.map_err(|source| DeviceError::Start { name, source })?);
         Ok(self)
+    }
+}
+
+/// Makes the link in the calling thread's namespace.
+pub(super) fn open(name: &str) -> Result<Tun, DeviceError> {
+    Tun::open(name).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => DeviceError::Taken(name.into()),
+        _ => DeviceError::Tun(error),
+    })
+}
+
+/// What is to be done when a device's thread has ended.
+pub(super) type Ended = Box<dyn FnOnce() + Send>;
+
+struct OnDrop(Option<Ended>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended();
+        }
     }
 }
 
