@@ -146,7 +146,7 @@ impl Engine {
             for bell in &self.bells {
                 ready.relay |= bell.is_ready(context);
             }
-            for room in &self.room {
+            if let Some(room) = &self.room {
                 ready.other |= room.is_ready(context);
             }
             ready.other |= self.timer.poll(context);
