@@ -5,17 +5,18 @@
 
 mod clock;
 mod commands;
+pub(crate) mod core;
 mod engine;
 mod error;
 mod filter;
-mod gate;
+pub(crate) mod gate;
 mod kernel;
 mod paths;
 mod probe;
 mod relays;
 mod tun;
 mod udp;
-mod userspace;
+pub(crate) mod userspace;
 pub(crate) mod vnet;
 mod ways;
 
