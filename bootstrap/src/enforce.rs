@@ -9,7 +9,7 @@
 
 mod ebpf;
 mod nftables;
-mod userspace;
+pub(crate) mod userspace;
 
 use std::{
     fmt,
@@ -150,6 +150,11 @@ impl Preparing {
             Self::Userspace => userspace::start(place),
         }
     }
+}
+
+/// The filter of a device that takes no link at all, for an agent that must choose to use it.
+pub(crate) fn cooperative(filter: UserFilter) -> Result<Started, Failure> {
+    userspace::on(filter, Class::Cooperative, "userspace (cooperative)")
 }
 
 /// Locks a shared enforcer.

@@ -1,6 +1,7 @@
 //! The command line. Flag names are the documented ones.
 
 mod control_plane;
+mod run;
 mod servers;
 mod shim;
 
@@ -14,6 +15,7 @@ pub(crate) use control_plane::{
     Admin, AdminTokenCommand, EventCommand, Login, PeerCommand, PolicyAdd, PolicyCommand, PolicyExplain,
     Role, TokenCommand, TokenCreate, Way, WorkspaceCommand,
 };
+pub(crate) use run::{Inside, Isolate, Run};
 pub(crate) use servers::{Relay, StartCommand, Turn};
 pub(crate) use shim::{Containerd, Install, ShimCommand};
 
@@ -110,6 +112,13 @@ pub(crate) enum SandboxCommand {
     /// at the next of them. Lattice's own failures have exit codes from 64 to 78, with one line on stderr that names
     /// cause and remedy.
     Start(Box<Start>),
+    /// Run a command in a sandbox of its own, without privilege; exits with its code
+    ///
+    /// Where this host lets an unprivileged user make namespaces and TUN devices, the command has a network with no other way out (class netns).
+    /// Elsewhere it is told of a proxy by ALL_PROXY and the like, which it may ignore (class cooperative). Signals are passed on as with `start`.
+    Run(Box<Run>),
+    #[command(hide = true)]
+    Inside(Inside),
     /// The policy that a running sandbox enforces, and what each rule decided about
     Rules {
         /// Name of the sandbox

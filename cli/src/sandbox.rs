@@ -168,7 +168,7 @@ fn token(join: &args::Join) -> Result<Option<Token>, Failure> {
     text.trim().parse().map(Some).map_err(|error| Failure::new(Kind::Usage, format!("{origin}: {error}")))
 }
 
-fn egress(rules: &[String]) -> Result<Vec<RuleSpec>, Failure> {
+pub(crate) fn egress(rules: &[String]) -> Result<Vec<RuleSpec>, Failure> {
     let parse = |text: &String| {
         parse_rule(text)
             .map_err(|error| Failure::new(Kind::Usage, format!("--egress-allow: {}", chain(&error))))

@@ -112,32 +112,38 @@ impl Flows {
     /// policy cuts it at its next packet in either direction.
     fn live(&mut self, force: Force<'_>, key: &FlowKey) -> Option<Slot> {
         let slot = self.flows.find(key)?;
-        let flow = &mut self.flows[slot];
-        if since(force.now_ns, flow.seen_ns) > idle_limit(key.proto) {
+        let Some(line) = self.flows[slot].standing(force, key) else {
+            self.flows.remove(slot);
             return None;
-        }
-        if flow.epoch != force.epoch {
-            let line = force.program.decide(key, flow.direction, force.now_ns);
-            let Some(line) = line.filter(|line| line.action == Action::Allow) else {
-                self.flows.remove(slot);
-                return None;
-            };
-            flow.line = line;
-            flow.epoch = force.epoch;
-        }
+        };
+        let flow = &mut self.flows[slot];
+        (flow.line, flow.epoch) = (line, force.epoch);
         Some(slot)
+    }
+
+    /// What [`Self::judge`] would say.
+    pub(crate) fn peek(&self, force: Force<'_>, packet: &Packet<'_>) -> Outcome {
+        let flow = self.flows.find(&packet.key).map(|slot| &self.flows[slot]);
+        let flow = flow.filter(|flow| flow.direction == packet.direction || !packet.opener);
+        if let Some(line) = flow.and_then(|flow| flow.standing(force, &packet.key)) {
+            return Outcome::Established(line);
+        }
+        let line = force.program.decide(&packet.key, packet.direction, force.now_ns);
+        line.map_or(Outcome::Unnamed, Outcome::Decided)
     }
 
     /// What let in the live flow that an ICMP error is about. Errors come in from any router, about what the agent itself
     /// sent. They go out only to the flow's other end: else an agent could write to the whole world in quotes of an
     /// allowed flow.
     pub(crate) fn related(&mut self, force: Force<'_>, packet: &Packet<'_>) -> Option<Line> {
-        let key = packet.quoted()?;
-        let goes_back = packet.direction == Direction::Ingress || key.remote == packet.key.remote;
-        if key.local != packet.key.local || !goes_back {
-            return None;
-        }
+        let key = flow_of_error(packet)?;
         self.live(force, &key).map(|slot| self.flows[slot].line)
+    }
+
+    /// What [`Self::related`] would say.
+    pub(crate) fn peek_related(&self, force: Force<'_>, packet: &Packet<'_>) -> Option<Line> {
+        let key = flow_of_error(packet)?;
+        self.flows.find(&key).and_then(|slot| self.flows[slot].standing(force, &key))
     }
 
     /// Lets in the rest of the datagram of which `packet` is the first fragment.
@@ -154,6 +160,20 @@ impl Flows {
     }
 }
 
+impl Flow {
+    /// The line that lets it in, if the policy in force does.
+    fn standing(&self, force: Force<'_>, key: &FlowKey) -> Option<Line> {
+        if since(force.now_ns, self.seen_ns) > idle_limit(key.proto) {
+            return None;
+        }
+        if self.epoch == force.epoch {
+            return Some(self.line);
+        }
+        let line = force.program.decide(key, self.direction, force.now_ns);
+        line.filter(|line| line.action == Action::Allow)
+    }
+}
+
 impl FragmentKey {
     fn of(packet: &Packet<'_>) -> Self {
         let key = &packet.key;
@@ -165,6 +185,13 @@ impl FragmentKey {
         let (id, direction) = (packet.fragment_id, packet.direction);
         Self { source, destination, id, family: key.family, proto, direction }
     }
+}
+
+/// The flow that an ICMP error may be about.
+fn flow_of_error(packet: &Packet<'_>) -> Option<FlowKey> {
+    let key = packet.quoted()?;
+    let goes_back = packet.direction == Direction::Ingress || key.remote == packet.key.remote;
+    (key.local == packet.key.local && goes_back).then_some(key)
 }
 
 const fn idle_limit(proto: u8) -> u64 {
