@@ -50,11 +50,14 @@ impl Plan<'_> {
 pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let usage = |text: String| Failure::new(Kind::Usage, text);
     if args.isolate == Isolate::Gvisor {
-        let text = "--isolate gvisor is not there yet: use `lattice sandbox start --mode gvisor`, which takes root";
+        let text =
+            "--isolate gvisor is not there yet: use `lattice sandbox start --mode gvisor`, which takes root";
         return Err(usage(text.into()));
     }
     if args.join.wireguard == BackendChoice::Kernel {
-        return Err(usage("--wireguard kernel is not for `sandbox run`: WireGuard is in this process".into()));
+        return Err(usage(
+            "--wireguard kernel is not for `sandbox run`: WireGuard is in this process".into(),
+        ));
     }
     let forwards = parse_forwards(&args.forward).map_err(|error| usage(error.to_string()))?;
     if args.isolate == Isolate::Netns && !forwards.is_empty() {
@@ -67,7 +70,8 @@ pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         Isolate::None => None,
         _ => Some(isolated(args)?),
     };
-    set_dumpable(false).map_err(|error| Failure::new(Kind::Kernel, format!("cannot shield this process: {error}")))?;
+    set_dumpable(false)
+        .map_err(|error| Failure::new(Kind::Kernel, format!("cannot shield this process: {error}")))?;
     let join = sandbox::join(global, &args.join, Role::Sandbox)?;
     let audit_file = args.audit_file.clone().unwrap_or_else(|| lattice_audit::default_path(&join.name));
     let plan = Plan { global, args, join, egress, audit_file };

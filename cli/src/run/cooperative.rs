@@ -21,7 +21,8 @@ pub(super) fn run(plan: Plan<'_>, helper: Helper, forwards: Vec<Forward>) -> Res
         proxy: Some(proxy),
         forwards,
     };
-    let sandbox = session.start(|runtime, phases, stop| ProxiedSandbox::start(config, state, runtime, phases, stop))?;
+    let sandbox =
+        session.start(|runtime, phases, stop| ProxiedSandbox::start(config, state, runtime, phases, stop))?;
     let status = sandbox.status();
     session.ready(status);
     let address = sandbox.proxy().ok_or_else(|| internal("the sandbox has no proxy"))?;

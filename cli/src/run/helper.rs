@@ -53,7 +53,8 @@ impl Helper {
             environment::without_secrets(helper.arg("--").args(command));
             Ok(Self { process: helper.spawn()?, channel: Arc::new(Channel::new(ours)) })
         };
-        spawn().map_err(|error| Failure::new(Kind::Internal, format!("cannot start this program anew: {error}")))
+        spawn()
+            .map_err(|error| Failure::new(Kind::Internal, format!("cannot start this program anew: {error}")))
     }
 
     /// What it has made for the command, or why it cannot.
@@ -92,8 +93,8 @@ impl Helper {
     /// Ends the command, if it still runs; its exit code, 128+n when a signal ended it.
     pub(super) fn end(mut self) -> Result<u8, Failure> {
         let status = self.reap();
-        let status =
-            status.map_err(|error| Failure::new(Kind::Internal, format!("cannot wait for the command: {error}")))?;
+        let status = status
+            .map_err(|error| Failure::new(Kind::Internal, format!("cannot wait for the command: {error}")))?;
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
         Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
     }

@@ -39,7 +39,10 @@ const RESOLV_CONF: &str = "nameserver 127.0.0.1\nsearch lattice\noptions attempt
 /// `lattice sandbox inside`, for `lattice sandbox run` only.
 pub(crate) fn run(args: &Inside) -> Result<ExitCode, Failure> {
     let channel = rights::inherited(args.channel).map(Channel::new).map_err(|error| {
-        Failure::new(Kind::Usage, format!("this is a part of `lattice sandbox run`, not to be used alone: {error}"))
+        Failure::new(
+            Kind::Usage,
+            format!("this is a part of `lattice sandbox run`, not to be used alone: {error}"),
+        )
     })?;
     // What the user types at the terminal is for the command; what the command is to be told comes by the channel.
     SigSet::all().thread_block().map_err(of_kernel)?;
@@ -50,7 +53,10 @@ pub(crate) fn run(args: &Inside) -> Result<ExitCode, Failure> {
         return Ok(code(ended));
     }
     set_pdeathsig(Signal::SIGKILL).map_err(of_kernel)?;
-    match userns::enter().map_err(|error| chain(&error)).and_then(|()| userns::fork().map_err(|e| e.to_string())) {
+    match userns::enter()
+        .map_err(|error| chain(&error))
+        .and_then(|()| userns::fork().map_err(|e| e.to_string()))
+    {
         Err(reason) => {
             let _ = channel.send(&Answer::Refused(reason), &[]);
             Ok(ExitCode::FAILURE)
@@ -103,7 +109,8 @@ fn network() -> Result<[OwnedFd; 3], String> {
     link::set_up(&here, "lo").map_err(|error| chain(&error))?;
     let link = open_link(INSIDE_LINK).map_err(|error| chain(&error))?;
     let bind = || Ok((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?));
-    let (udp, tcp) = bind().map_err(|error: std::io::Error| format!("cannot open the resolver's sockets: {error}"))?;
+    let (udp, tcp) =
+        bind().map_err(|error: std::io::Error| format!("cannot open the resolver's sockets: {error}"))?;
     // Whoever may not do this has no ping, and nothing else is amiss.
     let group = getegid();
     let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", format!("{group} {group}"));
@@ -141,9 +148,8 @@ fn serve(channel: &Channel, args: &Inside, place: Place) -> Result<Ended, Failur
         let answer = match channel.receive().map_err(of_kernel)? {
             None => return Ok(Ended::Alone),
             Some((Order::Signal(_), _)) => continue,
-            Some((Order::Link { addresses, mtu }, _)) => {
-                configure(&addresses, mtu).map_or_else(|error| Answer::Failed(chain(&error)), |()| Answer::Done)
-            }
+            Some((Order::Link { addresses, mtu }, _)) => configure(&addresses, mtu)
+                .map_or_else(|error| Answer::Failed(chain(&error)), |()| Answer::Done),
             Some((Order::Start(start), _)) => match begin(&args.command, start, place) {
                 Ok(command) => {
                     channel.send(&Answer::Done, &[]).map_err(of_kernel)?;

@@ -111,7 +111,8 @@ impl Session {
             output::warn(item);
         }
         let code = ended?;
-        let undone = if left.is_empty() { "everything undone" } else { "not everything could be undone, see above" };
+        let undone =
+            if left.is_empty() { "everything undone" } else { "not everything could be undone, see above" };
         self.phases.note("end", &format!("the command ended with {code}; {undone}"));
         Ok(ExitCode::from(code))
     }
