@@ -20,30 +20,31 @@ mod transparent;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use lattice_bootstrap::{Failure, Join, Kind, Role, StateDir};
+use lattice_bootstrap::{Failure, Handed, Join, Kind, Role, StateDir};
 use lattice_overlay::BackendChoice;
 use lattice_policy::RuleSpec;
 use lattice_proxy::parse_forwards;
-use nix::sys::prctl::set_dumpable;
 
 use crate::{
     args::{Global, Isolate, Run},
-    output, sandbox,
+    output, places,
+    sandbox::{self, private},
 };
 use helper::Helper;
 
 /// What was asked for, read and found sensible.
 struct Plan<'a> {
-    global: &'a Global,
     args: &'a Run,
     join: Join,
     egress: Vec<RuleSpec>,
     audit_file: PathBuf,
+    /// Where all sandboxes of this user are listed.
+    state_root: PathBuf,
 }
 
 impl Plan<'_> {
     fn claim(&self) -> Result<StateDir, Failure> {
-        sandbox::claim(self.global, Role::Sandbox, &self.join.name)
+        sandbox::claim_in(&self.state_root, Role::Sandbox, &self.join.name)
     }
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(Kind::Kernel, format!("cannot shield this process: {error}")))?;
     let join = sandbox::join(global, &args.join, Role::Sandbox)?;
     let audit_file = args.audit_file.clone().unwrap_or_else(|| lattice_audit::default_path(&join.name));
-    let plan = Plan { global, args, join, egress, audit_file };
+    let plan = Plan { args, join, egress, audit_file, state_root: places::state(global)? };
     match namespaces {
         Some(Ok((helper, inside))) => {
             if !forwards.is_empty() {
@@ -103,11 +104,3 @@ pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
 }
 
 const FORWARDS: &str = "--forward is of no use where the command has a network of its own, in which it is reached itself: leave it out, or add --isolate none";
-
-type Isolated = Result<(Helper, lattice_bootstrap::Handed), String>;
-
-/// A helper with namespaces and what it made, or why this host has none for us.
-fn isolated(args: &Run) -> Result<Isolated, Failure> {
-    let helper = Helper::start(true, &args.command)?;
-    Ok(helper.prepared().map(|inside| (helper, inside)))
-}

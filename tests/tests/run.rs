@@ -79,7 +79,9 @@ impl Place {
         let mut lattice = lattice_tests::process::command(&self.host.netns.path(), Path::new("unshare"));
         lattice.args(["-m", "sh", "-ec", &script, "run"]).arg(tools::built("lattice"));
         lattice.args(["sandbox", "run", "--name", "agent", "--listen-port", "0"]);
-        lattice.args(["--server-url", self.lab.server_url(), "--audit-file"]).arg(self.path("home/audit.jsonl"));
+        lattice
+            .args(["--server-url", self.lab.server_url(), "--audit-file"])
+            .arg(self.path("home/audit.jsonl"));
         if token.exists() {
             lattice.arg("--token-file").arg(&token);
         }
@@ -273,10 +275,10 @@ fn the_command_reaches_what_it_may_and_has_no_way_around() {
 
     let records = place.records();
     for (address, port) in [(place.tool, 9090), (Ipv4Addr::new(192, 0, 2, 1), 443)] {
-        let denied = |r: &&Value| {
-            r["dstIP"] == address.to_string() && r["dstPort"] == port && r["action"] == "deny"
-        };
-        let record = records.iter().find(denied).unwrap_or_else(|| panic!("{address}:{port} in {records:#?}"));
+        let denied =
+            |r: &&Value| r["dstIP"] == address.to_string() && r["dstPort"] == port && r["action"] == "deny";
+        let record =
+            records.iter().find(denied).unwrap_or_else(|| panic!("{address}:{port} in {records:#?}"));
         assert_eq!((&record["class"], &record["agent"]), (&"netns".into(), &"agent".into()));
     }
     let audit = place.path("home/audit.jsonl").display().to_string();
@@ -287,7 +289,11 @@ fn the_command_reaches_what_it_may_and_has_no_way_around() {
 #[test]
 fn exit_codes_and_signals_are_passed_on_and_orphans_end() {
     let place = Place::new();
-    let coded = place.finish(place.run(true, &[], &["sh", "-c", "(sleep 1000 &) ; cat; echo out; echo err >&2; exit 17"]));
+    let coded = place.finish(place.run(
+        true,
+        &[],
+        &["sh", "-c", "(sleep 1000 &) ; cat; echo out; echo err >&2; exit 17"],
+    ));
     assert_eq!((coded.code, coded.stdout.as_str()), (17, "out\n"), "{}", coded.stderr);
     assert!(coded.stderr.contains("\nerr\n"), "{}", coded.stderr);
     place.assert_clean();
@@ -375,7 +381,11 @@ fn without_a_tun_device_the_command_is_told_of_a_proxy_and_the_user_of_the_reaso
     );
     let out = place.finish(place.run(false, &["--egress-allow", &place.allowed()], &["sh", "-c", &script]));
     assert_eq!(out.code, 0, "{}", out.stderr);
-    assert!(out.stderr.contains("class cooperative") && out.stderr.contains("cannot open a TUN device"), "{}", out.stderr);
+    assert!(
+        out.stderr.contains("class cooperative") && out.stderr.contains("cannot open a TUN device"),
+        "{}",
+        out.stderr
+    );
     assert_eq!(out.stdout, "agent\n0\nhello from the tool\n97\n", "{}", out.stderr);
     assert!(place.records().iter().all(|record| record["class"] == "cooperative"));
     place.assert_clean();
