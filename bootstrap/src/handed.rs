@@ -135,7 +135,7 @@ impl HandedSandbox {
         let resolver = steps.run("resolver", || {
             let gate =
                 PolicyGate { live: policed.live.clone(), teller: policed.teller.clone(), search: Vec::new() };
-            let sockets = (inside.udp, inside.tcp);
+            let sockets = Some((inside.udp, inside.tcp));
             let resolver = resolver::start(sockets, &base.underlay, None, base.names.clone(), gate)
                 .map(Arc::new)
                 .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;

@@ -20,30 +20,31 @@ mod transparent;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use lattice_bootstrap::{Failure, Join, Kind, Role, StateDir};
+use lattice_bootstrap::{Failure, Handed, Join, Kind, Role, StateDir};
 use lattice_overlay::BackendChoice;
 use lattice_policy::RuleSpec;
 use lattice_proxy::parse_forwards;
-use nix::sys::prctl::set_dumpable;
 
 use crate::{
     args::{Global, Isolate, Run},
-    output, sandbox,
+    output, places,
+    sandbox::{self, private},
 };
 use helper::Helper;
 
 /// What was asked for, read and found sensible.
 struct Plan<'a> {
-    global: &'a Global,
     args: &'a Run,
     join: Join,
     egress: Vec<RuleSpec>,
     audit_file: PathBuf,
+    /// Where all sandboxes of this user are listed.
+    state_root: PathBuf,
 }
 
 impl Plan<'_> {
     fn claim(&self) -> Result<StateDir, Failure> {
-        sandbox::claim(self.global, Role::Sandbox, &self.join.name)
+        sandbox::claim_in(&self.state_root, Role::Sandbox, &self.join.name)
     }
 }
 
@@ -65,49 +66,40 @@ pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     }
     let egress = sandbox::egress(&args.egress_allow)?;
 
-    // Before there is a secret in memory, or a thread.
-    let namespaces = match args.isolate {
-        Isolate::None => None,
-        _ => Some(isolated(args)?),
-    };
-    set_dumpable(false)
-        .map_err(|error| Failure::new(Kind::Kernel, format!("cannot shield this process: {error}")))?;
+    let helper = helper(args)?;
+    // From here on there are secrets in memory, and threads.
+    private::shield()?;
     let join = sandbox::join(global, &args.join, Role::Sandbox)?;
     let audit_file = args.audit_file.clone().unwrap_or_else(|| lattice_audit::default_path(&join.name));
-    let plan = Plan { global, args, join, egress, audit_file };
-    match namespaces {
-        Some(Ok((helper, inside))) => {
-            if !forwards.is_empty() {
-                return Err(usage(FORWARDS.into()));
-            }
-            transparent::run(plan, helper, inside)
-        }
-        Some(Err(reason)) if args.isolate == Isolate::Netns => {
-            let text = format!(
-                "--isolate netns: this host gives no network of its own to an unprivileged user: {reason}"
-            );
-            Err(Failure::new(Kind::Kernel, text))
-        }
-        other => {
-            let because = match other {
-                Some(Err(reason)) => reason,
-                _ => "--isolate none asks for it".into(),
-            };
-            output::warn(&format!(
-                "the command may ignore the sandbox's proxy and use this host's network (class cooperative): {because}"
-            ));
-            let helper = Helper::start(false, &args.command)?;
-            cooperative::run(plan, helper, forwards)
-        }
+    let plan = Plan { args, join, egress, audit_file, state_root: places::state(global)? };
+    match helper {
+        (_, Some(_)) if !forwards.is_empty() => Err(usage(FORWARDS.into())),
+        (helper, Some(inside)) => transparent::run(plan, helper, inside),
+        (helper, None) => cooperative::run(plan, helper, forwards),
     }
 }
 
-const FORWARDS: &str = "--forward is of no use where the command has a network of its own, in which it is reached itself: leave it out, or add --isolate none";
-
-type Isolated = Result<(Helper, lattice_bootstrap::Handed), String>;
-
-/// A helper with namespaces and what it made, or why this host has none for us.
-fn isolated(args: &Run) -> Result<Isolated, Failure> {
-    let helper = Helper::start(true, &args.command)?;
-    Ok(helper.prepared().map(|inside| (helper, inside)))
+/// The helper, and with namespaces what it has made in them.
+fn helper(args: &Run) -> Result<(Helper, Option<Handed>), Failure> {
+    let because = if args.isolate == Isolate::None {
+        "--isolate none asks for it".to_owned()
+    } else {
+        let helper = Helper::start(true, &args.command)?;
+        match helper.prepared() {
+            Ok(inside) => return Ok((helper, Some(inside))),
+            Err(reason) if args.isolate == Isolate::Netns => {
+                let text = format!(
+                    "--isolate netns: this host gives no network of its own to an unprivileged user: {reason}"
+                );
+                return Err(Failure::new(Kind::Kernel, text));
+            }
+            Err(reason) => reason,
+        }
+    };
+    output::warn(&format!(
+        "the command may ignore the sandbox's proxy and use this host's network (class cooperative): {because}"
+    ));
+    Ok((Helper::start(false, &args.command)?, None))
 }
+
+const FORWARDS: &str = "--forward is of no use where the command has a network of its own, in which it is reached itself: leave it out, or add --isolate none";

@@ -16,7 +16,7 @@ pub(super) fn run(plan: Plan<'_>, helper: Helper, inside: Handed) -> Result<Exit
     HandedSandbox::permits(&plan.egress)?;
     let mut session = Session::begin(plan.args.ready_timeout())?;
     let state = plan.claim()?;
-    let secret = secret(&plan, state.path());
+    let secret = secret(&plan);
     // Now, and not when a token was spent. Some of it is not there yet.
     hidden(&secret)?;
     let config = HandedConfig {
@@ -37,15 +37,14 @@ pub(super) fn run(plan: Plan<'_>, helper: Helper, inside: Handed) -> Result<Exit
 }
 
 /// What the command, which has our user, must not read: keys, records, tokens, and who administers the control plane.
-fn secret(plan: &Plan<'_>, sandbox: &Path) -> Vec<PathBuf> {
+fn secret(plan: &Plan<'_>) -> Vec<PathBuf> {
     let dir_of = |path: &Path| path.parent().map(Path::to_path_buf);
     let login = login::path().ok();
     // The directory where it is our own: the file itself is replaced at each login.
     let login = login.map(|file| dir_of(&file).filter(|dir| dir.ends_with("lattice")).unwrap_or(file));
     let all = [
         dir_of(&plan.join.credentials),
-        // That of all sandboxes.
-        sandbox.parent().and_then(dir_of),
+        Some(plan.state_root.clone()),
         Some(plan.audit_file.clone()),
         plan.args.join.token_file.clone().filter(|file| file.as_os_str() != "-"),
         login,
