@@ -40,6 +40,16 @@ impl Generations {
         policy.rule(rule).map(|rule| rule.text.clone())
     }
 
+    /// The text of a rule of the newest policy.
+    pub(crate) fn newest(&self, rule: RuleId) -> Option<String> {
+        self.rule_text(self.generation(), rule)
+    }
+
+    /// The newest; 0 before there is one.
+    pub(crate) fn generation(&self) -> u32 {
+        self.lock().back().map_or(0, |policy| policy.generation)
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Policy>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,6 +72,7 @@ mod tests {
         let text = |generation| generations.rule_text(generation, RuleId(1));
         assert_eq!(text(9).unwrap(), "10.0.0.9");
         assert_eq!(text(3).unwrap(), "10.0.0.3");
+        assert_eq!(generations.newest(RuleId(1)), text(9));
         assert_eq!(text(2), None, "too old");
         assert_eq!(text(10), None, "never in force");
         assert_eq!(generations.rule_text(9, RuleId::NONE), None);

@@ -1,13 +1,44 @@
 //! Phase one of pod mode: no privilege and nothing of the kernel's. The agent reaches the overlay by a proxy in this process, and peers reach the
 //! host's services by port forwards; what it does beside the proxy is not ours to prevent (enforcement class `cooperative`).
+//!
+//! ```text
+//! state ─► identity ─► device ─► policy ─► resolver ─► forwards ─► proxy ─► peers ─► control
+//! ```
+//!
+//! Forwards and proxy are tasks of the device's thread ([`tasks`]), so a packet of theirs crosses no lock and no other thread. The proxy takes what
+//! it must know of the policy from there too: the thread never waits for the lock of [`Live`](crate::live::Live), whose holder may be waiting for
+//! the device.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+mod flows;
+mod forwards;
+mod never;
+mod outbound;
+mod outside;
+mod record;
+mod refusal;
+mod steps;
+mod stream;
+mod tasks;
 
-use lattice_policy::RuleSpec;
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use lattice_policy::{Local, RuleSpec};
 use lattice_proxy::Forward;
 use tokio::runtime::Handle;
 
-use crate::{Failure, Join, Progress, StateDir, Status, Steps, Stop, control::Report};
+use crate::{
+    Failure, Join, Kind, Progress, StateDir, Status, Steps, Stop,
+    control::{Report, Sources},
+    enforce,
+    identity::now_unix,
+    live::{self, Closed},
+    sandbox::{Base, control_step, peers_step, policy},
+    state::Role,
+};
 
 /// What `lattice sandbox start --mode pod` needs to know of phase one.
 #[derive(Debug)]
@@ -28,11 +59,18 @@ pub struct ProxiedConfig {
 
 /// A running sandbox of pod mode. Dropping it undoes all of it.
 pub struct ProxiedSandbox {
-    _steps: Steps<'static>,
+    steps: Steps<'static>,
+    status: Status,
+    proxy: Option<SocketAddr>,
+    reports: Reports,
+    ended: tasks::Ended,
 }
 
+/// Makes a report, for whoever asks while the sandbox runs.
+type Reports = Arc<dyn Fn() -> Result<Report, Failure> + Send + Sync>;
+
 impl ProxiedSandbox {
-    /// Runs phase one. `runtime` serves the control connection as long as the sandbox lives.
+    /// Runs phase one. `runtime` serves the control connection as long as the sandbox lives. Must not be called from a task of a runtime.
     ///
     /// # Errors
     /// The first step that failed; all earlier ones are undone.
@@ -43,32 +81,95 @@ impl ProxiedSandbox {
         progress: &mut dyn Progress,
         stop: &Stop,
     ) -> Result<Self, Failure> {
-        let _ = (config, state, runtime, progress, stop);
-        todo!()
+        let ProxiedConfig { join, egress, audit_file, mtu, proxy, forwards } = config;
+        let mut steps = Steps::new(progress, stop.clone());
+        let state = Base::state_step(&mut steps, state)?;
+        let base = Base::start(&mut steps, &join, runtime, stop)?;
+        let map = base.map();
+        let (own, pool) = (base.own(), map.pool);
+        let local = Local { flags: egress, ingress: forwards::ingress(&forwards, pool)?, ..Local::default() };
+
+        let (tasks, ended, serve) = tasks::tasks();
+        let device = steps::device(&mut steps, &base, &join.name, mtu, serve)?;
+        let first = Arc::new(live::wanted(1, &local, map, now_unix())?);
+        let closed = Closed { nets: base.closed()?, ..Closed::default() };
+        let policed = steps.run("policy", || {
+            let gone = || Failure::new(Kind::Internal, "the device has no filter");
+            let started = enforce::cooperative(device.filter().cloned().ok_or_else(gone)?)?;
+            policy::begin(started, local, first, closed, &audit_file, &join.name)
+        })?;
+        let resolver = steps::resolver(&mut steps, &base, &policed)?;
+        steps::forwards(&mut steps, &tasks, forwards, &policed.generations)?;
+        let served = match proxy {
+            Some(proxy) => {
+                let behind = steps::Behind { names: resolver.asker(), policed: &policed, own, pool };
+                Some(steps::proxy(&mut steps, &tasks, proxy, behind)?)
+            }
+            None => None,
+        };
+
+        let status = Status {
+            name: join.name,
+            role: Role::Sandbox,
+            pid: std::process::id(),
+            address: map.address.addr().to_string(),
+            backend: device.backend().to_string(),
+            enforcement: policed.words.clone(),
+            listen_port: device.listen_port(),
+            audit_file: Some(audit_file),
+            netns: None,
+        };
+        let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
+        let policy::Policed { enforcer, live, words, .. } = policed;
+        let (address, counters) = served.unzip();
+        let sources = Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay };
+        let report = move || {
+            let proxy = counters.as_ref().map(steps::Counted::ask).transpose()?;
+            Ok(Report { proxy, ..sources.report()? })
+        };
+        // Whoever asks must not keep alive what the steps undo.
+        let kept = Arc::new(report);
+        let lent = Arc::downgrade(&kept);
+        let reports: Reports = Arc::new(move || {
+            let over = || Failure::new(Kind::Input, "the sandbox does not run any more");
+            lent.upgrade().ok_or_else(over)?()
+        });
+        control_step(&mut steps, &state, "lattice sandbox rules", move || kept())?;
+        state.publish(&status)?;
+        Ok(Self { steps: steps.finish(), status, proxy: address, reports, ended })
     }
 
     /// What `lattice status` shows.
     pub fn status(&self) -> &Status {
-        todo!()
+        &self.status
     }
 
     /// Where the proxy listens: with its port, when any was asked for.
     pub fn proxy(&self) -> Option<SocketAddr> {
-        todo!()
+        self.proxy
     }
 
-    /// What `lattice sandbox rules` shows, for whoever asks while the sandbox runs. An error says that it does not any more.
+    /// What `lattice sandbox rules` shows, for whoever asks while the sandbox runs. An error says that it does not any more. Blocks for as long
+    /// as the device takes to answer.
     pub fn reports(&self) -> Arc<dyn Fn() -> Result<Report, Failure> + Send + Sync> {
-        todo!()
+        self.reports.clone()
     }
 
-    /// Waits until the device or the proxy has ended by itself, and says why: a sandbox that is of no use must not seem to run.
+    /// Waits until the device, the proxy or a forward has ended by itself, and says which: a sandbox that is of no use must not seem to run.
     pub async fn failed(&self) -> Failure {
-        todo!()
+        let mut ended = self.ended.clone();
+        let what = match ended.wait_for(Option::is_some).await {
+            Ok(what) => what.clone().unwrap_or_default(),
+            Err(_) => "the overlay's device".into(),
+        };
+        Failure::new(
+            Kind::Internal,
+            format!("{what} has ended by itself; the log may say why: start the sandbox again"),
+        )
     }
 
     /// Undoes phase one, and says what could not be undone.
-    pub fn stop(self) -> Vec<String> {
-        todo!()
+    pub fn stop(mut self) -> Vec<String> {
+        self.steps.undo()
     }
 }

@@ -26,17 +26,18 @@ pub(crate) fn bind(inside: &Netns) -> io::Result<Sockets> {
     inside.run(|| Ok((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?)))?
 }
 
-/// Starts it on `sockets`. `nameservers` is the resolv.conf(5) that names whom to ask; the host's unless given.
+/// Starts it on `sockets`; without any, only this process asks it. `nameservers` is the resolv.conf(5) that names whom to ask; the host's unless given.
 pub(crate) fn start(
-    (udp, tcp): Sockets,
+    sockets: Option<Sockets>,
     underlay: &Netns,
     nameservers: Option<PathBuf>,
     names: Names,
     gate: PolicyGate,
 ) -> io::Result<Resolver> {
+    let (udp, tcp) = sockets.unzip();
     let config = Config {
-        udp: Some(udp),
-        tcp: Some(tcp),
+        udp,
+        tcp,
         resolv_conf: nameservers.unwrap_or_else(|| RESOLV_CONF.into()),
         names,
         gate: Arc::new(gate),

@@ -170,7 +170,7 @@ impl Sandbox {
             let nameservers = config.pod.as_ref().map(|pod| pod.resolv_conf.clone());
             let resolver = resolver::bind(&inside)
                 .and_then(|sockets| {
-                    resolver::start(sockets, &base.underlay, nameservers, base.names.clone(), gate)
+                    resolver::start(Some(sockets), &base.underlay, nameservers, base.names.clone(), gate)
                 })
                 .map(Arc::new)
                 .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;
