@@ -1,19 +1,18 @@
 //! The command line. Flag names are the documented ones.
 
 mod control_plane;
+mod sandbox;
 mod servers;
 mod shim;
 
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use lattice_bootstrap::{EnforcerChoice, credentials, state};
-use lattice_overlay::BackendChoice;
-
 pub(crate) use control_plane::{
     Admin, AdminTokenCommand, EventCommand, Login, PeerCommand, PolicyAdd, PolicyCommand, PolicyExplain,
     Role, TokenCommand, TokenCreate, Way, WorkspaceCommand,
 };
+pub(crate) use sandbox::{Attach, GvisorFlags, Join, Mode, PodFlags, SandboxCommand, Start};
 pub(crate) use servers::{Relay, StartCommand, Turn};
 pub(crate) use shim::{Containerd, Install, ShimCommand};
 
@@ -31,24 +30,13 @@ pub(crate) struct Args {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Where credentials are kept
-    #[arg(
-        long,
-        global = true,
-        env = "LATTICE_CONFIG_DIR",
-        default_value = credentials::DEFAULT_DIR,
-        value_name = "DIR"
-    )]
-    pub(crate) config_dir: PathBuf,
-    /// Where running peers are listed
-    #[arg(
-        long,
-        global = true,
-        env = "LATTICE_STATE_DIR",
-        default_value = state::DEFAULT_ROOT,
-        value_name = "DIR"
-    )]
-    pub(crate) state_dir: PathBuf,
+    /// Where credentials are kept [default: /etc/lattice where this user may write, else ~/.local/state/lattice]
+    #[arg(long, global = true, env = "LATTICE_CONFIG_DIR", value_name = "DIR")]
+    pub(crate) config_dir: Option<PathBuf>,
+    /// Where running peers are listed [default: /run/lattice where this user may write, else $XDG_RUNTIME_DIR/lattice, else
+    /// /tmp/lattice-<uid>]
+    #[arg(long, global = true, env = "LATTICE_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// What to log to stderr: error, warn, info, debug or a tracing filter
     #[arg(long, global = true, env = "LATTICE_LOG", default_value = "warn", value_name = "FILTER")]
     pub(crate) log: String,
@@ -100,143 +88,6 @@ pub(crate) enum Command {
     /// This host as a node whose pods run in sandboxes
     #[command(subcommand)]
     Shim(ShimCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SandboxCommand {
-    /// Enrol or resume, police the network, then run the agent until it ends; exits with its code
-    ///
-    /// The agent is given SIGINT, SIGTERM, SIGHUP and SIGQUIT as they come, and killed when it still runs 10 s later or
-    /// at the next of them. Lattice's own failures have exit codes from 64 to 78, with one line on stderr that names
-    /// cause and remedy.
-    Start(Box<Start>),
-    /// The policy that a running sandbox enforces, and what each rule decided about
-    Rules {
-        /// Name of the sandbox
-        name: String,
-        /// How to print
-        #[arg(short, long, value_enum, default_value = "table")]
-        output: Format,
-    },
-}
-
-/// Where a sandbox runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// Zero privilege, everything in one process (not there yet)
-    Pod,
-    /// The agent under gVisor's runsc
-    Gvisor,
-}
-
-/// How the policy program is attached to the agent's links.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Attach {
-    /// tcx where the kernel has it
-    Auto,
-    /// Linux 6.6 and newer
-    Tcx,
-    /// Every kernel
-    Clsact,
-}
-
-/// How a peer finds its control plane and proves that it may join.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Join {
-    /// Name of this peer: letters a-z, digits and '-'
-    #[arg(long)]
-    pub(crate) name: String,
-    /// The control plane
-    #[arg(long, env = "LATTICE_SERVER_URL", default_value = "http://localhost:8080", value_name = "URL")]
-    pub(crate) server_url: String,
-    /// The authority that certifies the server, in PEM, when it is not a public one
-    #[arg(long, env = "LATTICE_SERVER_CA", value_name = "FILE")]
-    pub(crate) server_ca: Option<PathBuf>,
-    /// Enrollment token; visible to every user of this host, prefer --token-file or LATTICE_TOKEN
-    #[arg(long, conflicts_with = "token_file")]
-    pub(crate) token: Option<String>,
-    /// File that holds the enrollment token; '-' is stdin
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// UDP port of the WireGuard socket; another one is taken when it is in use
-    #[arg(long, default_value_t = lattice_wire::port::WIREGUARD, value_name = "PORT")]
-    pub(crate) listen_port: u16,
-    /// WireGuard of the kernel, or in this process: auto, kernel, userspace
-    #[arg(long, default_value = "auto", value_name = "BACKEND")]
-    pub(crate) wireguard: BackendChoice,
-    /// Largest inner packet, in bytes
-    #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(1280..=1420))]
-    pub(crate) mtu: u16,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Start {
-    #[command(flatten)]
-    pub(crate) join: Join,
-    /// Isolation
-    #[arg(long, value_enum, default_value = "pod")]
-    pub(crate) mode: Mode,
-    /// What the agent may reach, [proto:]target[:ports], repeatable; without it, nothing. The target is a network, an
-    /// address, or a DNS name such as api.example.com or *.example.com
-    #[arg(long, value_name = "RULE")]
-    pub(crate) egress_allow: Vec<String>,
-    /// Accepted and already true: everything that no rule allows is denied
-    #[arg(long)]
-    pub(crate) egress_default_deny: bool,
-    /// Root file system of the agent (gvisor mode)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) agent_rootfs: Option<PathBuf>,
-    /// Program to run, a path inside the root file system (gvisor mode)
-    #[arg(long, value_name = "PATH")]
-    pub(crate) agent_binary: Option<String>,
-    /// Its arguments, separated by commas, repeatable; see also ARGS
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "ARGS")]
-    pub(crate) agent_args: Vec<String>,
-    /// A variable of its environment, repeatable; nothing is inherited
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) env: Vec<String>,
-    /// Its working directory
-    #[arg(long, default_value = "/", value_name = "PATH")]
-    pub(crate) workdir: String,
-    /// Run it as this user and group
-    #[arg(long, default_value = "0:0", value_name = "UID[:GID]")]
-    pub(crate) user: String,
-    /// Limit of its memory, in bytes or with K, M, G
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// Limit of its CPU time, in cores
-    #[arg(long, value_name = "CORES")]
-    pub(crate) cpus: Option<f64>,
-    /// Limit of its processes and threads
-    #[arg(long, value_name = "N")]
-    pub(crate) pids_limit: Option<u32>,
-    /// Refuse writes to the root file system, instead of discarding them at the end
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Where flow records go [default: /tmp/lattice-audit-<name>.jsonl]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit_file: Option<PathBuf>,
-    /// runsc to use [default: the one on PATH]
-    #[arg(long, env = "LATTICE_RUNSC", value_name = "PATH")]
-    pub(crate) runsc: Option<PathBuf>,
-    /// runsc platform: systrap, ptrace, kvm [default: systrap where it runs, else ptrace]
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<String>,
-    /// What enforces the policy: ebpf, nftables, userspace, or auto for the first that works here
-    #[arg(long, default_value = "auto", value_name = "ENFORCER")]
-    pub(crate) enforcer: EnforcerChoice,
-    /// How the eBPF program is attached
-    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
-    pub(crate) attach: Attach,
-    /// Address of the SOCKS5 proxy (pod mode)
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) proxy_addr: Option<String>,
-    /// Overlay port to local address (pod mode)
-    #[arg(long, value_name = "PORT:ADDR")]
-    pub(crate) forward: Vec<String>,
-    /// Further arguments of the agent, after '--'
-    #[arg(last = true, value_name = "ARGS")]
-    pub(crate) rest: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,22 +1,28 @@
 //! `lattice audit`: what was allowed and what was denied.
 
-use std::{collections::VecDeque, io, path::Path, process::ExitCode};
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use lattice_audit::{Entry, Fault, VerifyError};
 use lattice_bootstrap::{Failure, Kind, failure::chain};
 use lattice_policy::Action;
 
 use crate::{
-    args::{AuditCommand, Format},
+    args::{AuditCommand, Format, Global},
     output,
+    places::{self, Found},
 };
 
-pub(crate) fn run(command: &AuditCommand) -> Result<ExitCode, Failure> {
+pub(crate) fn run(global: &Global, command: &AuditCommand) -> Result<ExitCode, Failure> {
     match command {
         AuditCommand::Tail { name, file, lines, denied, output } => {
             let path = match (file, name) {
                 (Some(file), _) => file.clone(),
-                (None, Some(name)) => lattice_audit::default_path(&crate::sandbox::peer_name(name)?),
+                (None, Some(name)) => file_of(global, name)?,
                 (None, None) => return Err(Failure::new(Kind::Usage, "give --name or --file")),
             };
             tail(&path, *lines, *denied, *output)
@@ -37,6 +43,13 @@ pub(crate) fn run(command: &AuditCommand) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The file of a sandbox: the one it says it writes to, or the usual one when it does not run.
+fn file_of(global: &Global, name: &str) -> Result<PathBuf, Failure> {
+    let usual = lattice_audit::default_path(&crate::sandbox::peer_name(name)?);
+    let of = |found: Found| (found.peer.name.as_str() == name).then_some(found.peer.status?.audit_file?);
+    Ok(places::list(global)?.into_iter().find_map(of).unwrap_or(usual))
 }
 
 fn tail(path: &Path, lines: usize, denied: bool, format: Format) -> Result<ExitCode, Failure> {

@@ -4,13 +4,15 @@ mod node;
 
 use std::process::ExitCode;
 
-use lattice_bootstrap::{EnforcerChoice, Failure, Kind, Listed, failure::chain, state};
+use lattice_bootstrap::{EnforcerChoice, Failure, Kind, failure::chain};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     args::{Doctor, Format, Global},
-    output, privilege,
+    output,
+    places::{self, Found},
+    privilege,
 };
 
 #[derive(Serialize)]
@@ -130,9 +132,9 @@ pub(crate) fn on_path(program: &str) -> Option<String> {
 /// Finds, and with `fix` removes, what killed peers left.
 fn leftovers(global: &Global, fix: bool) -> Check {
     let find = || -> Result<String, String> {
-        let all = state::list(&global.state_dir).map_err(|failure| failure.message)?;
-        let dead: Vec<_> = all.into_iter().filter(|peer| !peer.alive).collect();
-        let names = dead.iter().map(|peer| peer.name.to_string()).collect::<Vec<_>>().join(", ");
+        let all = places::list(global).map_err(|failure| failure.message)?;
+        let dead: Vec<_> = all.into_iter().filter(|found| !found.peer.alive).collect();
+        let names = dead.iter().map(|found| found.peer.name.to_string()).collect::<Vec<_>>().join(", ");
         if dead.is_empty() {
             return Ok("none".into());
         }
@@ -140,7 +142,7 @@ fn leftovers(global: &Global, fix: bool) -> Check {
             return Err(format!("of killed peers: {names}; run lattice doctor --fix"));
         }
         // All of them, also when one cannot be removed.
-        let failed: Vec<_> = dead.iter().filter_map(|peer| remove(global, peer).err()).collect();
+        let failed: Vec<_> = dead.iter().filter_map(|found| remove(found).err()).collect();
         match failed.as_slice() {
             [] => Ok(format!("removed: {names}")),
             failed => Err(failed.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ")),
@@ -149,8 +151,8 @@ fn leftovers(global: &Global, fix: bool) -> Check {
     Check::new("leftovers", false, find())
 }
 
-fn remove(global: &Global, peer: &Listed) -> Result<(), Failure> {
-    match crate::sandbox::claim(global, peer.role, &peer.name) {
+fn remove(Found { root, peer }: &Found) -> Result<(), Failure> {
+    match crate::sandbox::claim_in(root, peer.role, &peer.name) {
         Ok(state) => state.remove(),
         // Another doctor is at it, or a start that removes them itself.
         Err(failure) if failure.kind == Kind::Taken => Ok(()),

@@ -16,6 +16,7 @@ mod output;
 mod peer;
 mod peers;
 mod ping;
+mod places;
 mod policy;
 mod privilege;
 mod rules;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         Command::Event(command) => event::run(command),
         Command::Status(command) => status::run(&args.global, &command),
         Command::Ping(command) => ping::run(&args.global, &command),
-        Command::Audit(command) => audit::run(&command),
+        Command::Audit(command) => audit::run(&args.global, &command),
         Command::Doctor(command) => doctor::run(&args.global, &command),
         Command::Shim(command) => shim::run(&command),
     };

@@ -9,9 +9,8 @@ use std::{
 };
 
 use lattice_bootstrap::{
-    Failure, Kind, Listed,
+    Failure, Kind, Listed, Role,
     control::{self, PeerReport},
-    state,
 };
 use lattice_overlay::Netns;
 
@@ -19,18 +18,19 @@ use crate::{
     args::{Global, Ping},
     icmp::Echo,
     output, peers,
+    places::{self, Found},
 };
 
 /// Between two questions.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(global: &Global, args: &Ping) -> Result<ExitCode, Failure> {
-    let here = chosen(global, args.from.as_deref())?;
+    let Found { root, peer: here } = chosen(global, args.from.as_deref())?;
     let asked = |report: &PeerReport| {
         report.name == args.peer || report.address.is_some_and(|address| address.to_string() == args.peer)
     };
     let look = || -> Result<PeerReport, Failure> {
-        let report = control::report(&global.state_dir, here.role, &here.name)?;
+        let report = control::report(&root, here.role, &here.name)?;
         let found = report.overlay.peers.into_iter().find(asked);
         found.ok_or_else(|| {
             let text = format!(
@@ -79,11 +79,11 @@ fn described(peer: &PeerReport) -> String {
 }
 
 /// Who asks: the one that was named, or the only one that runs here.
-fn chosen(global: &Global, from: Option<&str>) -> Result<Listed, Failure> {
+fn chosen(global: &Global, from: Option<&str>) -> Result<Found, Failure> {
     let running =
-        state::list(&global.state_dir)?.into_iter().filter(|peer| peer.alive && peer.status.is_some());
+        places::list(global)?.into_iter().filter(|found| found.peer.alive && found.peer.status.is_some());
     let mut running: Vec<_> =
-        running.filter(|peer| from.is_none_or(|name| peer.name.as_str() == name)).collect();
+        running.filter(|found| from.is_none_or(|name| found.peer.name.as_str() == name)).collect();
     match (running.len(), from) {
         (1, _) => Ok(running.remove(0)),
         (0, Some(name)) => Err(Failure::new(
@@ -98,6 +98,13 @@ fn chosen(global: &Global, from: Option<&str>) -> Result<Listed, Failure> {
 /// In the namespace of the one that asks, so that a sandbox's policy applies.
 fn socket(here: &Listed) -> Result<Echo, Failure> {
     let netns = here.status.as_ref().and_then(|status| status.netns.as_deref());
+    if here.role == Role::Sandbox && netns.is_none() {
+        let text = format!(
+            "{} runs in pod mode, whose network is in its own process: nothing else can send by it; ping from a node or the other peer",
+            here.name
+        );
+        return Err(Failure::new(Kind::Input, text));
+    }
     let opened = match netns {
         Some(path) => Netns::open(path).and_then(|netns| netns.run(Echo::open)?),
         None => Echo::open(),

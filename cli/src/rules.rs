@@ -4,18 +4,19 @@ use std::process::ExitCode;
 
 use lattice_bootstrap::{
     Failure, Kind, Role,
-    control::{self, NameReport, Report, ResolverReport, RuleCount, RuleReport},
+    control::{self, NameReport, ProxyReport, Report, ResolverReport, RuleCount, RuleReport},
 };
 use lattice_policy::{Action, Direction};
 
 use crate::{
     args::{Format, Global},
-    output,
+    output, places,
     sandbox::peer_name,
 };
 
 pub(crate) fn run(global: &Global, name: &str, format: Format) -> Result<ExitCode, Failure> {
-    let report = control::report(&global.state_dir, Role::Sandbox, &peer_name(name)?)?;
+    let root = places::root_of(global, Role::Sandbox, name)?;
+    let report = control::report(&root, Role::Sandbox, &peer_name(name)?)?;
     match format {
         Format::Json => {
             let text = serde_json::to_string(&report).map_err(|error| Failure::new(Kind::Internal, error))?;
@@ -64,6 +65,9 @@ fn table(report: &Report) {
         output::table(&["NAME", "OPENS", "FOR"], &report.names.iter().map(row).collect::<Vec<_>>());
     }
     output::print(&resolver(&report.resolver));
+    if let Some(counts) = &report.proxy {
+        output::print(&proxy(counts));
+    }
 }
 
 /// The layers that a flow must pass, the flags last.
@@ -81,4 +85,23 @@ fn resolver(counts: &ResolverReport) -> String {
         text.push_str(&format!("; refused: {}", refused.join(", ")));
     }
     text
+}
+
+fn proxy(counts: &ProxyReport) -> String {
+    let ProxyReport {
+        accepted,
+        active,
+        connected,
+        associated,
+        refused,
+        busy,
+        unauthorized,
+        malformed,
+        slow,
+        ..
+    } = counts;
+    let ProxyReport { datagrams, datagrams_refused, .. } = counts;
+    format!(
+        "proxy: {accepted} clients, {active} active, {connected} connections, {associated} associations, {refused} refused, {busy} too many, {unauthorized} unauthorized, {malformed} malformed, {slow} slow; {datagrams} datagrams, {datagrams_refused} refused"
+    )
 }

@@ -1,32 +1,33 @@
 //! `lattice status`: what runs on this host, and what is in force there.
 
-use std::{path::Path, process::ExitCode, thread};
+use std::{process::ExitCode, thread};
 
 use lattice_bootstrap::{
     Failure, Kind, Listed, Role, Status,
     control::{self, Report},
-    state,
 };
 use serde_json::{Value, json};
 
 use crate::{
     args::{Format, Global, StatusArgs},
-    output, peers, rules,
+    output, peers,
+    places::{self, Found},
+    rules,
 };
 
 /// What a running one says of itself, or why it does not; none where nobody is asked.
 type InForce = Option<Result<Report, Failure>>;
 
 pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let mut all = state::list(&global.state_dir)?;
+    let mut all = places::list(global)?;
     if let Some(name) = &args.name {
-        all.retain(|peer| peer.name.as_str() == name);
+        all.retain(|found| found.peer.name.as_str() == name);
         if all.is_empty() {
             let text = format!("no {name:?} runs on this host; `lattice status` lists those that do");
             return Err(Failure::new(Kind::Input, text));
         }
     }
-    let all: Vec<_> = in_force(&global.state_dir, &all).into_iter().zip(all).collect();
+    let all: Vec<_> = in_force(&all).into_iter().zip(all.into_iter().map(|found| found.peer)).collect();
     if args.output == Format::Json {
         let items: Vec<_> = all
             .iter()
@@ -40,7 +41,11 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failur
         return Ok(ExitCode::SUCCESS);
     }
     if all.is_empty() {
-        output::print("nothing runs on this host");
+        output::print(if nix::unistd::geteuid().is_root() {
+            "nothing runs on this host"
+        } else {
+            "nothing of this user runs on this host; what root runs only root is shown"
+        });
         return Ok(ExitCode::SUCCESS);
     }
     let row = |(in_force, Listed { role, name, status, alive }): &(InForce, Listed)| {
@@ -87,12 +92,14 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failur
 }
 
 /// Asks all that run at once: one that does not answer costs two seconds, however many there are.
-fn in_force(root: &Path, all: &[Listed]) -> Vec<InForce> {
+fn in_force(all: &[Found]) -> Vec<InForce> {
     let runs = |peer: &Listed| peer.alive && peer.status.is_some();
     thread::scope(|scope| {
         let asked: Vec<_> = all
             .iter()
-            .map(|peer| runs(peer).then(|| scope.spawn(|| control::report(root, peer.role, &peer.name))))
+            .map(|Found { root, peer }| {
+                runs(peer).then(|| scope.spawn(|| control::report(root, peer.role, &peer.name)))
+            })
             .collect();
         asked.into_iter().map(|asked| asked.and_then(|thread| thread.join().ok())).collect()
     })
