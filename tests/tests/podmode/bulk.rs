@@ -2,7 +2,7 @@
 
 use crate::{
     services::ECHO,
-    world::{PAGE, World},
+    world::{PAGE, PYTHON, World},
 };
 
 const DOWNLOADS: usize = 200;
@@ -57,7 +57,7 @@ fn a_long_stream_comes_back_as_it_went() {
     let user = world.user("agent");
     let pod = world.pod(&user, "agent", &[]);
     let (proxy, port) = (pod.proxy().port().to_string(), ECHO.to_string());
-    let out = world.agent(&user, "python3", &["-c", STREAMER, &proxy, "far.lattice", &port, STREAM]);
+    let out = world.agent(&user, PYTHON, &["-c", STREAMER, &proxy, "far.lattice", &port, STREAM]);
     assert_eq!((out.code, out.stdout.trim()), (0, format!("{STREAM} True").as_str()), "{}", out.stderr);
     pod.end();
 }

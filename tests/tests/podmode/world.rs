@@ -11,6 +11,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// A user who is in no `/etc/passwd`.
 pub(crate) const UID: u32 = 12_345;
 
+/// One that every user may run; the first on PATH may be root's own.
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
 /// A page at the far host that rules name, and one that none does.
 pub(crate) const PAGE: u16 = 8080;
 pub(crate) const CLOSED_PAGE: u16 = 9090;
@@ -55,7 +58,7 @@ impl World {
     pub(crate) fn agent(&self, user: &User, program: &str, args: &[&str]) -> Output {
         let mut command = user.command(&self.near.netns, Path::new(program));
         command.args(args);
-        Process::spawn(command, program, self.lab.dir.path()).finish(LIMIT)
+        Process::spawn(command, "agent", self.lab.dir.path()).finish(LIMIT)
     }
 
     /// curl by SOCKS, names resolved behind the proxy.
