@@ -77,7 +77,7 @@ fn token(join: &args::Join) -> Result<Option<Token>, Failure> {
         };
         read.map_err(|error| Failure::new(Kind::Usage, format!("--token-file {}: {error}", path.display())))?;
         (text, "--token-file")
-    } else if let Ok(text) = std::env::var("LATTICE_TOKEN") {
+    } else if let Some(text) = std::env::var("LATTICE_TOKEN").ok().filter(|text| !text.is_empty()) {
         (Zeroizing::new(text), "LATTICE_TOKEN")
     } else {
         return Ok(None);
