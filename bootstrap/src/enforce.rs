@@ -9,7 +9,7 @@
 
 mod ebpf;
 mod nftables;
-mod userspace;
+pub(crate) mod userspace;
 
 use std::{
     fmt,

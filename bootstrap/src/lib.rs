@@ -22,6 +22,7 @@ mod fake;
 mod gate;
 mod generations;
 mod guide;
+pub mod handed;
 mod heard;
 mod identity;
 pub mod layers;
@@ -49,6 +50,7 @@ pub mod uplink;
 
 pub use enforce::{EnforcerChoice, enforcement};
 pub use failure::{Failure, Kind};
+pub use handed::{Handed, HandedConfig, HandedSandbox, InsideLink};
 pub use identity::Join;
 pub use lattice_ebpf::AttachMode;
 pub use node::{Node, NodeConfig};

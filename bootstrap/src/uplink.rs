@@ -61,7 +61,7 @@ fn targets(rule: &RuleSpec) -> Vec<IpNet> {
     }
 }
 
-fn is_outside(rule: &RuleSpec, pool: Ipv4Net) -> bool {
+pub(crate) fn is_outside(rule: &RuleSpec, pool: Ipv4Net) -> bool {
     targets(rule).iter().any(|net| !IpNet::V4(pool).contains(net))
 }
 

@@ -1,6 +1,7 @@
 //! The command line. Flag names are the documented ones.
 
 mod control_plane;
+mod run;
 mod sandbox;
 mod servers;
 mod shim;
@@ -12,6 +13,7 @@ pub(crate) use control_plane::{
     Admin, AdminTokenCommand, EventCommand, Login, PeerCommand, PolicyAdd, PolicyCommand, PolicyExplain,
     Role, TokenCommand, TokenCreate, Way, WorkspaceCommand,
 };
+pub(crate) use run::{Inside, Isolate, Run};
 pub(crate) use sandbox::{Attach, GvisorFlags, Join, Mode, PodFlags, SandboxCommand, Start};
 pub(crate) use servers::{Relay, StartCommand, Turn};
 pub(crate) use shim::{Containerd, Install, ShimCommand};

@@ -154,7 +154,8 @@ impl Stored {
     }
 }
 
-fn path() -> Result<PathBuf, Failure> {
+/// Where the login is kept.
+pub(crate) fn path() -> Result<PathBuf, Failure> {
     let of = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     of("LATTICE_LOGIN_FILE")
         .or_else(|| of("XDG_CONFIG_HOME").map(|dir| dir.join("lattice/login.json")))

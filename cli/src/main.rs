@@ -20,6 +20,7 @@ mod places;
 mod policy;
 mod privilege;
 mod rules;
+mod run;
 mod runtime;
 mod sandbox;
 mod shim;
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
     keep_keys_out_of_core_dumps();
     let result = match args.command {
         Command::Sandbox(SandboxCommand::Start(start)) => sandbox::start(&args.global, *start),
+        Command::Sandbox(SandboxCommand::Run(run)) => run::run(&args.global, &run),
+        Command::Sandbox(SandboxCommand::Inside(inside)) => run::inside::run(&inside),
         Command::Sandbox(SandboxCommand::Rules { name, output }) => rules::run(&args.global, &name, output),
         Command::Start(StartCommand::Relay(args)) => start::relay::run(*args),
         Command::Start(StartCommand::Turn(args)) => start::turn::run(args),

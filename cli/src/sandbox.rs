@@ -5,7 +5,7 @@ mod gvisor;
 mod health;
 mod metrics;
 mod pod;
-mod private;
+pub(crate) mod private;
 mod ready;
 
 use std::{fs, io::Read as _, path::Path, process::ExitCode};

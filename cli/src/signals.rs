@@ -36,6 +36,26 @@ const PASSING: [(SignalKind, Signal); 3] = [
     (SignalKind::window_change(), Signal::SIGWINCH),
 ];
 
+/// Who is given signals.
+pub(crate) trait Receiver: Send + Sync {
+    /// Gives it one. It is no failure when it has ended. May block for a moment, but not for SIGKILL.
+    fn send(&self, signal: Signal) -> Result<(), String>;
+
+    /// Whether the terminal gave it this one together with us: it is then between the two, and neither passed on nor the end.
+    fn has_it_from_the_terminal(&self, _: Signal) -> bool {
+        false
+    }
+}
+
+impl Receiver for Signaller {
+    fn send(&self, signal: Signal) -> Result<(), String> {
+        match Signaller::send(self, signal) {
+            Ok(()) | Err(RunscError::Ended(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
 /// The process's signals, taken over for good.
 pub(crate) struct Signals {
     shared: Arc<Shared>,
@@ -52,7 +72,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Target {
-    agent: Option<Signaller>,
+    agent: Option<Arc<dyn Receiver>>,
     /// The first ending signal.
     asked: Option<Signal>,
     /// It was passed on.
@@ -98,10 +118,10 @@ impl Signals {
     }
 
     /// From now on signals also go to `agent`, until the returned value is dropped.
-    pub(crate) fn forward_to(&self, agent: Signaller) -> Forwarding {
+    pub(crate) fn forward_to(&self, agent: impl Receiver + 'static) -> Forwarding {
         let asked = {
             let mut target = self.shared.target();
-            target.agent = Some(agent);
+            target.agent = Some(Arc::new(agent));
             target.asked
         };
         // One that came while the agent was being started would otherwise be lost on it.
@@ -129,6 +149,10 @@ impl Shared {
 
     /// Must not wait: the next signal is seen only after it.
     fn end(self: &Arc<Self>, number: Signal) {
+        let agent = self.target().agent.clone();
+        if agent.is_some_and(|agent| agent.has_it_from_the_terminal(number)) {
+            return;
+        }
         let (running, again) = {
             let mut target = self.target();
             target.asked.get_or_insert(number);
@@ -159,9 +183,11 @@ impl Shared {
     fn pass(&self, number: Signal) {
         let _passing = self.passing.read();
         let Some(agent) = self.target().agent.clone() else { return };
-        match agent.send(number) {
-            Ok(()) | Err(RunscError::Ended(_)) => {}
-            Err(error) => tracing::warn!(%error, signal = %number, "cannot signal the agent"),
+        if agent.has_it_from_the_terminal(number) {
+            return;
+        }
+        if let Err(error) = agent.send(number) {
+            tracing::warn!(error, signal = %number, "cannot signal the agent");
         }
     }
 }

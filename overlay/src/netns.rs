@@ -11,7 +11,10 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    sys::stat::{fstat, stat},
+};
 
 /// An open network namespace.
 #[derive(Debug)]
@@ -54,12 +57,23 @@ impl Netns {
     /// ever left in a foreign namespace. Sockets and TUN descriptors opened by `work` stay in the namespace.
     ///
     /// # Errors
-    /// When the namespace cannot be entered (`EPERM` without `CAP_SYS_ADMIN`).
+    /// When the namespace cannot be entered (`EPERM` without `CAP_SYS_ADMIN`). The caller's own needs not be entered, and takes no right.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         scratch_thread(|| {
-            setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            if !self.is_here() {
+                setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            }
             Ok(work())
         })?
+    }
+
+    /// Whether the calling thread is in it. False when that cannot be told.
+    fn is_here(&self) -> bool {
+        let of = |stat: nix::Result<nix::sys::stat::FileStat>| stat.map(|stat| (stat.st_dev, stat.st_ino));
+        match (of(fstat(&self.0)), of(stat("/proc/thread-self/ns/net"))) {
+            (Ok(this), Ok(here)) => this == here,
+            _ => false,
+        }
     }
 }
 
@@ -89,5 +103,18 @@ mod tests {
         assert_ne!(inside, here);
         assert_eq!(inode(Path::new("/proc/thread-self/ns/net")), here);
         assert!(netns.path().exists());
+    }
+
+    /// In a thread that has given up root's rights.
+    #[test]
+    fn the_own_namespace_takes_no_right_and_another_does() {
+        let (own, other) = (Netns::current().unwrap(), Netns::create().unwrap());
+        let without_rights = || {
+            crate::userns::confine::drop_privileges().unwrap();
+            (own.run(|| ()), other.run(|| ()))
+        };
+        let (in_own, in_other) = thread::scope(|scope| scope.spawn(without_rights).join().unwrap());
+        in_own.unwrap();
+        assert_eq!(in_other.unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn start(place: Place) -> Result<Started, Failure> {
 }
 
 /// On a device that has a filter. How far the agent can avoid it is for `class` to say.
-pub(super) fn on(filter: UserFilter, class: Class, words: &str) -> Result<Started, Failure> {
+pub(crate) fn on(filter: UserFilter, class: Class, words: &str) -> Result<Started, Failure> {
     let verdicts = Box::new(filter.events().map_err(|error| failed(&error))?);
     Ok(Started {
         enforcer: Arc::new(Mutex::new(filter)),
@@ -38,7 +38,7 @@ pub(super) fn outside(rule: &RuleSpec) -> Failure {
     Failure::new(Kind::Kernel, format!("--egress-allow {}: {ONLY}: {REMEDY}", rule.text))
 }
 
-const ONLY: &str = "the user-space filter polices the overlay's link only";
+pub(crate) const ONLY: &str = "the user-space filter polices the overlay's link only";
 const REMEDY: &str = "rules for names and addresses outside the overlay take --enforcer ebpf or nftables";
 
 impl Enforce for UserFilter {

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use lattice_bootstrap::EnforcerChoice;
 use lattice_overlay::BackendChoice;
 
-use super::Format;
+use super::{Format, Inside, Run};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
@@ -20,6 +20,13 @@ pub(crate) enum SandboxCommand {
     ///
     /// Lattice's own failures have exit codes from 64 to 78, with one line on stderr that names cause and remedy.
     Start(Box<Start>),
+    /// Run a command in a sandbox of its own, without privilege; exits with its code
+    ///
+    /// Where this host lets an unprivileged user make namespaces and TUN devices, the command has a network with no other way out (class netns).
+    /// Elsewhere it is told of a proxy by ALL_PROXY and the like, which it may ignore (class cooperative). Signals are passed on as in gvisor mode.
+    Run(Box<Run>),
+    #[command(hide = true)]
+    Inside(Inside),
     /// The policy that a running sandbox enforces, and what each rule decided about
     Rules {
         /// Name of the sandbox

@@ -8,7 +8,7 @@ use nix::sys::{
 
 /// From here on no other process of this user attaches to this one or reads its memory and environment (ptrace(2), proc(5)), no core is
 /// dumped, and no program that it starts gains a privilege. To be called before there is another thread.
-pub(super) fn shield() -> Result<(), Failure> {
+pub(crate) fn shield() -> Result<(), Failure> {
     set_dumpable(false)
         .and_then(|()| set_no_new_privs())
         .and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0))

@@ -58,9 +58,8 @@ impl State {
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         });
         let first = First::new(transport, SocketAddr::new(local, self.next_port()), remote);
-        let gate = &mut self.core.outside.gate;
-        if let Some(gate) = gate {
-            gate.begin();
+        self.now();
+        if let Some(gate) = &mut self.core.outside.gate {
             let generation = gate.generation();
             let denied =
                 |denial: crate::device::gate::Denial| Denied { decision: denial.decision, generation };

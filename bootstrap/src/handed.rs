@@ -1,0 +1,223 @@
+//! Phase one around a namespace that this process cannot enter: a child without privilege has made it, and handed over its link and the sockets
+//! of its resolver.
+//!
+//! ```text
+//!  this process                                  the child, in namespaces of its own
+//!  Handed { link, udp, tcp, configure } ◄────────  opens wg0, down, and 127.0.0.1:53
+//!  device ─► policy ─► links: configure ────────►  addresses, MTU, link up, all routes by wg0
+//!  resolver ─► peers ─► control                    then, and not before, the command
+//! ```
+//!
+//! The command has no right in its namespace, so it makes no other link, and only the device's own filter is needed: class `netns`.
+
+use std::{
+    fmt,
+    net::{IpAddr, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use lattice_audit::Class;
+use lattice_overlay::{Device, DeviceConfig, FilterConfig};
+use lattice_policy::{Local, RuleSpec};
+use tokio::{runtime::Handle, sync::watch};
+
+use crate::{
+    Failure, Join, Kind, Progress, StateDir, Status, Steps, Stop,
+    control::Sources,
+    enforce::userspace,
+    failure::chain,
+    gate::PolicyGate,
+    identity::now_unix,
+    live::{self, Closed},
+    resolver,
+    sandbox::{
+        Base, LINK, control_step, kernel, peers_step,
+        policy::{self, Policed},
+    },
+    state::Role,
+    steps::{drops, nothing},
+    uplink,
+};
+
+/// What a child has made in its network namespace.
+pub struct Handed {
+    /// The link, of [`lattice_overlay::open_link`]: down, without address.
+    pub link: OwnedFd,
+    /// 127.0.0.1:53, where the agent asks for names.
+    pub udp: UdpSocket,
+    /// Likewise.
+    pub tcp: TcpListener,
+    /// Has the child configure the link and raise it. Returns when that is done.
+    pub configure: Box<dyn FnOnce(&InsideLink) -> Result<(), Failure> + Send>,
+}
+
+/// How a child is to configure its link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InsideLink {
+    /// Its addresses, at most one of each IP version. All routes of that version lead to the link.
+    pub addresses: Vec<IpAddr>,
+    /// Bytes of a packet.
+    pub mtu: u16,
+}
+
+/// What `lattice sandbox run` needs to know of phase one.
+#[derive(Debug)]
+pub struct HandedConfig {
+    /// Who it is.
+    pub join: Join,
+    /// What the agent may reach, in the overlay only. Nothing else.
+    pub egress: Vec<RuleSpec>,
+    /// Where flow records go.
+    pub audit_file: PathBuf,
+    /// Bytes of an inner packet.
+    pub mtu: u16,
+    /// What the child has made.
+    pub inside: Handed,
+}
+
+/// The link's name in the child's namespace.
+pub const INSIDE_LINK: &str = LINK;
+
+/// A policed namespace that a child holds. Dropping it undoes all of it but that.
+pub struct HandedSandbox {
+    steps: Steps<'static>,
+    status: Status,
+    ended: watch::Receiver<bool>,
+}
+
+impl HandedSandbox {
+    /// Refuses rules that it could not enforce, before anything is made.
+    ///
+    /// # Errors
+    /// The first rule that names what is in no overlay, and the remedy.
+    pub fn permits(rules: &[RuleSpec]) -> Result<(), Failure> {
+        uplink::in_no_overlay(rules).map_or(Ok(()), |rule| Err(outside(rule)))
+    }
+
+    /// Runs phase one. `runtime` serves the control connection as long as the sandbox lives.
+    ///
+    /// # Errors
+    /// The first step that failed; all earlier ones are undone.
+    pub fn start(
+        config: HandedConfig,
+        state: StateDir,
+        runtime: &Handle,
+        progress: &mut dyn Progress,
+        stop: &Stop,
+    ) -> Result<Self, Failure> {
+        let HandedConfig { join, egress, audit_file, mtu, inside } = config;
+        Self::permits(&egress)?;
+        let mut steps = Steps::new(progress, stop.clone());
+        let state = Base::state_step(&mut steps, state)?;
+        let base = Base::start(&mut steps, &join, runtime, stop)?;
+        let (pool, own) = (base.map().pool, base.own());
+        if let Some(rule) = egress.iter().find(|rule| uplink::is_outside(rule, pool)) {
+            return Err(outside(rule));
+        }
+
+        let (device, ended) = device_step(&mut steps, &base, mtu, inside.link)?;
+        let local = Local { flags: egress, ..Local::default() };
+        let wanted = Arc::new(live::wanted(1, &local, base.map(), now_unix())?);
+        let closed = Closed { nets: base.closed()?, ..Closed::default() };
+        let policed = steps.run("policy", || {
+            let filter = device.filter().cloned();
+            let filter = filter.ok_or_else(|| Failure::new(Kind::Internal, "the device has no filter"))?;
+            let started = userspace::on(filter, Class::Netns, "userspace (netns)")?;
+            policy::begin(started, local, wanted, closed, &audit_file, &join.name)
+        })?;
+        steps.run("links", || {
+            (inside.configure)(&InsideLink { addresses: own.to_vec(), mtu })?;
+            let detail = format!("{} mtu {mtu}, policed: {LINK}", base.map().address);
+            Ok(((), drops(device.clone()), detail))
+        })?;
+        let resolver = steps.run("resolver", || {
+            let gate =
+                PolicyGate { live: policed.live.clone(), teller: policed.teller.clone(), search: Vec::new() };
+            let sockets = Some((inside.udp, inside.tcp));
+            let resolver = resolver::start(sockets, &base.underlay, None, base.names.clone(), gate)
+                .map(Arc::new)
+                .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;
+            Ok((resolver.clone(), drops(resolver), "127.0.0.1:53, <peer>.lattice and what rules name".into()))
+        })?;
+
+        let status = Status {
+            name: join.name.clone(),
+            role: Role::Sandbox,
+            pid: std::process::id(),
+            address: base.map().address.addr().to_string(),
+            backend: device.backend().to_string(),
+            enforcement: policed.words.clone(),
+            listen_port: device.listen_port(),
+            audit_file: Some(audit_file),
+            netns: None,
+        };
+        let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
+        let Policed { enforcer, live, words, .. } = policed;
+        let sources = Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay };
+        control_step(&mut steps, &state, "lattice sandbox rules", move || sources.report())?;
+        state.publish(&status)?;
+        Ok(Self { steps: steps.finish(), status, ended })
+    }
+
+    /// What `lattice status` shows.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Waits until the device has ended by itself: the agent then has no network, and never another one.
+    pub async fn failed(&self) -> Failure {
+        // Without its sender, it has ended as well.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        Failure::new(Kind::Internal, "the sandbox's WireGuard device has stopped; --log warn says why")
+    }
+
+    /// Undoes phase one, and says what could not be undone.
+    pub fn stop(mut self) -> Vec<String> {
+        self.steps.undo()
+    }
+}
+
+type Made = (Arc<dyn Device>, watch::Receiver<bool>);
+
+fn device_step(steps: &mut Steps<'_>, base: &Base, mtu: u16, link: OwnedFd) -> Result<Made, Failure> {
+    let paths = base.paths()?;
+    steps.run("device", || {
+        let config = DeviceConfig {
+            name: LINK.into(),
+            private_key: base.private_key().clone(),
+            listen_port: base.listen_port(),
+            mtu,
+            underlay: base.underlay.clone(),
+            inside: base.underlay.clone(),
+            filter: Some(FilterConfig { own: base.own().to_vec() }),
+            paths: Some(paths),
+        };
+        let (sender, ended) = watch::channel(false);
+        let device = lattice_overlay::create_on(config, link, move || {
+            let _ = sender.send(true);
+        });
+        let device: Arc<dyn Device> =
+            device.map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?.into();
+        let detail = format!("{LINK} {} udp {}", device.backend(), device.listen_port());
+        // Its undo is that of the links: what is left of the agent's sockets must find no link without a policy.
+        Ok(((device, ended), nothing(), detail))
+    })
+}
+
+/// A rule that takes another link.
+fn outside(rule: &RuleSpec) -> Failure {
+    let text = format!(
+        "--egress-allow {}: {}: rules for names and addresses outside the overlay take `lattice sandbox start --mode gvisor`, or --isolate none, which is a proxy that the command may ignore",
+        rule.text,
+        userspace::ONLY
+    );
+    Failure::new(Kind::Kernel, text)
+}
+
+impl fmt::Debug for Handed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handed").field("link", &self.link).finish_non_exhaustive()
+    }
+}

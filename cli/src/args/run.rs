@@ -1,0 +1,65 @@
+//! `lattice sandbox run`.
+
+use std::{ffi::OsString, os::fd::RawFd, path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+use super::Join;
+
+/// How a command is kept to its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolate {
+    /// netns where this host lets an unprivileged user, else none
+    Auto,
+    /// A network of its own with no other way out (class netns)
+    Netns,
+    /// By proxy variables, which the command may ignore (class cooperative)
+    None,
+    /// Under gVisor: see `lattice sandbox start --mode gvisor`
+    Gvisor,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) join: Join,
+    /// What the command may reach, [proto:]target[:ports], repeatable; without it, nothing
+    #[arg(long, value_name = "RULE")]
+    pub(crate) egress_allow: Vec<String>,
+    /// Where flow records go [default: /tmp/lattice-audit-<name>.jsonl]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_file: Option<PathBuf>,
+    /// How the command is kept to the sandbox
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub(crate) isolate: Isolate,
+    /// A port of the overlay that leads to a service of this host, as 8080:127.0.0.1:8080, repeatable; with --isolate none only, as otherwise
+    /// the command itself is reached
+    #[arg(long, value_name = "[tcp:|udp:]PORT:ADDRESS:PORT")]
+    pub(crate) forward: Vec<String>,
+    /// Seconds within which the sandbox must be ready
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    ready_timeout: u64,
+    /// The command and its arguments, after '--'
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+impl Run {
+    pub(crate) fn ready_timeout(&self) -> Duration {
+        Duration::from_secs(self.ready_timeout)
+    }
+}
+
+/// What `lattice sandbox run` starts between itself and the command.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Inside {
+    /// The socket of whoever started this
+    #[arg(long)]
+    pub(crate) channel: RawFd,
+    /// Make namespaces for the command
+    #[arg(long)]
+    pub(crate) namespaces: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}

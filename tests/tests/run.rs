@@ -1,0 +1,415 @@
+//! `lattice sandbox run` as a user without any privilege: what the command reaches, what it does not, and that nothing outlives it.
+//!
+//! /dev/net/tun is root's on most machines of ours; where a test has the command isolated, one that everybody may open is put in its place, in a mount
+//! namespace that only that run sees.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use lattice_tests::{Host, Lab, Output, Process, process::patience, remains, tools};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(90);
+const UID: u32 = 12345;
+
+/// A host with a peer that serves HTTP on 8080 and 9090, and an unprivileged user on it.
+struct Place {
+    lab: Lab,
+    tool: Ipv4Addr,
+    host: Host,
+    user: TempDir,
+    _running: Vec<Process>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let mut lab = Lab::start();
+        let (peer, host) = (lab.host(), lab.host());
+        let (node, tool) = lab.up(&peer, "tool");
+        let running = vec![node, lab.serve_http(&peer, 8080), lab.serve_http(&peer, 9090)];
+        let user = tempfile::Builder::new().prefix("lattice-run-").tempdir().unwrap();
+        fs::set_permissions(user.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        for dir in ["home", "etc", "run"] {
+            let dir = user.path().join(dir);
+            fs::create_dir(&dir).unwrap();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+            chown(&dir, Some(UID), Some(UID)).unwrap();
+        }
+        Self { lab, tool, host, user, _running: running }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.user.path().join(name)
+    }
+
+    /// `lattice sandbox run` as the user. With `tun`, he may make TUN devices.
+    fn run(&self, tun: bool, flags: &[&str], command: &[&str]) -> Command {
+        let token = self.path("home/token");
+        if !self.path("etc/sandbox-credentials.json").exists() {
+            fs::write(&token, self.lab.admin(&["token", "create", "--workspace", "demo"])).unwrap();
+            fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+            chown(&token, Some(UID), Some(UID)).unwrap();
+        }
+        let node = self.path("tun");
+        let node = node.display();
+        let prepare = if tun {
+            format!("[ -e {node} ] || mknod -m 666 {node} c 10 200; mount --bind {node} /dev/net/tun; ")
+        } else {
+            String::new()
+        };
+        let script = format!(
+            "{prepare}cd {}; exec setpriv --reuid {UID} --regid {UID} --clear-groups --bounding-set=-all --inh-caps=-all --pdeathsig KILL -- \"$@\"",
+            self.path("home").display()
+        );
+        let mut lattice = lattice_tests::process::command(&self.host.netns.path(), Path::new("unshare"));
+        lattice.args(["-m", "sh", "-ec", &script, "run"]).arg(tools::built("lattice"));
+        lattice.args(["sandbox", "run", "--name", "agent", "--listen-port", "0"]);
+        lattice
+            .args(["--server-url", self.lab.server_url(), "--audit-file"])
+            .arg(self.path("home/audit.jsonl"));
+        if token.exists() {
+            lattice.arg("--token-file").arg(&token);
+        }
+        lattice.args(flags).arg("--").args(command);
+        lattice
+            .env("HOME", self.path("home"))
+            .env("LATTICE_CONFIG_DIR", self.path("etc"))
+            .env("LATTICE_STATE_DIR", self.path("run"))
+            .env("LATTICE_ADMIN_TOKEN", "not-for-the-command")
+            .env_remove("LATTICE_TOKEN");
+        for proxy in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
+            lattice.env_remove(proxy);
+        }
+        lattice
+    }
+
+    fn finish(&self, command: Command) -> Output {
+        Process::spawn(command, "run", self.lab.dir.path()).finish(LIMIT)
+    }
+
+    fn allowed(&self) -> String {
+        format!("tcp:{}/32:8080", self.tool)
+    }
+
+    /// Nothing is left of the user's sandbox.
+    fn assert_clean(&self) {
+        let needle = self.user.path().display().to_string();
+        let deadline = Instant::now() + patience(Duration::from_secs(10));
+        loop {
+            let mut left = remains::processes(&needle);
+            let sandboxes = fs::read_dir(self.path("run/sandboxes")).into_iter().flatten().flatten();
+            left.extend(sandboxes.map(|entry| entry.path().display().to_string()));
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {left:#?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn records(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("home/audit.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// Prints what came of each attempt as `name: result`, `ok` where it worked.
+const ATTEMPTS: &str = r#"
+import os, socket, subprocess, sys, ctypes, time
+tool, host, path, bus, outer = sys.argv[1:6]
+def attempt(name, f):
+    begun = time.monotonic()
+    try: result = f()
+    except OSError as e: result = e.__class__.__name__ + ' ' + str(e.errno)
+    except Exception as e: result = repr(e)
+    late = ' late' if time.monotonic() - begun > 5 else ''
+    print(name + ': ' + str(result) + late, flush=True)
+def tcp(address, port):
+    with socket.create_connection((address, port), timeout=10): return 'ok'
+def unix(kind):
+    with socket.socket(socket.AF_UNIX, kind) as s: s.connect(bus); return 'ok'
+def sent():
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    a.sendto(b'x', bus); return 'ok'
+def read(f):
+    with open(f, 'rb') as file: return 'ok' if file.read(1) else 'empty'
+def listed(d): return 'ok' if os.listdir(d) else 'empty'
+def cmd(*a): return 'ok' if subprocess.run(a, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20).returncode == 0 else 'failed'
+def killed(): os.kill(int(outer), 0); return 'ok'
+def traced(pid):
+    libc = ctypes.CDLL(None, use_errno=True)
+    return 'ok' if libc.ptrace(16, pid, 0, 0) == 0 else 'errno ' + str(ctypes.get_errno())
+attempt('allowed', lambda: tcp(tool, 8080))
+attempt('allowed by name', lambda: tcp('tool.lattice', 8080))
+attempt('denied port', lambda: tcp(tool, 9090))
+attempt('hub', lambda: tcp('192.168.50.1', 8080))
+attempt('world', lambda: tcp('192.0.2.1', 443))
+attempt('world by 6', lambda: tcp('2001:db8::1', 443))
+attempt('metadata', lambda: tcp('169.254.169.254', 80))
+attempt('host loopback', lambda: tcp('127.0.0.1', 7070))
+attempt('host address', lambda: tcp(host, 7070))
+attempt('other name', lambda: socket.getaddrinfo('example.com', 80) and 'ok')
+attempt('bus', lambda: unix(socket.SOCK_STREAM))
+attempt('bus by a pair', sent)
+attempt('raw', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1) and 'ok')
+attempt('packet', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3) and 'ok')
+attempt('vsock', lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) and 'ok')
+attempt('memory of 1', lambda: read('/proc/1/mem'))
+attempt('environment of 1', lambda: read('/proc/1/environ'))
+attempt('root of 1', lambda: listed('/proc/1/root/'))
+attempt('descriptors of 1', lambda: listed('/proc/1/fd'))
+attempt('trace 1', lambda: traced(1))
+attempt('outer process', killed)
+attempt('outer memory', lambda: read('/proc/%s/mem' % outer))
+for d in ('etc', 'run'): attempt('list ' + d, lambda: listed(path + '/' + d))
+attempt('credentials', lambda: read(path + '/etc/sandbox-credentials.json'))
+attempt('records', lambda: read(path + '/home/audit.jsonl'))
+attempt('forge records', lambda: open(path + '/home/audit.jsonl', 'a') and 'ok')
+attempt('token', lambda: read(path + '/home/token'))
+attempt('unhide', lambda: cmd('umount', path + '/etc'))
+attempt('unhide in a namespace', lambda: cmd('unshare', '-Urm', 'umount', path + '/etc'))
+attempt('show by binding', lambda: cmd('unshare', '-Urm', 'sh', '-c', 'mount --bind %s /mnt && cat /mnt/etc/*' % path))
+attempt('link down', lambda: cmd('ip', 'link', 'set', 'wg0', 'down'))
+attempt('new link', lambda: cmd('ip', 'link', 'add', 'x', 'type', 'veth'))
+attempt('route', lambda: cmd('ip', 'route', 'del', 'default'))
+attempt('own namespace', lambda: cmd('unshare', '-Urn', 'curl', '-s', '-m', '3', 'http://%s:7070/' % host))
+attempt('capabilities', lambda: [l.split()[1] for l in open('/proc/self/status') if l.startswith('Cap') and int(l.split()[1], 16)] or 'none')
+attempt('descriptors', lambda: sorted(f for f in os.listdir('/proc/self/fd') if int(f) > 2 and os.path.exists('/proc/self/fd/' + f)) or 'none')
+attempt('processes', lambda: len([p for p in os.listdir('/proc') if p.isdigit()]))
+attempt('secrets', lambda: [k for k in os.environ if 'TOKEN' in k or 'AUTH' in k] or 'none')
+attempt('name', lambda: os.environ['LATTICE_SANDBOX_NAME'])
+attempt('links', lambda: sorted(n for _, n in socket.if_nameindex()))
+attempt('user', lambda: (os.getuid(), os.getgid()))
+"#;
+
+#[test]
+fn the_command_reaches_what_it_may_and_has_no_way_around() {
+    let place = Place::new();
+    let bus = place.path("home/bus");
+    let _bus = UnixListener::bind(&bus).unwrap();
+    fs::set_permissions(&bus, fs::Permissions::from_mode(0o666)).unwrap();
+    let _service = place.lab.serve_http(&place.host, 7070);
+    let outer = std::process::id().to_string();
+    let args = [
+        "python3",
+        "-c",
+        ATTEMPTS,
+        &place.tool.to_string(),
+        &place.host.address.to_string(),
+        &place.user.path().display().to_string(),
+        &bus.display().to_string(),
+        &outer,
+    ];
+    // The twin, without a sandbox: what is refused below for its own reasons works here.
+    let twin = place.lab.on(&place.host, "curl", &["-s", "-m", "5", "http://127.0.0.1:7070/"]);
+    assert_eq!(twin.code, 0, "{}", twin.stderr);
+    let mut run = place.run(true, &["--isolate", "netns", "--egress-allow", &place.allowed()], &args);
+    run.env("LATTICE_PROXY_AUTH", "agent:not-for-the-command");
+    let out = place.finish(run);
+    assert_eq!(out.code, 0, "{}{}", out.stdout, out.stderr);
+    assert!(out.stderr.contains("userspace (netns)"), "{}", out.stderr);
+
+    let wanted = [
+        ("allowed", "ok"),
+        ("allowed by name", "ok"),
+        ("denied port", "ConnectionRefusedError 111"),
+        ("hub", "ConnectionRefusedError 111"),
+        ("world", "ConnectionRefusedError 111"),
+        ("world by 6", "ConnectionRefusedError 111"),
+        ("metadata", "ConnectionRefusedError 111"),
+        ("host loopback", "ConnectionRefusedError 111"),
+        ("host address", "ConnectionRefusedError 111"),
+        ("bus", "OSError 97"),
+        ("bus by a pair", "OSError 97"),
+        ("raw", "PermissionError 1"),
+        ("packet", "OSError 97"),
+        ("vsock", "OSError 97"),
+        ("memory of 1", "PermissionError 13"),
+        ("environment of 1", "PermissionError 13"),
+        ("root of 1", "PermissionError 13"),
+        ("descriptors of 1", "PermissionError 13"),
+        ("trace 1", "errno 1"),
+        ("outer process", "ProcessLookupError 3"),
+        ("outer memory", "FileNotFoundError 2"),
+        ("list etc", "empty"),
+        ("list run", "empty"),
+        ("credentials", "FileNotFoundError 2"),
+        ("records", "empty"),
+        ("forge records", "OSError 30"),
+        ("token", "empty"),
+        ("unhide", "failed"),
+        ("unhide in a namespace", "failed"),
+        ("show by binding", "failed"),
+        ("link down", "failed"),
+        ("new link", "failed"),
+        ("route", "failed"),
+        ("own namespace", "failed"),
+        ("capabilities", "none"),
+        ("descriptors", "none"),
+        ("secrets", "none"),
+        ("name", "agent"),
+        ("links", "['lo', 'wg0']"),
+        ("user", "(12345, 12345)"),
+    ];
+    for (name, result) in wanted {
+        let line = format!("{name}: {result}");
+        assert!(out.stdout.lines().any(|found| found == line), "{line:?} in\n{}", out.stdout);
+    }
+    assert!(out.stdout.contains("other name: gaierror"), "{}", out.stdout);
+    assert!(!out.stdout.contains(" late"), "refused at once: {}", out.stdout);
+
+    let records = place.records();
+    for (address, port) in [(place.tool, 9090), (Ipv4Addr::new(192, 0, 2, 1), 443)] {
+        let denied =
+            |r: &&Value| r["dstIP"] == address.to_string() && r["dstPort"] == port && r["action"] == "deny";
+        let record =
+            records.iter().find(denied).unwrap_or_else(|| panic!("{address}:{port} in {records:#?}"));
+        assert_eq!((&record["class"], &record["agent"]), (&"netns".into(), &"agent".into()));
+    }
+    let audit = place.path("home/audit.jsonl").display().to_string();
+    assert_eq!(place.lab.run(&place.host, &["audit", "verify", &audit]).code, 0);
+    place.assert_clean();
+}
+
+#[test]
+fn exit_codes_and_signals_are_passed_on_and_orphans_end() {
+    let place = Place::new();
+    let coded = place.finish(place.run(
+        true,
+        &[],
+        &["sh", "-c", "(sleep 1000 &) ; cat; echo out; echo err >&2; exit 17"],
+    ));
+    assert_eq!((coded.code, coded.stdout.as_str()), (17, "out\n"), "{}", coded.stderr);
+    assert!(coded.stderr.contains("\nerr\n"), "{}", coded.stderr);
+    place.assert_clean();
+
+    let killed = place.finish(place.run(true, &[], &["sh", "-c", "kill -9 $$"]));
+    assert_eq!(killed.code, 137, "{}", killed.stderr);
+    let missing = place.finish(place.run(true, &[], &["/no/such/program"]));
+    assert_eq!(missing.code, 66, "{}", missing.stderr);
+    assert!(missing.stderr.contains("cannot run /no/such/program: No such file"), "{}", missing.stderr);
+
+    let trap = "trap 'echo asked; exit 5' TERM; echo running; while :; do sleep 0.05; done";
+    for isolate in ["netns", "none"] {
+        let run = place.run(true, &["--isolate", isolate], &["sh", "-c", trap]);
+        let mut run = Process::spawn(run, "run", place.lab.dir.path());
+        run.wait_for("running", LIMIT);
+        run.signal(Signal::SIGTERM);
+        let out = run.finish(LIMIT);
+        assert_eq!((out.code, out.stdout.as_str()), (5, "running\nasked\n"), "{isolate}: {}", out.stderr);
+        place.assert_clean();
+    }
+}
+
+#[test]
+fn nothing_outlives_a_killed_run() {
+    let place = Place::new();
+    for isolate in ["netns", "none"] {
+        let deaf = "trap '' TERM HUP INT; (setsid sleep 1000 &) ; echo running; while :; do sleep 0.05; done";
+        let run = place.run(true, &["--isolate", isolate], &["sh", "-c", deaf]);
+        let mut run = Process::spawn(run, "run", place.lab.dir.path());
+        run.wait_for("running", LIMIT);
+        run.signal(Signal::SIGKILL);
+        let out = run.finish(LIMIT);
+        assert_eq!(out.code, 137);
+        let needle = place.user.path().display().to_string();
+        let deadline = Instant::now() + patience(Duration::from_secs(10));
+        while !remains::processes(&needle).is_empty() {
+            assert!(Instant::now() < deadline, "{isolate}: {:#?}", remains::processes(&needle));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_command_does_not_outlive_its_network() {
+    let place = Place::new();
+    let run = place.run(true, &["--isolate", "netns"], &["sh", "-c", "echo running; exec sleep 1000"]);
+    let mut run = Process::spawn(run, "run", place.lab.dir.path());
+    run.wait_for("running", LIMIT);
+    let sleeping = command_below(run.pid());
+    let delete = format!("--net=/proc/{sleeping}/ns/net");
+    let deleted = Command::new("nsenter").args([&delete, "ip", "link", "delete", "wg0"]).status().unwrap();
+    assert!(deleted.success());
+    let out = run.finish(LIMIT);
+    assert_eq!(out.code, 70, "{}", out.stderr);
+    assert!(out.stderr.contains("the command was killed"), "{}", out.stderr);
+    assert!(kill(Pid::from_raw(sleeping), None).is_err());
+    place.assert_clean();
+}
+
+/// The last in the line of first children.
+fn command_below(pid: u32) -> i32 {
+    let mut pid = i32::try_from(pid).unwrap();
+    while let Some(child) = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .ok()
+        .and_then(|children| children.split_whitespace().next()?.parse().ok())
+    {
+        pid = child;
+    }
+    pid
+}
+
+#[test]
+fn without_a_tun_device_the_command_is_told_of_a_proxy_and_the_user_of_the_reason() {
+    let place = Place::new();
+    let refused = place.finish(place.run(false, &["--isolate", "netns"], &["true"]));
+    assert_eq!(refused.code, 71, "{}", refused.stderr);
+    assert!(refused.stderr.contains("cannot open a TUN device"), "{}", refused.stderr);
+    assert!(place.path("home/token").exists() && !place.path("etc/sandbox-credentials.json").exists());
+
+    let url = |port: u16| format!("http://{}:{port}/", place.tool);
+    let script = format!(
+        "echo $LATTICE_SANDBOX_NAME; env | grep -c -E 'LATTICE_(ADMIN|TOKEN)'; curl -sS -m 20 {}; curl -s -m 20 {}; echo $?",
+        url(8080),
+        url(9090)
+    );
+    let out = place.finish(place.run(false, &["--egress-allow", &place.allowed()], &["sh", "-c", &script]));
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    assert!(
+        out.stderr.contains("class cooperative") && out.stderr.contains("cannot open a TUN device"),
+        "{}",
+        out.stderr
+    );
+    assert_eq!(out.stdout, "agent\n0\nhello from the tool\n97\n", "{}", out.stderr);
+    assert!(place.records().iter().all(|record| record["class"] == "cooperative"));
+    place.assert_clean();
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let place = Place::new();
+    let outside = place.finish(place.run(true, &["--egress-allow", "api.example.com:443"], &["true"]));
+    assert_eq!(outside.code, 71, "{}", outside.stderr);
+    assert!(outside.stderr.contains("the overlay's link only"), "{}", outside.stderr);
+    for (flags, text) in [
+        (&["--isolate", "gvisor"][..], "--mode gvisor"),
+        (&["--isolate", "netns", "--forward", "80:127.0.0.1:80"], "--forward is of no use"),
+        (&["--wireguard", "kernel"], "--wireguard kernel"),
+        (&["--forward", "nonsense"], "forward"),
+    ] {
+        let out = place.finish(place.run(true, flags, &["true"]));
+        assert_eq!(out.code, 64, "{flags:?}: {}", out.stderr);
+        assert!(out.stderr.contains(text), "{flags:?}: {}", out.stderr);
+    }
+    let mut alone = place.run(true, &[], &[]);
+    alone.args(["true"]);
+    let inside = place.lab.run(&place.host, &["sandbox", "inside", "--channel", "77", "--", "true"]);
+    assert_eq!(inside.code, 64, "{}", inside.stderr);
+    place.assert_clean();
+}
