@@ -173,3 +173,6 @@ impl ProxiedSandbox {
         self.steps.undo()
     }
 }
+
+#[cfg(test)]
+mod tests;
