@@ -53,6 +53,7 @@ pub async fn connect(
         async move { key.sign(&nonce).map_err(AuthError::new) }
     })
     .custom_inbox_prefix(inbox)
+    .connection_timeout(PATIENCE)
     .event_callback(move |event| {
         let _ = sender.send(event);
         async {}
