@@ -23,10 +23,12 @@ use nix::{
 use crate::{Failure, Kind, Role, bell::Bell};
 pub(crate) use overlay::OverlaySources;
 pub use overlay::{OverlayReport, PeerReport, RelayReport};
+pub use proxy::ProxyReport;
 pub(crate) use report::Sources;
 pub use report::{NameReport, Report, ResolverReport, RuleCount, RuleReport};
 
 mod overlay;
+mod proxy;
 mod report;
 
 /// Name of the socket in the sandbox's state directory.
@@ -176,6 +178,8 @@ mod tests {
                 refused: BTreeMap::from([("type".into(), 1)]),
                 ..Default::default()
             },
+            proxy: None,
+            heard_seconds: Some(3),
         }
     }
 

@@ -152,6 +152,11 @@ impl Preparing {
     }
 }
 
+/// The filter of a device that takes no link at all, for an agent that must choose to use it.
+pub(crate) fn cooperative(filter: UserFilter) -> Result<Started, Failure> {
+    userspace::on(filter, Class::Cooperative, "userspace (cooperative)")
+}
+
 /// Locks a shared enforcer.
 pub(crate) fn lock(enforcer: &Mutex<dyn Enforce>) -> MutexGuard<'_, dyn Enforce + 'static> {
     enforcer.lock().unwrap_or_else(PoisonError::into_inner)

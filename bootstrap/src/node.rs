@@ -5,10 +5,10 @@ use lattice_overlay::BackendChoice;
 use tokio::runtime::Handle;
 
 use crate::{
-    Failure, Kind, Progress, StateDir, Status, Steps, Stop,
-    control::{Control, Report},
+    Failure, Progress, StateDir, Status, Steps, Stop,
+    control::Report,
     identity::Join,
-    sandbox::{Base, kernel, peers_step},
+    sandbox::{Base, control_step, kernel, peers_step},
     state::Role,
     steps::drops,
 };
@@ -75,15 +75,10 @@ impl Node {
             netns: None,
         };
         let overlay = peers_step(&mut steps, base, device, None, runtime)?;
-        steps.run("control", || {
-            let report = move || {
-                let overlay = overlay.report()?;
-                Ok(Report { enforcement: "none".into(), overlay, ..Report::default() })
-            };
-            let control = Control::start(state.path(), report).map_err(|error| {
-                Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
-            })?;
-            Ok(((), drops(control), "answers lattice status".into()))
+        control_step(&mut steps, &state, "lattice status", move || {
+            let heard_seconds = Some(overlay.heard.ago().as_secs());
+            let overlay = overlay.report()?;
+            Ok(Report { enforcement: "none".into(), overlay, heard_seconds, ..Report::default() })
         })?;
         state.publish(&status)?;
         Ok(Self { steps: steps.finish(), status })

@@ -8,7 +8,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, UdpSocket},
+    net::IpAddr,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,6 +23,7 @@ use crate::{
     Failure, Kind, StateDir, Steps,
     enforce::{Enforcer, PolicedLink},
     sandbox::{LINK, kernel},
+    source::source_to,
     steps::drops,
 };
 
@@ -249,15 +250,6 @@ fn own(link: &str, addresses: &[(String, IpAddr)]) -> Vec<IpAddr> {
         IpAddr::V6(address) => !address.is_unicast_link_local(),
     };
     addresses.iter().filter(|(name, _)| name == link).map(|(_, own)| *own).filter(is_wide).collect()
-}
-
-/// The source that the kernel takes for what this namespace sends to `to`. Nothing is sent.
-fn source_to(to: IpAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    // The port of the service "discard".
-    socket.connect((to, 9))?;
-    Ok(socket.local_addr()?.ip())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Starts the sandbox's resolver on 127.0.0.1 of the agent's namespace. Its thread, and the sockets to the host's
+//! Starts the sandbox's resolver, on 127.0.0.1 of the agent's namespace. Its thread, and the sockets to the host's
 //! nameservers, are in the underlay.
 
 use std::{
@@ -18,19 +18,25 @@ use crate::gate::{PolicyGate, RESOLVER};
 /// Which nameservers the host asks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Starts it. Loopback of `inside` must be up. `nameservers` is the resolv.conf(5) that names whom to ask; the host's unless given.
+/// Where an agent asks.
+pub(crate) type Sockets = (UdpSocket, TcpListener);
+
+/// Opens the sockets of an agent in `inside`, whose loopback must be up.
+pub(crate) fn bind(inside: &Netns) -> io::Result<Sockets> {
+    inside.run(|| Ok((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?)))?
+}
+
+/// Starts it on `sockets`. `nameservers` is the resolv.conf(5) that names whom to ask; the host's unless given.
 pub(crate) fn start(
-    inside: &Netns,
+    (udp, tcp): Sockets,
     underlay: &Netns,
     nameservers: Option<PathBuf>,
     names: Names,
     gate: PolicyGate,
 ) -> io::Result<Resolver> {
-    let bind = || Ok::<_, io::Error>((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?));
-    let (udp, tcp) = inside.run(bind)??;
     let config = Config {
-        udp,
-        tcp,
+        udp: Some(udp),
+        tcp: Some(tcp),
         resolv_conf: nameservers.unwrap_or_else(|| RESOLV_CONF.into()),
         names,
         gate: Arc::new(gate),

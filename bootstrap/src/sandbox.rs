@@ -1,7 +1,6 @@
 //! Phase one of an agent's sandbox.
 
 use std::{
-    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -10,12 +9,11 @@ use ipnet::IpNet;
 use lattice_ebpf::AttachMode;
 use lattice_overlay::{BackendChoice, FilterConfig, Netns, link};
 use lattice_policy::{Local, RuleSpec};
-use lattice_wire::NetMap;
 use tokio::runtime::Handle;
 
 use crate::{
     Failure, Kind, Pod, Progress, Ready, StateDir, Status, Steps, Stop,
-    control::{Control, Sources},
+    control::Sources,
     enforce::{self, Enforcer, EnforcerChoice, Place, PolicedLink},
     gate::PolicyGate,
     identity::{Join, now_unix},
@@ -29,9 +27,9 @@ use crate::{
 };
 
 mod base;
-mod policy;
+pub(crate) mod policy;
 
-pub(crate) use base::{Base, kernel, peers_step};
+pub(crate) use base::{Base, control_step, kernel, peers_step};
 use policy::Policed;
 
 /// The agent's WireGuard link.
@@ -87,7 +85,7 @@ impl Sandbox {
         let preparing = enforcer.prepare(state.bpf(), config.attach)?;
         let base = Base::start(&mut steps, &config.join, runtime, stop)?;
         let map = base.map();
-        let own = [IpAddr::V4(map.address.addr()), IpAddr::V6(unrouted_v6(map))];
+        let own = base.own();
 
         let inside = match &pod {
             None => namespace_step(&mut steps)?,
@@ -112,9 +110,7 @@ impl Sandbox {
         };
         let policy = Arc::new(live::wanted(1, &local, map, now_unix())?);
         let closed = Closed {
-            nets: closed(&base.underlay, map).map_err(|error| {
-                kernel("cannot list this host's addresses, which no name may open", &error)
-            })?,
+            nets: base.closed()?,
             private: config.pod.as_ref().map(|pod| pod.private.clone()).unwrap_or_default(),
         };
         let overlay = PolicedLink { name: LINK.into(), own: own.to_vec() };
@@ -172,7 +168,10 @@ impl Sandbox {
             let search = config.pod.as_ref().map(|pod| pod.search.clone()).unwrap_or_default();
             let gate = PolicyGate { live: policed.live.clone(), teller: policed.teller.clone(), search };
             let nameservers = config.pod.as_ref().map(|pod| pod.resolv_conf.clone());
-            let resolver = resolver::start(&inside, &base.underlay, nameservers, base.names.clone(), gate)
+            let resolver = resolver::bind(&inside)
+                .and_then(|sockets| {
+                    resolver::start(sockets, &base.underlay, nameservers, base.names.clone(), gate)
+                })
                 .map(Arc::new)
                 .map_err(|error| kernel("cannot start the sandbox's resolver", &error))?;
             Ok((resolver.clone(), drops(resolver), "127.0.0.1:53, <peer>.lattice and what rules name".into()))
@@ -192,14 +191,9 @@ impl Sandbox {
         let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         let words = Arc::new(Mutex::new(policed.words.clone()));
         let ready = Ready::new(inside.path(), &policed.enforcer, published_words(&words, &status, &state));
-        steps.run("control", || {
-            let Policed { enforcer, live, .. } = policed;
-            let sources = Sources { words, live, enforcer, resolver, overlay };
-            let control = Control::start(state.path(), move || sources.report()).map_err(|error| {
-                Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
-            })?;
-            Ok(((), drops(control), "answers lattice sandbox rules".into()))
-        })?;
+        let Policed { enforcer, live, .. } = policed;
+        let sources = Sources { words, live, enforcer, resolver, overlay };
+        control_step(&mut steps, &state, "lattice sandbox rules", move || sources.report())?;
         state.publish(&status)?;
         Ok(Self { steps: steps.finish(), ready, status })
     }
@@ -218,27 +212,6 @@ impl Sandbox {
     pub fn stop(mut self) -> Vec<String> {
         self.steps.undo()
     }
-}
-
-/// What no DNS name opens, beside the private addresses that none opens anywhere: the overlay, and this host.
-fn closed(underlay: &Netns, map: &NetMap) -> Result<Vec<IpNet>, link::LinkError> {
-    let own = link::addresses(underlay)?.into_iter().map(|(_, address)| address.into());
-    Ok(own.chain([map.pool.into()]).collect())
-}
-
-/// An IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in the overlay's IPv4 address. Nothing
-/// routes to it; it exists so that IPv6 packets of the agent have a source, leave, and are refused and recorded.
-fn unrouted_v6(map: &NetMap) -> std::net::Ipv6Addr {
-    let mut prefix = [0u8; 6];
-    prefix[0] = 0xfd;
-    for (index, byte) in map.workspace.as_str().bytes().enumerate() {
-        let slot = 1 + index % 5;
-        prefix[slot] = prefix[slot].wrapping_mul(31).wrapping_add(byte);
-    }
-    let mut octets = [0u8; 16];
-    octets[..6].copy_from_slice(&prefix);
-    octets[12..].copy_from_slice(&map.address.addr().octets());
-    octets.into()
 }
 
 /// Has reports and status name what enforces the policy. Does nothing when phase one has ended.

@@ -29,6 +29,7 @@ use crate::{
     failure::chain,
     gate,
     guide::Guide,
+    heard::Heard,
     identity::{self, now_unix},
     live::{Live, is_over},
     renew::Renewal,
@@ -51,6 +52,8 @@ pub(crate) struct Tunnel {
     /// Where the device finds paths.
     pub(crate) guide: Option<Guide>,
     pub(crate) standing: Standing,
+    /// Every word of the control plane.
+    pub(crate) heard: Heard,
     pub(crate) renewal: Renewal,
     /// Whether its end is that of the membership.
     pub(crate) for_good: bool,
@@ -106,6 +109,7 @@ impl Tunnel {
                 tokio::select! {
                     Some(push) = pushes.next() => match session::parse::<MapUpdate>(&push.payload) {
                         Ok(update) => {
+                            self.heard.again();
                             if self.update(update, None).await == Applied::Gap {
                                 self.refresh().await;
                             }
@@ -153,6 +157,7 @@ impl Tunnel {
             let asked = self.map.version();
             match self.before_expiry(identity::ask_map(&self.client, &self.credentials, have)).await {
                 Some(Ok(update)) => {
+                    self.heard.again();
                     if self.update(update, Some(asked)).await != Applied::Gap {
                         return;
                     }
@@ -200,7 +205,10 @@ impl Tunnel {
         let beat = Heartbeat { endpoints: endpoints.clone(), generation: self.map.generation };
         let subject = subject::peer(&self.credentials.peer, PeerVerb::Heartbeat);
         match self.before_expiry(session::request::<Ack>(&self.client, subject, &beat)).await {
-            Some(Ok(Ack {})) => *sent = Some((Instant::now(), endpoints)),
+            Some(Ok(Ack {})) => {
+                self.heard.again();
+                *sent = Some((Instant::now(), endpoints));
+            }
             Some(Err(error)) => tracing::debug!(%error, "no heartbeat"),
             None => {}
         }

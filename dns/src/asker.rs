@@ -3,11 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::Why;
+use hickory_proto::{op::ResponseCode, rr::RData};
+use tokio::sync::{mpsc, oneshot};
 
-/// The way to a [`Resolver`](crate::Resolver). Cheap to clone, of any thread.
+use crate::{Why, core::Told, limits::MAX_UNREAD, names::ZONE, question::Kind};
+
+/// The way to a [`Resolver`](crate::Resolver). Cheap to clone, of any thread and any runtime. It does not keep the resolver running.
 #[derive(Debug, Clone)]
-pub struct Asker;
+pub struct Asker(mpsc::Sender<Asked>);
 
 /// Why a name has no addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,13 +31,75 @@ pub enum NotResolved {
     Failed,
 }
 
+/// What comes of one question.
+pub(crate) type Answer = Result<Vec<IpAddr>, NotResolved>;
+
+/// One question on its way to the resolver's thread.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) client: SocketAddr,
+    pub(crate) to: oneshot::Sender<Answer>,
+}
+
 impl Asker {
-    /// The addresses of `name` that may be used: IPv4 before IPv6, pinned already. `client` is who is on record for a refusal.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Asked>) {
+        let (sender, receiver) = mpsc::channel(MAX_UNREAD);
+        (Self(sender), receiver)
+    }
+
+    /// The addresses of `name` that may be used: IPv4 before IPv6, pinned already. A name of one label is a peer's before it is anything
+    /// else, as in a sandbox, whose search list is `lattice`. `client` is who is on record for a refusal.
+    ///
+    /// It takes no longer than [`DEADLINE`](crate::limits::DEADLINE) once the resolver has read it, which is at once.
     ///
     /// # Errors
-    /// Why there are none.
-    pub async fn addresses(&self, name: &str, client: SocketAddr) -> Result<Vec<IpAddr>, NotResolved> {
-        let _ = (name, client);
-        todo!()
+    /// Why there are none. Where one kind of address is refused or cannot be had, those of the other kind are told.
+    pub async fn addresses(&self, name: &str, client: SocketAddr) -> Answer {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if !name.contains('.') && !name.eq_ignore_ascii_case("localhost") {
+            match self.both(&format!("{name}.{ZONE}"), client).await {
+                Err(NotResolved::NoName) => {}
+                told => return told,
+            }
+        }
+        self.both(name, client).await
+    }
+
+    async fn both(&self, name: &str, client: SocketAddr) -> Answer {
+        let (v4, v6) = tokio::join!(self.one(name, Kind::A, client), self.one(name, Kind::Aaaa, client));
+        match (v4, v6) {
+            (Ok(v4), Ok(v6)) => Ok([v4, v6].concat()),
+            (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),
+            (Err(refused @ NotResolved::Refused { .. }), _)
+            | (_, Err(refused @ NotResolved::Refused { .. })) => Err(refused),
+            (Err(NotResolved::NoName), Err(other)) | (Err(other), _) => Err(other),
+        }
+    }
+
+    async fn one(&self, name: &str, kind: Kind, client: SocketAddr) -> Answer {
+        let (to, answer) = oneshot::channel();
+        let asked = Asked { name: name.to_owned(), kind, client, to };
+        self.0.send(asked).await.map_err(|_| NotResolved::Failed)?;
+        answer.await.unwrap_or(Err(NotResolved::Failed))
+    }
+}
+
+/// What is told of one question.
+pub(crate) fn answer(told: Told) -> Answer {
+    if let Some((why, rule)) = told.refused {
+        return Err(NotResolved::Refused { why, rule });
+    }
+    let address = |data: RData| match data {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    };
+    let addresses: Vec<IpAddr> = told.data.into_iter().filter_map(address).collect();
+    match told.code {
+        ResponseCode::NoError if !addresses.is_empty() => Ok(addresses),
+        ResponseCode::NoError | ResponseCode::NXDomain => Err(NotResolved::NoName),
+        _ => Err(NotResolved::Failed),
     }
 }

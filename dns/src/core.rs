@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_proto::{op::ResponseCode, rr::RData};
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{RData, RecordType},
+};
 
 use crate::{
     Gate, Names, Refusal, Why,
@@ -21,7 +24,7 @@ use crate::{
     limits::{LOCAL_TTL, MAX_OUTSTANDING},
     local::{self, Local},
     query::{Client, Query, Unfit},
-    question::{Question, printable},
+    question::{Question, printable, printable_text},
     quiet::{Quiet, Tell},
     throttle::Throttle,
 };
@@ -29,8 +32,10 @@ use crate::{
 /// What the shell is to do.
 #[derive(Debug)]
 pub(crate) enum Action<W> {
-    /// Send it.
-    Reply { to: W, message: Vec<u8> },
+    /// Tell who asked.
+    Tell { to: W, query: Query, told: Told },
+    /// Send it to who sent what is no query.
+    Reject { to: W, message: Vec<u8> },
     /// Ask the nameservers, and tell [`Core::answered`] how it ended, within the deadline.
     Ask(Question),
 }
@@ -56,12 +61,20 @@ struct Waiting<W> {
     to: W,
 }
 
-/// What is told of an outcome.
-struct Told {
-    code: ResponseCode,
-    data: Vec<RData>,
-    ttl: Duration,
-    why: Option<Why>,
+/// What is told of a question.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) code: ResponseCode,
+    pub(crate) data: Vec<RData>,
+    pub(crate) ttl: Duration,
+    /// Why it was refused, and the rule that knows the name.
+    pub(crate) refused: Option<(Why, Option<u32>)>,
+}
+
+impl Told {
+    fn empty(code: ResponseCode) -> Self {
+        Self { code, data: Vec::new(), ttl: Duration::ZERO, refused: None }
+    }
 }
 
 impl<W> Core<W> {
@@ -86,16 +99,37 @@ impl<W> Core<W> {
             Ok(query) => query,
             Err(unfit) => return self.unfit(unfit, client, to, now),
         };
+        self.judge(query, to, now)
+    }
+
+    /// A question from within this process.
+    pub(crate) fn ask(&mut self, query: Query, to: W, now: Instant) -> Vec<Action<W>> {
+        self.tally.queries.add();
+        self.judge(query, to, now)
+    }
+
+    /// A name from within this process that no query can carry: refused, counted and told like any other.
+    pub(crate) fn unfit_name(&mut self, name: &str, client: Client, now: Instant) -> Why {
+        self.tally.queries.add();
+        let name = printable_text(name);
+        let Client { address: client, transport } = client;
+        let (qtype, why) = (type_text(RecordType::A), Why::Name);
+        self.report(&Refusal { name, qtype, client, transport, why, rule: None }, now);
+        why
+    }
+
+    fn judge(&mut self, query: Query, to: W, now: Instant) -> Vec<Action<W>> {
         match decide(&query, &self.names.table(), self.gate.as_ref()) {
             Decision::Local(local) => {
                 self.tally.local.add();
-                let message = match local {
-                    Local::Found(data) => query.reply(ResponseCode::NoError, &data, LOCAL_TTL),
-                    Local::None => query.reply(ResponseCode::NXDomain, &[], LOCAL_TTL),
+                let (code, data) = match local {
+                    Local::Found(data) => (ResponseCode::NoError, data),
+                    Local::None => (ResponseCode::NXDomain, Vec::new()),
                 };
-                vec![Action::Reply { to, message }]
+                let told = Told { data, ttl: LOCAL_TTL, ..Told::empty(code) };
+                vec![Action::Tell { to, query, told }]
             }
-            Decision::Refuse { why, rule } => vec![self.refuse(&query, to, why, rule, now)],
+            Decision::Refuse { why, rule } => vec![self.refuse(query, to, why, rule, now)],
             Decision::Forward { question, rule, wildcard } => {
                 let waiting = Waiting { query, question, rule, to };
                 self.forward(waiting, wildcard, now)
@@ -125,7 +159,7 @@ impl<W> Core<W> {
             return Vec::new();
         }
         let told = self.admit(question, outcome);
-        waiting.into_iter().map(|waiting| self.tell(waiting, &told, now)).collect()
+        waiting.into_iter().map(|waiting| self.tell(waiting, told.clone(), now)).collect()
     }
 
     fn unfit(&mut self, unfit: Unfit, client: Client, to: W, now: Instant) -> Vec<Action<W>> {
@@ -145,7 +179,7 @@ impl<W> Core<W> {
                 message
             }
         };
-        vec![Action::Reply { to, message }]
+        vec![Action::Reject { to, message }]
     }
 
     fn forward(&mut self, waiting: Waiting<W>, wildcard: bool, now: Instant) -> Vec<Action<W>> {
@@ -153,13 +187,13 @@ impl<W> Core<W> {
         if let Some(outcome) = self.cache.get(question, now) {
             self.tally.cached.add();
             let told = self.admit(question, &outcome);
-            return vec![self.tell(waiting, &told, now)];
+            return vec![self.tell(waiting, told, now)];
         }
         let mut actions = Vec::new();
         if !self.flights.contains_key(question) {
             if let Err(why) = self.throttle.take(&question.name, wildcard.then_some(*rule), now) {
                 let rule = Some(*rule);
-                return vec![self.refuse(&waiting.query, waiting.to, why, rule, now)];
+                return vec![self.refuse(waiting.query, waiting.to, why, rule, now)];
             }
             self.tally.forwarded.add();
             actions.push(Action::Ask(question.clone()));
@@ -171,7 +205,7 @@ impl<W> Core<W> {
                 flight.remove(&index);
             }
             let rule = Some(oldest.rule);
-            actions.push(self.refuse(&oldest.query, oldest.to, Why::Outstanding, rule, now));
+            actions.push(self.refuse(oldest.query, oldest.to, Why::Outstanding, rule, now));
         }
         self.flights.entry(question.clone()).or_default().insert(self.next);
         self.waiting.insert(self.next, waiting);
@@ -181,37 +215,38 @@ impl<W> Core<W> {
 
     /// Asks the gate what of an outcome may be told, which pins it.
     fn admit(&self, question: &Question, outcome: &Outcome) -> Told {
-        let told = |code, why| Told { code, data: Vec::new(), ttl: Duration::ZERO, why };
         match outcome {
-            Outcome::Nothing => told(ResponseCode::NoError, None),
-            Outcome::NoName => told(ResponseCode::NXDomain, None),
-            Outcome::Failed => told(ResponseCode::ServFail, None),
+            Outcome::Nothing => Told::empty(ResponseCode::NoError),
+            Outcome::NoName => Told::empty(ResponseCode::NXDomain),
+            Outcome::Failed => Told::empty(ResponseCode::ServFail),
             Outcome::Addresses { addresses, ttl } => {
                 let mut admitted = self.gate.answer(&question.name, addresses, *ttl);
                 admitted.addresses.retain(|address| addresses.contains(address));
                 let data = local::data(&admitted.addresses, Some(question.kind));
                 if data.is_empty() {
-                    return told(ResponseCode::Refused, Some(Why::Answer));
+                    let refused = Some((Why::Answer, None));
+                    return Told { refused, ..Told::empty(ResponseCode::Refused) };
                 }
-                Told { code: ResponseCode::NoError, data, ttl: admitted.ttl, why: None }
+                Told { data, ttl: admitted.ttl, ..Told::empty(ResponseCode::NoError) }
             }
         }
     }
 
-    fn tell(&mut self, waiting: Waiting<W>, told: &Told, now: Instant) -> Action<W> {
+    fn tell(&mut self, waiting: Waiting<W>, told: Told, now: Instant) -> Action<W> {
         let Waiting { query, rule, to, .. } = waiting;
-        match told.why {
-            Some(why) => self.refuse(&query, to, why, Some(rule), now),
-            None => Action::Reply { to, message: query.reply(told.code, &told.data, told.ttl) },
+        match told.refused {
+            Some((why, _)) => self.refuse(query, to, why, Some(rule), now),
+            None => Action::Tell { to, query, told },
         }
     }
 
-    fn refuse(&mut self, query: &Query, to: W, why: Why, rule: Option<u32>, now: Instant) -> Action<W> {
+    fn refuse(&mut self, query: Query, to: W, why: Why, rule: Option<u32>, now: Instant) -> Action<W> {
         let Client { address: client, transport } = query.client;
         let (name, qtype) = (printable(&query.asked.name), type_text(query.asked.query_type));
         self.report(&Refusal { name, qtype, client, transport, why, rule }, now);
         let code = if why == Why::Searched { ResponseCode::NXDomain } else { ResponseCode::Refused };
-        Action::Reply { to, message: query.reply(code, &[], Duration::ZERO) }
+        let told = Told { refused: Some((why, rule)), ..Told::empty(code) };
+        Action::Tell { to, query, told }
     }
 
     fn report(&mut self, refusal: &Refusal, now: Instant) {

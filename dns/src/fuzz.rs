@@ -15,10 +15,10 @@ use crate::{
     Admitted, Gate, Names, Refusal, Transport, Verdict,
     answer::Outcome,
     ask::{Ask, Reply},
-    core::{Action, Core},
+    core::{Action, Core, Told},
     counters::Tally,
     limits::{MAX_ADDRESSES, MAX_ANSWER, MAX_UDP_REPLY},
-    query::Client,
+    query::{Client, Query},
     question::{Kind, Question},
 };
 
@@ -73,7 +73,8 @@ fn query_by(transport: Transport, bytes: &[u8]) -> bool {
     let mut asked = false;
     for action in core.receive(bytes, Client { address: AGENT, transport }, (), now) {
         match action {
-            Action::Reply { message, .. } => drop(reply(transport, bytes, &message)),
+            Action::Tell { query, told, .. } => drop(reply(transport, bytes, &encoded(&query, &told))),
+            Action::Reject { message, .. } => drop(reply(transport, bytes, &message)),
             Action::Ask(question) => {
                 asked = true;
                 assert!(question.name.ends_with(".example.com") && question.name != DENIED, "{question:?}");
@@ -87,8 +88,8 @@ fn query_by(transport: Transport, bytes: &[u8]) -> bool {
                 let replies = core.answered(&question, &found, now);
                 assert_eq!(replies.len(), 1, "who asked is answered once");
                 for action in replies {
-                    let Action::Reply { message, .. } = action else { panic!("asked again") };
-                    let told = reply(transport, bytes, &message);
+                    let Action::Tell { query, told, .. } = action else { panic!("asked again") };
+                    let told = reply(transport, bytes, &encoded(&query, &told));
                     let fits = if question.kind == Kind::A { vec![PUBLIC] } else { vec![] };
                     assert_eq!(told, fits);
                 }
@@ -96,6 +97,10 @@ fn query_by(transport: Transport, bytes: &[u8]) -> bool {
         }
     }
     asked
+}
+
+fn encoded(query: &Query, told: &Told) -> Vec<u8> {
+    query.reply(told.code, &told.data, told.ttl)
 }
 
 /// Checks a reply to `query`; returns the addresses that it tells.
@@ -147,10 +152,10 @@ fn answer_to(kind: Kind, bytes: &[u8]) -> bool {
     let client = Client { address: AGENT, transport: Transport::Tcp };
     core.receive(&query, client, (), now);
     let outcome = Outcome::Addresses { addresses: found.clone(), ttl };
-    let Some(Action::Reply { message, .. }) = core.answered(&question, &outcome, now).pop() else {
+    let Some(Action::Tell { query: asked, told, .. }) = core.answered(&question, &outcome, now).pop() else {
         panic!("who asked is not answered");
     };
-    let mut told = reply(Transport::Tcp, &query, &message);
+    let mut told = reply(Transport::Tcp, &query, &encoded(&asked, &told));
     let mut may = found;
     may.retain(|address| !address.is_loopback());
     told.sort_unstable();

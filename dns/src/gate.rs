@@ -79,7 +79,7 @@ pub struct Refusal {
 pub enum Transport {
     /// RFC 1035 §4.2.1.
     Udp,
-    /// RFC 7766.
+    /// RFC 7766; or by an [`Asker`](crate::Asker), for a client whose stream a proxy serves.
     Tcp,
 }
 

@@ -22,6 +22,9 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// Answers by UDP that are not to our question before we ask by TCP, where nobody can guess.
 pub const MAX_WRONG_ANSWERS: usize = 8;
 
+/// Questions from within the process that were not read yet; who has one more waits.
+pub const MAX_UNREAD: usize = 64;
+
 /// Most names asked of nameservers in one second, in the long run.
 pub const QUERIES_PER_SECOND: u32 = 50;
 /// Most names asked of nameservers at once. With [`DEADLINE`] it also bounds the sockets: 100 + 5 × 50.

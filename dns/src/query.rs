@@ -4,13 +4,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use hickory_proto::{
     op::{Edns, Header, Message, MessageType, OpCode, Query as Asked, ResponseCode},
-    rr::{RData, Record as Answer},
+    rr::{Name, RData, Record as Answer},
     serialize::binary::{BinDecodable as _, BinDecoder},
 };
 
 use crate::{
     Transport,
     limits::{MAX_QUERY, MAX_UDP_REPLY},
+    question::Kind,
     record::{Data, Record},
 };
 
@@ -82,6 +83,19 @@ impl Query {
             }
             _ => Ok(query),
         }
+    }
+
+    /// A question from within this process, which has no message. None when no name of DNS can be spelled like that.
+    pub(crate) fn inside(name: &str, kind: Kind, client: Client) -> Option<Self> {
+        let name = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;
+        Some(Self {
+            client,
+            asked: Asked::query(name, kind.record_type()),
+            id: 0,
+            recursion_desired: true,
+            checking_disabled: false,
+            edns: None,
+        })
     }
 
     /// The reply: the question and `data` under its name. Truncated when it does not fit.

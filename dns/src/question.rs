@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::{Name, RecordType};
 
+/// Longest name in octets (RFC 1035 §2.3.4).
+const MAX_NAME: usize = 255;
+
 /// A question to nameservers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
@@ -57,6 +60,16 @@ pub(crate) fn printable(name: &Name) -> String {
     text
 }
 
+/// Likewise of a text that no name can be made of, and no more of it than a name has.
+pub(crate) fn printable_text(text: &str) -> String {
+    let escaped = |byte: u8| match byte {
+        b'\\' => "\\\\".to_owned(),
+        byte if byte.is_ascii_graphic() => char::from(byte.to_ascii_lowercase()).to_string(),
+        byte => format!("\\{byte:03}"),
+    };
+    text.bytes().take(MAX_NAME).map(escaped).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +95,7 @@ mod tests {
         let text = printable(&name(&[b"A.b\n\xff", b"com"]));
         assert!(text.chars().all(|c| c.is_ascii_graphic()), "{text}");
         assert!(text.starts_with("a\\.b") && text.ends_with(".com"), "{text}");
+        assert_eq!(printable_text("A..b \0\\é"), "a..b\\032\\000\\\\\\195\\169");
+        assert_eq!(printable_text(&"a".repeat(1000)).len(), MAX_NAME);
     }
 }

@@ -1,8 +1,10 @@
-//! The running resolver: one thread, the agent's sockets on one side and the nameservers on the other.
+//! The running resolver: one thread, who asks on one side (the agent's sockets, or a proxy in this process) and the nameservers on the other.
 
 use std::{
     cell::RefCell,
-    fmt, io,
+    fmt,
+    future::pending,
+    io,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     rc::Rc,
@@ -13,16 +15,20 @@ use std::{
 
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::{mpsc::OwnedPermit, oneshot},
+    sync::{
+        mpsc::{self, OwnedPermit},
+        oneshot,
+    },
     task::{LocalSet, spawn_local},
 };
 
 use crate::{
-    Counters, Gate, Names, Transport, Why,
+    Asker, Counters, Gate, Names, NotResolved, Transport, Why,
+    asker::{self, Answer, Asked},
     core::{Action, Core},
     counters::Tally,
     limits::MAX_QUERY,
-    query::Client,
+    query::{Client, Query},
     question::Question,
     tcp,
     upstream::Upstream,
@@ -33,10 +39,10 @@ const BREATH: Duration = Duration::from_millis(50);
 
 /// What a resolver needs.
 pub struct Config {
-    /// Where the agent asks: `127.0.0.1:53` of its namespace.
-    pub udp: UdpSocket,
+    /// Where the agent asks: `127.0.0.1:53` of its namespace. Without sockets, only an [`Asker`] does.
+    pub udp: Option<UdpSocket>,
     /// Likewise.
-    pub tcp: TcpListener,
+    pub tcp: Option<TcpListener>,
     /// The host's `/etc/resolv.conf`: which nameservers are asked. Without any, forwarded queries end in SERVFAIL.
     pub resolv_conf: PathBuf,
     /// The overlay's names.
@@ -52,6 +58,7 @@ pub type Enter<'a> = &'a dyn Fn(&mut (dyn FnMut() + Send)) -> io::Result<()>;
 /// A running resolver. Dropping it ends it at once, and closes all its sockets.
 pub struct Resolver {
     tally: Arc<Tally>,
+    asker: Asker,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,10 +71,11 @@ impl Resolver {
     pub fn start(config: Config, enter: Enter<'_>) -> io::Result<Self> {
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = oneshot::channel();
+        let (asker, asked) = Asker::new();
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let serve = {
             let tally = Arc::clone(&tally);
-            move || serve(&runtime, config, tally, stopped)
+            move || serve(&runtime, config, tally, asked, stopped)
         };
         let mut serve = Some(serve);
         let mut thread = None;
@@ -75,12 +83,12 @@ impl Resolver {
             thread = serve.take().map(|serve| thread::Builder::new().name("resolver".into()).spawn(serve));
         })?;
         let thread = thread.ok_or_else(|| io::Error::other("the namespace was not entered"))??;
-        Ok(Self { tally, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { tally, asker, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Asks this resolver from within this process.
-    pub fn asker(&self) -> crate::Asker {
-        todo!()
+    /// Asks this resolver from within this process. When it ends, so does what was asked.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// What it did until now.
@@ -109,13 +117,26 @@ pub(crate) enum ReplyTo {
     Udp(SocketAddr),
     /// The place of the reply in its connection's queue, kept from the moment the query was read.
     Tcp(OwnedPermit<Vec<u8>>),
+    Inside(oneshot::Sender<Answer>),
+}
+
+impl ReplyTo {
+    fn send(self, message: Vec<u8>, udp: Option<&tokio::net::UdpSocket>) {
+        match self {
+            // What does not fit into the socket's buffer is lost, as anywhere with UDP.
+            Self::Udp(address) => drop(udp.map(|udp| udp.try_send_to(&message, address))),
+            Self::Tcp(place) => drop(place.send(message)),
+            // It is sent no messages.
+            Self::Inside(_) => {}
+        }
+    }
 }
 
 /// What all tasks of the thread share.
 pub(crate) struct Shared {
     core: RefCell<Core<ReplyTo>>,
     upstream: Upstream,
-    udp: tokio::net::UdpSocket,
+    udp: Option<tokio::net::UdpSocket>,
     tally: Arc<Tally>,
 }
 
@@ -123,6 +144,19 @@ impl Shared {
     /// A message of the agent.
     pub(crate) fn receive(self: &Rc<Self>, message: &[u8], client: Client, to: ReplyTo) {
         let actions = self.core.borrow_mut().receive(message, client, to, Instant::now());
+        self.act(actions);
+    }
+
+    /// A question from within this process.
+    pub(crate) fn ask_for(self: &Rc<Self>, asked: Asked) {
+        let Asked { name, kind, client: address, to } = asked;
+        let client = Client { address, transport: Transport::Tcp };
+        let now = Instant::now();
+        let Some(query) = Query::inside(&name, kind, client) else {
+            let why = self.core.borrow_mut().unfit_name(&name, client, now);
+            return drop(to.send(Err(NotResolved::Refused { why, rule: None })));
+        };
+        let actions = self.core.borrow_mut().ask(query, ReplyTo::Inside(to), now);
         self.act(actions);
     }
 
@@ -137,11 +171,11 @@ impl Shared {
     fn act(self: &Rc<Self>, actions: Vec<Action<ReplyTo>>) {
         for action in actions {
             match action {
-                Action::Reply { to: ReplyTo::Udp(address), message } => {
-                    // What does not fit into the socket's buffer is lost, as anywhere with UDP.
-                    let _lost = self.udp.try_send_to(&message, address);
+                Action::Tell { to: ReplyTo::Inside(to), told, .. } => drop(to.send(asker::answer(told))),
+                Action::Tell { to, query, told } => {
+                    to.send(query.reply(told.code, &told.data, told.ttl), self.udp.as_ref());
                 }
-                Action::Reply { to: ReplyTo::Tcp(place), message } => drop(place.send(message)),
+                Action::Reject { to, message } => to.send(message, self.udp.as_ref()),
                 Action::Ask(question) => drop(spawn_local(Rc::clone(self).ask(question))),
             }
         }
@@ -154,32 +188,60 @@ impl Shared {
     }
 }
 
-fn serve(runtime: &Runtime, config: Config, tally: Arc<Tally>, stopped: oneshot::Receiver<()>) {
+fn serve(
+    runtime: &Runtime,
+    config: Config,
+    tally: Arc<Tally>,
+    mut asked: mpsc::Receiver<Asked>,
+    stopped: oneshot::Receiver<()>,
+) {
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async move {
         let Config { udp, tcp, resolv_conf, names, gate } = config;
-        let sockets = udp
-            .set_nonblocking(true)
-            .and_then(|()| tcp.set_nonblocking(true))
-            .and_then(|()| tokio::net::UdpSocket::from_std(udp))
-            .and_then(|udp| Ok((udp, tokio::net::TcpListener::from_std(tcp)?)));
-        let Ok((udp, tcp)) = sockets else { return };
+        let Ok((udp, tcp)) = sockets(udp, tcp) else { return };
         let core = RefCell::new(Core::new(gate, names, Arc::clone(&tally), Instant::now()));
         let upstream = Upstream::new(resolv_conf, Arc::clone(&tally));
         let shared = Rc::new(Shared { core, upstream, udp, tally });
+        let by_tcp = async {
+            match &tcp {
+                Some(listener) => tcp::serve(&shared, listener).await,
+                None => pending().await,
+            }
+        };
+        let from_inside = async {
+            while let Some(asked) = asked.recv().await {
+                shared.ask_for(asked);
+            }
+        };
         tokio::select! {
             _ = stopped => {}
             () = serve_udp(&shared) => {}
-            () = tcp::serve(&shared, &tcp) => {}
+            () = by_tcp => {}
+            () = from_inside => {}
         }
     });
 }
 
+type Sockets = (Option<tokio::net::UdpSocket>, Option<tokio::net::TcpListener>);
+
+fn sockets(udp: Option<UdpSocket>, tcp: Option<TcpListener>) -> io::Result<Sockets> {
+    let udp = udp.map(|udp| {
+        udp.set_nonblocking(true)?;
+        tokio::net::UdpSocket::from_std(udp)
+    });
+    let tcp = tcp.map(|tcp| {
+        tcp.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(tcp)
+    });
+    Ok((udp.transpose()?, tcp.transpose()?))
+}
+
 async fn serve_udp(shared: &Rc<Shared>) {
+    let Some(socket) = &shared.udp else { return pending().await };
     // One more than is allowed, so that what is longer can be told from what is as long.
     let mut buffer = [0; MAX_QUERY + 1];
     loop {
-        match shared.udp.recv_from(&mut buffer).await {
+        match socket.recv_from(&mut buffer).await {
             Ok((length, address)) => {
                 let client = Client { address, transport: Transport::Udp };
                 shared.receive(&buffer[..length], client, ReplyTo::Udp(address));

@@ -101,6 +101,27 @@ impl Filter {
         decision
     }
 
+    /// What [`Self::judge`] would say of a whole `packet` that is no ICMP error, if it were asked now: nothing is counted, told or
+    /// remembered.
+    pub fn peek(&self, direction: Direction, packet: &[u8], now_ns: u64) -> Decision {
+        let (packet, read) = Packet::parse(direction, packet);
+        let turned_away = read.err().or_else(|| self.turned_away(&packet));
+        let verdict = match (turned_away, &self.program) {
+            (Some(reason), _) => Verdict::without_rule(reason),
+            (None, None) => Verdict::without_rule(Reason::NoPolicy),
+            (None, Some(program)) => {
+                let force = Force { program, epoch: self.epoch, now_ns };
+                Verdict::from(self.flows.peek(force, &packet))
+            }
+        };
+        verdict.decision()
+    }
+
+    /// The generation of the policy in force; 0 before there is one.
+    pub fn generation(&self) -> u32 {
+        self.program.as_ref().map_or(0, |program| program.generation)
+    }
+
     /// The answer to an egress `packet` that was denied for `reason`: what a closed door would say, from the address that
     /// the packet was for. `None` where no answer may be given.
     pub fn refusal(&self, packet: &[u8], reason: Reason) -> Option<Refusal> {
@@ -129,18 +150,8 @@ impl Filter {
     }
 
     fn verdict(&mut self, packet: &Packet<'_>, now_ns: u64) -> Verdict {
-        let key = &packet.key;
-        if is_group(key.family, key.local) || is_group(key.family, key.remote) {
-            return Verdict::without_rule(Reason::Multicast);
-        }
-        if !self.is_own(key.family, key.local) {
-            return Verdict::without_rule(match packet.direction {
-                Direction::Egress => Reason::Spoofed,
-                Direction::Ingress => Reason::DefaultDeny,
-            });
-        }
-        if packet.direction == Direction::Ingress && self.is_own(key.family, key.remote) {
-            return Verdict::without_rule(Reason::Spoofed);
+        if let Some(reason) = self.turned_away(packet) {
+            return Verdict::without_rule(reason);
         }
         let Some(program) = &self.program else { return Verdict::without_rule(Reason::NoPolicy) };
         let force = Force { program, epoch: self.epoch, now_ns };
@@ -160,6 +171,19 @@ impl Filter {
             self.flows.remember_fragment(force, packet, line);
         }
         Verdict::from(outcome)
+    }
+
+    /// Why a packet cannot pass whatever the policy says.
+    fn turned_away(&self, packet: &Packet<'_>) -> Option<Reason> {
+        let key = &packet.key;
+        if is_group(key.family, key.local) || is_group(key.family, key.remote) {
+            return Some(Reason::Multicast);
+        }
+        let is_egress = packet.direction == Direction::Egress;
+        if !self.is_own(key.family, key.local) {
+            return Some(if is_egress { Reason::Spoofed } else { Reason::DefaultDeny });
+        }
+        (!is_egress && self.is_own(key.family, key.remote)).then_some(Reason::Spoofed)
     }
 
     fn is_own(&self, family: u8, number: u128) -> bool {

@@ -112,20 +112,24 @@ impl Flows {
     /// policy cuts it at its next packet in either direction.
     fn live(&mut self, force: Force<'_>, key: &FlowKey) -> Option<Slot> {
         let slot = self.flows.find(key)?;
-        let flow = &mut self.flows[slot];
-        if since(force.now_ns, flow.seen_ns) > idle_limit(key.proto) {
+        let Some(line) = self.flows[slot].standing(force, key) else {
+            self.flows.remove(slot);
             return None;
-        }
-        if flow.epoch != force.epoch {
-            let line = force.program.decide(key, flow.direction, force.now_ns);
-            let Some(line) = line.filter(|line| line.action == Action::Allow) else {
-                self.flows.remove(slot);
-                return None;
-            };
-            flow.line = line;
-            flow.epoch = force.epoch;
-        }
+        };
+        let flow = &mut self.flows[slot];
+        (flow.line, flow.epoch) = (line, force.epoch);
         Some(slot)
+    }
+
+    /// What [`Self::judge`] would say.
+    pub(crate) fn peek(&self, force: Force<'_>, packet: &Packet<'_>) -> Outcome {
+        let flow = self.flows.find(&packet.key).map(|slot| &self.flows[slot]);
+        let flow = flow.filter(|flow| flow.direction == packet.direction || !packet.opener);
+        if let Some(line) = flow.and_then(|flow| flow.standing(force, &packet.key)) {
+            return Outcome::Established(line);
+        }
+        let line = force.program.decide(&packet.key, packet.direction, force.now_ns);
+        line.map_or(Outcome::Unnamed, Outcome::Decided)
     }
 
     /// What let in the live flow that an ICMP error is about. Errors come in from any router, about what the agent itself
@@ -151,6 +155,20 @@ impl Flows {
         let seen = &self.fragments[self.fragments.find(&FragmentKey::of(packet))?];
         let counts = seen.epoch == force.epoch && since(force.now_ns, seen.at_ns) <= FRAGMENT_IDLE;
         counts.then_some(seen.line)
+    }
+}
+
+impl Flow {
+    /// The line that lets it in, if the policy in force does.
+    fn standing(&self, force: Force<'_>, key: &FlowKey) -> Option<Line> {
+        if since(force.now_ns, self.seen_ns) > idle_limit(key.proto) {
+            return None;
+        }
+        if self.epoch == force.epoch {
+            return Some(self.line);
+        }
+        let line = force.program.decide(key, self.direction, force.now_ns);
+        line.filter(|line| line.action == Action::Allow)
     }
 }
 

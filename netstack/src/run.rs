@@ -48,6 +48,7 @@ impl<'a> Run<'a> {
         let mut run = Self::single(payload);
         run.head[..ip.len()].copy_from_slice(ip);
         run.head[ip.len()..][..tcp.len()].copy_from_slice(tcp);
+        ip::set_len(&mut run.head, ip.len() + tcp.len());
         run.transport = ip.len();
         run.head_len = ip.len() + tcp.len();
         run.segment = segment.max(1);
@@ -61,7 +62,7 @@ impl<'a> Run<'a> {
     }
 
     /// The first bytes of the next packet: its IP header, and that of TCP, UDP or ICMP; nothing of its payload need be
-    /// there. Lengths and checksums in it are not those of the packet.
+    /// there. Checksums in it are not those of the packet, and where the payload is not there, the length is that of what is.
     pub fn head(&self) -> &[u8] {
         if self.head_len == 0 { self.rest } else { &self.head[..self.head_len] }
     }

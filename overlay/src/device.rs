@@ -5,23 +5,25 @@
 
 mod clock;
 mod commands;
+pub(crate) mod core;
 mod engine;
 mod error;
 mod filter;
-mod gate;
+pub(crate) mod gate;
 mod kernel;
 mod paths;
 mod probe;
 mod relays;
 mod tun;
 mod udp;
-mod userspace;
+pub(crate) mod userspace;
 pub(crate) mod vnet;
 mod ways;
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     str::FromStr,
     sync::Arc,
     time::SystemTime,
@@ -192,6 +194,33 @@ pub fn create(config: DeviceConfig, choice: BackendChoice) -> Result<Box<dyn Dev
     // Otherwise the kernel's own router solicitations would be the first packets that the policy sees.
     link::set_no_link_local(&inside, &name)?;
     Ok(device)
+}
+
+/// Makes a link for [`create_on`] in the network namespace of the calling thread: down, without address. It goes when all copies of the descriptor are closed.
+///
+/// # Errors
+/// When the name is invalid or taken, there is no `/dev/net/tun` for this user, or no `CAP_NET_ADMIN`.
+pub fn open_link(name: &str) -> Result<OwnedFd, DeviceError> {
+    check_name(name)?;
+    let tun = userspace::open(name)?;
+    let here = Netns::current().map_err(DeviceError::Namespace)?;
+    link::set_no_link_local(&here, name)?;
+    Ok(tun.into())
+}
+
+/// Creates a device in user space whose link was made by [`open_link`], in a namespace that this process need not be able to enter: `inside` is not
+/// used, and the link's MTU is its owner's care. `ended` is called when the device does no more, by itself or because it was dropped.
+///
+/// # Errors
+/// When the name is invalid, or there is no socket or thread left.
+pub fn create_on(
+    config: DeviceConfig,
+    link: OwnedFd,
+    ended: impl FnOnce() + Send + 'static,
+) -> Result<Box<dyn Device>, DeviceError> {
+    check_name(&config.name)?;
+    let device = userspace::UserSpaceDevice::on(config, tun::Tun::handed(link), Box::new(ended))?;
+    Ok(Box::new(device))
 }
 
 /// The kernel's `dev_valid_name`, less `%`, which it takes for a pattern.

@@ -7,6 +7,7 @@
 //!   relay     a lasting connection to a relay
 //!   link      links, addresses, routes of a namespace
 //!   uplink    an agent's way out of the overlay: veth, NAT, forwarding
+//!   userns    a user namespace, its network and its mounts, for those who are not root
 //!   endpoint  the underlay addresses a peer can be tried at
 //! ```
 
@@ -18,11 +19,12 @@ pub mod netns;
 pub mod relay;
 pub mod stack;
 pub mod uplink;
+pub mod userns;
 
 pub use device::{
     Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, Path,
     PathFinder, PathStatus, PathsConfig, PeerConfig, PeerStatus, RelayStatus, Servers, Signals, UserFilter,
-    create, kernel_has_wireguard, tun_usable,
+    create, create_on, kernel_has_wireguard, open_link, tun_usable,
 };
 pub use endpoint::endpoints;
 pub use lattice_paths::address::{canonical, may_be_probed};

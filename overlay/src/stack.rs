@@ -1,24 +1,55 @@
 //! The device of pod mode: WireGuard below, a TCP/IP stack in this process above; of the kernel's network it has UDP sockets only, and it
 //! takes no privilege.
 //!
+//! ```text
+//!   Network: TcpStream, TcpListener, UdpSocket ─► stack ─► gate (the policy) ─► wireguard ─► udp socket, relays
+//!   Admission: a flow of the host's own sockets ─────────► gate
+//! ```
+//!
 //! One thread and no locks: the device, the stack and whoever uses its sockets are tasks of one runtime. What is allowed to leave or to come in is
-//! judged packet by packet, as in every device that has a filter.
+//! judged packet by packet, as in every device that has a filter. A policy that is narrowed ends what it permits no more at once, also what
+//! is silent.
+
+mod admission;
+mod datagrams;
+mod engine;
+mod epoll;
+mod first;
+mod listener;
+mod mallopt;
+mod network;
+mod packets;
+mod sockets;
+mod state;
+mod stream;
 
 use std::{
     future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, mpsc},
 };
 
 use lattice_filter::Decision;
-use lattice_netstack::Limits;
+use lattice_netstack::{Config, Limits, Stack};
 use lattice_wire::WgPrivateKey;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use lattice_wireguard::{OsRandom, Random as _};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-use crate::{Device, DeviceError, Netns, PathsConfig};
+use crate::{
+    Device, DeviceError, Netns, PathsConfig,
+    device::{
+        core::Core,
+        userspace::{CoreConfig, UserSpaceDevice},
+    },
+};
+pub use admission::Admission;
+pub use datagrams::UdpSocket;
+use engine::Engine;
+pub use listener::{Request, TcpListener};
+pub use network::Network;
+use state::Shared;
+pub use stream::TcpStream;
 
 /// What a device with a stack is made from.
 #[derive(Debug)]
@@ -41,8 +72,8 @@ pub struct StackConfig {
     pub limits: Limits,
 }
 
-/// Makes a device with a stack. `serve` is called on the device's thread, inside a [`LocalSet`](tokio::task::LocalSet): its future may spawn local
-/// tasks, and all of them end with the device. When its future ends, the device goes on.
+/// Makes a device with a stack. `serve` is called on the device's thread, in its runtime: its future may spawn local tasks
+/// ([`spawn_local`](tokio::task::spawn_local)), and all of them end with the device. When its future ends, the device goes on.
 ///
 /// The device has a filter ([`Device::filter`]), which lets nothing pass until it is given a policy.
 ///
@@ -53,13 +84,62 @@ where
     S: FnOnce(Network) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let _ = (config, serve);
-    todo!()
+    mallopt::give_large_buffers_back();
+    let StackConfig { name, private_key, listen_port, mtu, underlay, addresses, paths, limits } = config;
+    let filter = Some(addresses.clone());
+    let core = CoreConfig { name: name.clone(), private_key, listen_port, mtu, underlay, filter, paths };
+    let (device, core) = UserSpaceDevice::prepare(core)?;
+    let random = Box::new(|bytes: &mut [u8]| OsRandom.fill(bytes));
+    let stack = Stack::new(Config { addresses, mtu, limits, random }, core.clock.now());
+    let stack = stack.map_err(|source| DeviceError::Stack { name: name.clone(), source })?;
+    let (started, has_started) = mpsc::sync_channel(1);
+    let label = name.clone();
+    let device = device.start(move || {
+        // The runtime is of this thread only, so that its tasks need not be `Send`.
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => run(&runtime, &label, core, stack, limits, serve, &started),
+            Err(error) => drop(started.send(Err(error))),
+        }
+    })?;
+    match has_started.recv() {
+        Ok(Ok(())) => Ok(Box::new(device)),
+        Ok(Err(source)) => Err(DeviceError::Start { name, source }),
+        Err(_) => Err(DeviceError::Stopped(name)),
+    }
 }
 
-/// The stack's sockets. Cheap to clone; of the device's thread only.
-#[derive(Debug, Clone)]
-pub struct Network;
+/// Runs a device to its end.
+fn run<S, F>(
+    runtime: &LocalRuntime,
+    name: &str,
+    core: Core,
+    stack: Stack,
+    limits: Limits,
+    serve: S,
+    started: &mpsc::SyncSender<std::io::Result<()>>,
+) where
+    S: FnOnce(Network) -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    runtime.block_on(async {
+        let shared = Rc::new(Shared::new(core, stack, limits));
+        let engine = match Engine::new(Rc::clone(&shared)) {
+            Ok(engine) => engine,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        let _started = started.send(Ok(()));
+        tokio::task::spawn_local(serve(Network(shared)));
+        // A task, as those of the sockets are, so that it is called when it is woken and not at each of their wakes.
+        match tokio::task::spawn_local(engine.run()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(device = name, %error, "the WireGuard device stopped"),
+            Err(error) => tracing::error!(device = name, %error, "the WireGuard device's task failed"),
+        }
+        // Those who were told of the end may clean up.
+        tokio::task::yield_now().await;
+    });
+}
 
 /// What carries data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,162 +183,4 @@ pub struct Denied {
     pub decision: Decision,
     /// The generation of the policy that the rule is of.
     pub generation: u32,
-}
-
-impl Network {
-    /// Whether some peer has `address`: otherwise nothing that is sent there goes anywhere.
-    pub fn leads_to_peer(&self, address: IpAddr) -> bool {
-        let _ = address;
-        todo!()
-    }
-
-    /// Connects to `remote`. The policy is asked first, so that a denial is told at once; it is on record then. Dropping the future gives up.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn connect(&self, remote: SocketAddr) -> Result<TcpStream, ConnectError> {
-        let _ = remote;
-        todo!()
-    }
-
-    /// Takes connections to `port` of all addresses, as the policy lets them in. Others are answered with a reset.
-    pub fn listen(&self, port: u16) -> TcpListener {
-        let _ = port;
-        todo!()
-    }
-
-    /// A UDP socket on `port` of all addresses; 0 takes a free one.
-    ///
-    /// # Errors
-    /// [`ConnectError::Busy`] when the port is taken or there are too many sockets.
-    pub fn bind_udp(&self, port: u16) -> Result<UdpSocket, ConnectError> {
-        let _ = port;
-        todo!()
-    }
-
-    /// Judges a flow that is *not* to go by this device but by a socket of the host, as if it began here: counted and on record as any other.
-    /// As long as the returned admission lives, the flow is judged anew whenever the policy changes.
-    ///
-    /// # Errors
-    /// The verdict.
-    pub fn admit(&self, transport: Transport, remote: SocketAddr) -> Result<Admission, Denied> {
-        let _ = (transport, remote);
-        todo!()
-    }
-}
-
-/// A flow that the policy permits, though it does not go by the device.
-#[derive(Debug)]
-pub struct Admission;
-
-impl Admission {
-    /// Waits until the policy permits it no more.
-    pub async fn revoked(&self) {
-        todo!()
-    }
-}
-
-/// A TCP connection. Dropping it closes it: what was written is still sent.
-#[derive(Debug)]
-pub struct TcpStream;
-
-impl TcpStream {
-    /// The other end.
-    pub fn remote(&self) -> SocketAddr {
-        todo!()
-    }
-
-    /// Our end.
-    pub fn local(&self) -> SocketAddr {
-        todo!()
-    }
-
-    /// Makes the drop that follows a reset.
-    pub fn reset(&mut self) {
-        todo!()
-    }
-
-    /// Sends also what does not fill a packet at once (no Nagle).
-    pub fn set_no_delay(&self, no_delay: bool) {
-        let _ = no_delay;
-        todo!()
-    }
-}
-
-impl AsyncRead for TcpStream {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-}
-
-impl AsyncWrite for TcpStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        todo!()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-}
-
-/// Takes connections to one port. Dropping it stops that.
-#[derive(Debug)]
-pub struct TcpListener;
-
-impl TcpListener {
-    /// The next peer that asks for a connection. It is not answered before [`Request::accept`].
-    pub async fn request(&mut self) -> Request {
-        todo!()
-    }
-}
-
-/// A peer that asks for a connection and waits. Dropping it refuses with a reset.
-#[derive(Debug)]
-pub struct Request;
-
-impl Request {
-    /// Who asks.
-    pub fn remote(&self) -> SocketAddr {
-        todo!()
-    }
-
-    /// Makes the connection.
-    ///
-    /// # Errors
-    /// When the peer has given up, or there are too many connections.
-    pub async fn accept(self) -> Result<TcpStream, ConnectError> {
-        todo!()
-    }
-}
-
-/// A UDP socket. Dropping it closes it.
-#[derive(Debug)]
-pub struct UdpSocket;
-
-impl UdpSocket {
-    /// Sends one datagram, if the policy permits. Never waits: what finds no room is dropped and counted, as on a wire.
-    ///
-    /// # Errors
-    /// The verdict, or that no peer has the address, or that it is too long ([`ConnectError::Unreachable`]).
-    pub fn send_to(&self, payload: &[u8], remote: SocketAddr) -> Result<(), ConnectError> {
-        let _ = (payload, remote);
-        todo!()
-    }
-
-    /// The next datagram and who sent it; what does not fit into `buffer` is cut off. One task at a time waits here.
-    ///
-    /// # Errors
-    /// When the device has ended.
-    pub fn poll_recv_from(
-        &self,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<SocketAddr>> {
-        let _ = (cx, buffer);
-        todo!()
-    }
 }

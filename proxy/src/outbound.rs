@@ -44,6 +44,12 @@ pub trait Outbound: 'static {
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// Makes the drop that follows a reset (RST), so that the other end does not take what it has for everything.
     fn reset(&mut self);
+
+    /// Ready once the connection is to end at once whatever still waits in it, as when the policy permits it no more. A relay asks at each
+    /// turn, also while it neither reads nor writes here. Not asked again after that.
+    fn poll_revoked(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
+    }
 }
 
 /// A UDP socket behind the proxy.

@@ -63,6 +63,12 @@ impl<A: Stream, B: Stream> Future for Relay<A, B> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { a, b, forth, back } = self.get_mut();
+        if let Poll::Ready(revoked) = a.poll_revoked(context) {
+            return Poll::Ready(Err(revoked));
+        }
+        if let Poll::Ready(revoked) = b.poll_revoked(context) {
+            return Poll::Ready(Err(revoked));
+        }
         let forth = forth.poll(context, a, b)?;
         let back = back.poll(context, b, a)?;
         if forth.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }

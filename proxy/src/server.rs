@@ -41,6 +41,13 @@ pub(crate) struct Shared<O> {
     pub(crate) associations: Arc<Semaphore>,
 }
 
+impl BindError {
+    /// What kind of failure it was.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
 impl<O: Outbound> Proxy<O> {
     /// Listens in the network namespace of the calling thread; serves nobody yet.
     ///

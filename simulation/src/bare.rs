@@ -95,7 +95,7 @@ impl Output for Out<'_> {
         });
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8]) {
         self.0.push(Effect::Packet(packet.to_vec()));
     }
 }

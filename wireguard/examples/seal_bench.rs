@@ -44,7 +44,7 @@ impl Output for Batch {
         self.used += len;
         self.lens.push(len);
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8]) {
         self.delivered += black_box(packet).len();
     }
 }

@@ -127,7 +127,7 @@ impl Output for Sink {
         write(&mut datagram);
         self.sent.extend(path.remote().map(|remote| (remote, datagram)));
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8]) {
         self.delivered.push(packet.to_vec());
     }
 }

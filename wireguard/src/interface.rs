@@ -1,6 +1,6 @@
 //! The device's state: its peers, their allowed IPs and what is under way with them.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, net::IpAddr, time::Instant};
 
 use lattice_wire::{WgPrivateKey, WgPublicKey};
 
@@ -116,6 +116,11 @@ impl Interface {
     /// The peer with this key.
     pub fn peer(&self, key: &WgPublicKey) -> Option<&Peer> {
         self.slots[*self.by_key.get(key)?].as_ref()
+    }
+
+    /// Whether some peer has `address`: what is for another goes nowhere.
+    pub fn leads_to(&self, address: IpAddr) -> bool {
+        self.routes.lookup(address).is_some()
     }
 
     /// What was dropped so far.

@@ -69,6 +69,6 @@ pub trait Output {
     /// Sends an encrypted datagram of `len` bytes by `path`. `write` fills the room it is given, which is that long: the tail
     /// of a run of datagrams, where the path has such.
     fn transmit(&mut self, path: Path, len: usize, write: impl FnOnce(&mut [u8]));
-    /// Hands a decrypted packet to the link.
-    fn deliver(&mut self, packet: &[u8]);
+    /// Hands a decrypted packet to the link, which may overwrite it.
+    fn deliver(&mut self, packet: &mut [u8]);
 }

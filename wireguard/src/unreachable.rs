@@ -32,10 +32,10 @@ impl Unreachables {
             *self = Self::new(now);
         }
         if self.count < MAX_PER_PERIOD
-            && let Some(error) = reply_to(packet)
+            && let Some(mut error) = reply_to(packet)
         {
             self.count += 1;
-            out.deliver(&error);
+            out.deliver(&mut error);
         }
     }
 }

@@ -12,7 +12,7 @@ use lattice_wire::{MapPeer, NetMap, WgPublicKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::{Failure, Kind, failure::chain};
+use crate::{Failure, Kind, failure::chain, heard::Heard};
 
 /// The overlay as one peer sees it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -76,6 +76,7 @@ pub struct RelayReport {
 pub(crate) struct OverlaySources {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) map: watch::Receiver<Arc<NetMap>>,
+    pub(crate) heard: Heard,
 }
 
 impl OverlaySources {

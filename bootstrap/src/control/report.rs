@@ -10,7 +10,10 @@ use lattice_dns::{Counters, Resolver, Why};
 use lattice_policy::{Action, Counter, Direction, Rule, RuleId, builtin};
 use serde::{Deserialize, Serialize};
 
-use super::overlay::{OverlayReport, OverlaySources};
+use super::{
+    overlay::{OverlayReport, OverlaySources},
+    proxy::ProxyReport,
+};
 use crate::{
     Failure,
     enforce::{self, Shared},
@@ -43,6 +46,12 @@ pub struct Report {
     /// The peers and the paths to them.
     #[serde(default)]
     pub overlay: OverlayReport,
+    /// What the proxy did since the start, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyReport>,
+    /// For how long nothing was heard from the control plane, which is asked every 15 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_seconds: Option<u64>,
 }
 
 /// One rule.
@@ -155,6 +164,8 @@ impl Sources {
                 .collect(),
             resolver: counted(&self.resolver.counters()),
             overlay,
+            proxy: None,
+            heard_seconds: Some(self.overlay.heard.ago().as_secs()),
         })
     }
 }

@@ -14,12 +14,17 @@ pub(super) fn start(place: Place) -> Result<Started, Failure> {
     if let [_, other, ..] = &place.links[..] {
         return Err(refused(&other.name));
     }
+    on(filter, Class::Netns, "userspace (netns)")
+}
+
+/// On a device that has a filter. How far the agent can avoid it is for `class` to say.
+pub(super) fn on(filter: UserFilter, class: Class, words: &str) -> Result<Started, Failure> {
     let verdicts = Box::new(filter.events().map_err(|error| failed(&error))?);
     Ok(Started {
         enforcer: Arc::new(Mutex::new(filter)),
         verdicts,
-        class: Class::Netns,
-        words: "userspace (netns)".into(),
+        class,
+        words: words.into(),
         undo: crate::steps::nothing(),
     })
 }

@@ -1,22 +1,27 @@
 //! The steps of phase one that sandboxes and nodes share.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex},
+};
 
+use ipnet::IpNet;
 use lattice_dns::Names;
-use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, PathsConfig};
-use lattice_wire::NetMap;
+use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, PathsConfig, link};
+use lattice_wire::{NetMap, WgPrivateKey};
 use nkeys::KeyPair;
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
     Failure, Kind, StateDir, Steps, Stop,
-    control::OverlaySources,
+    control::{Control, OverlaySources, Report},
     failure::chain,
     guide::Guide,
+    heard::Heard,
     identity::{self, Identity, Join},
     live::Live,
     renew::Renewal,
-    steps::nothing,
+    steps::{drops, nothing},
     sync::{Standing, Sync, Tunnel},
 };
 
@@ -71,6 +76,46 @@ impl Base {
         &self.identity.netmap
     }
 
+    /// The sandbox's addresses: that of the overlay, and an IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in
+    /// it. Nothing routes to the second; it exists so that IPv6 packets of the agent have a source, leave, and are refused and recorded.
+    pub(crate) fn own(&self) -> [IpAddr; 2] {
+        let map = self.map();
+        [IpAddr::V4(map.address.addr()), IpAddr::V6(unrouted_v6(map))]
+    }
+
+    /// What no DNS name opens, beside the private addresses that none opens anywhere: the overlay, and this host.
+    pub(crate) fn closed(&self) -> Result<Vec<IpNet>, Failure> {
+        let own = link::addresses(&self.underlay)
+            .map_err(|error| kernel("cannot list this host's addresses, which no name may open", &error))?;
+        let own = own.into_iter().map(|(_, address)| address.into());
+        Ok(own.chain([self.map().pool.into()]).collect())
+    }
+
+    /// The key that the device has.
+    pub(crate) fn private_key(&self) -> &WgPrivateKey {
+        &self.identity.credentials.wireguard_private_key
+    }
+
+    /// The UDP port that the device is to have.
+    pub(crate) fn listen_port(&self) -> u16 {
+        self.identity.credentials.listen_port
+    }
+
+    /// Has the device find paths itself.
+    pub(crate) fn paths(&self) -> Result<PathsConfig, Failure> {
+        let relay_key = KeyPair::from_seed(&self.identity.credentials.nats_seed).map_err(|_| {
+            Failure::new(
+                Kind::Credentials,
+                "the stored NATS seed is no nkey: delete the credentials file to enrol anew",
+            )
+        })?;
+        Ok(PathsConfig {
+            pool: vec![self.map().pool.into()],
+            relay_key: Arc::new(relay_key),
+            runtime: self.runtime.clone(),
+        })
+    }
+
     pub(crate) fn device_step(
         &self,
         steps: &mut Steps<'_>,
@@ -80,23 +125,12 @@ impl Base {
         inside: &Arc<Netns>,
         filter: Option<FilterConfig>,
     ) -> Result<Arc<dyn Device>, Failure> {
-        let credentials = &self.identity.credentials;
-        let relay_key = KeyPair::from_seed(&credentials.nats_seed).map_err(|_| {
-            Failure::new(
-                Kind::Credentials,
-                "the stored NATS seed is no nkey: delete the credentials file to enrol anew",
-            )
-        })?;
-        let paths = PathsConfig {
-            pool: vec![self.map().pool.into()],
-            relay_key: Arc::new(relay_key),
-            runtime: self.runtime.clone(),
-        };
+        let paths = self.paths()?;
         steps.run("device", || {
             let config = DeviceConfig {
                 name: name.to_owned(),
-                private_key: credentials.wireguard_private_key.clone(),
-                listen_port: credentials.listen_port,
+                private_key: self.private_key().clone(),
+                listen_port: self.listen_port(),
                 mtu,
                 underlay: self.underlay.clone(),
                 inside: inside.clone(),
@@ -130,7 +164,9 @@ pub(crate) fn peers_step(
         let guide = Guide::start(&device, &client, &credentials, &map, &underlay, runtime);
         let (map, standing) = (Arc::new(map), Standing::default());
         let current = watch::Sender::new(map.clone());
-        let overlay = OverlaySources { device: device.clone(), map: current.subscribe() };
+        let heard = Heard::just_now();
+        let overlay =
+            OverlaySources { device: device.clone(), map: current.subscribe(), heard: heard.clone() };
         let tunnel = Tunnel {
             client,
             credentials,
@@ -142,6 +178,7 @@ pub(crate) fn peers_step(
             live,
             guide,
             standing,
+            heard,
             renewal,
             for_good,
         };
@@ -154,6 +191,34 @@ pub(crate) fn peers_step(
         };
         Ok((overlay, Box::new(undo) as _, detail))
     })
+}
+
+/// Opens the control socket, which answers by `report`.
+pub(crate) fn control_step(
+    steps: &mut Steps<'_>,
+    state: &StateDir,
+    answers: &str,
+    report: impl Fn() -> Result<Report, Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    steps.run("control", || {
+        let control = Control::start(state.path(), report).map_err(|error| {
+            Failure::new(Kind::Internal, format!("cannot open the control socket: {error}"))
+        })?;
+        Ok(((), drops(control), format!("answers {answers}")))
+    })
+}
+
+fn unrouted_v6(map: &NetMap) -> Ipv6Addr {
+    let mut prefix = [0u8; 6];
+    prefix[0] = 0xfd;
+    for (index, byte) in map.workspace.as_str().bytes().enumerate() {
+        let slot = 1 + index % 5;
+        prefix[slot] = prefix[slot].wrapping_mul(31).wrapping_add(byte);
+    }
+    let mut octets = [0u8; 16];
+    octets[..6].copy_from_slice(&prefix);
+    octets[12..].copy_from_slice(&map.address.addr().octets());
+    octets.into()
 }
 
 pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {

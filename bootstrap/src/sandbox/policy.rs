@@ -20,17 +20,19 @@ use crate::{
 };
 
 /// A policy in force.
-pub(super) struct Policed {
-    pub(super) enforcer: Shared,
-    pub(super) live: Arc<Mutex<Live>>,
-    pub(super) teller: Teller,
+pub(crate) struct Policed {
+    pub(crate) enforcer: Shared,
+    pub(crate) live: Arc<Mutex<Live>>,
+    pub(crate) teller: Teller,
+    /// The texts of rules, for whoever tells a verdict.
+    pub(crate) generations: Generations,
     /// What enforces it, in words.
-    pub(super) words: String,
+    pub(crate) words: String,
 }
 
 /// Puts the first policy in force and starts to record verdicts. The undo writes the last of them down, then takes the
 /// policy away.
-pub(super) fn begin(
+pub(crate) fn begin(
     started: Started,
     local: Local,
     policy: Arc<Policy>,
@@ -57,8 +59,9 @@ pub(super) fn begin(
         }
     };
     let detail = format!("{words}, {} rules, default deny", policy.rules().len());
-    let live = Live::new(local, policy, generations, enforcer.clone(), closed);
-    let policed = Policed { enforcer, live: Arc::new(Mutex::new(live)), teller: recorder.teller(), words };
+    let live = Live::new(local, policy, generations.clone(), enforcer.clone(), closed);
+    let live = Arc::new(Mutex::new(live));
+    let policed = Policed { enforcer, live, teller: recorder.teller(), generations, words };
     let undo = move || {
         let recorded = recorder.finish();
         undo().and(recorded)

@@ -110,6 +110,7 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         current: watch::Sender::new(Arc::new(map.clone())),
         map: Arc::new(map),
         standing: Standing::default(),
+        heard: Heard::just_now(),
         for_good: false,
     };
     (tunnel, told)

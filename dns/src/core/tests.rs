@@ -108,7 +108,11 @@ fn found(addresses: &[[u8; 4]], seconds: u64) -> Outcome {
 }
 
 fn parts(action: Action<u32>) -> (u32, Message) {
-    let Action::Reply { to, message } = action else { panic!("forwarded") };
+    let (to, message) = match action {
+        Action::Tell { to, query, told } => (to, query.reply(told.code, &told.data, told.ttl)),
+        Action::Reject { to, message } => (to, message),
+        Action::Ask(question) => panic!("forwarded: {question:?}"),
+    };
     (to, Message::from_vec(&message).unwrap())
 }
 

@@ -43,6 +43,13 @@ impl Lab {
         Self::with("nameserver 127.0.0.53\n")
     }
 
+    /// A resolver that is asked from within alone.
+    pub(crate) fn without_sockets() -> Self {
+        let mut lab = Self::new();
+        lab.resolver = start(None, &lab.host, &lab.folder, &lab.names, &lab.gate);
+        lab
+    }
+
     pub(crate) fn with(resolv_conf: &str) -> Self {
         let (agent, host) = (Namespace::new(), Namespace::new());
         let folder = tempfile::tempdir().unwrap();
@@ -51,7 +58,7 @@ impl Lab {
         names.replace([("tool".into(), vec![IpAddr::from([10, 42, 0, 2])])], Some("acme"), vec![]);
         let gate = Arc::new(Policy::default());
         let upstream = host.run(Upstream::start);
-        let resolver = start(&agent, &host, &folder, &names, &gate);
+        let resolver = start(Some(&agent), &host, &folder, &names, &gate);
         Self { resolver, upstream, gate, names, agent, host, folder }
     }
 
@@ -59,7 +66,7 @@ impl Lab {
     pub(crate) fn restart(self) -> Self {
         let Self { resolver, upstream, gate, names, agent, host, folder } = self;
         drop(resolver);
-        let resolver = start(&agent, &host, &folder, &names, &gate);
+        let resolver = start(Some(&agent), &host, &folder, &names, &gate);
         Self { resolver, upstream, gate, names, agent, host, folder }
     }
 
@@ -123,16 +130,17 @@ impl Lab {
 }
 
 fn start(
-    agent: &Namespace,
+    agent: Option<&Namespace>,
     host: &Namespace,
     folder: &TempDir,
     names: &Names,
     gate: &Arc<Policy>,
 ) -> Resolver {
-    let (udp, tcp) = agent.run(|| (UdpSocket::bind(AGENT), TcpListener::bind(AGENT)));
+    let bind = || (UdpSocket::bind(AGENT).unwrap(), TcpListener::bind(AGENT).unwrap());
+    let (udp, tcp) = agent.map(|agent| agent.run(bind)).unzip();
     let config = Config {
-        udp: udp.unwrap(),
-        tcp: tcp.unwrap(),
+        udp,
+        tcp,
         resolv_conf: folder.path().join("resolv.conf"),
         names: names.clone(),
         gate: Arc::clone(gate) as _,

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows only functions marked #[test] as tests")]
 
+mod inside;
 mod lab;
 mod upstream;
 

@@ -181,6 +181,9 @@ fn answer(asked: &Message) -> Option<Message> {
             vec![]
         }
         ("empty", _) => vec![],
+        ("rebind", RecordType::AAAA) => {
+            vec![Record::from_rdata(own.clone(), 300, RData::AAAA("::1".parse().unwrap()))]
+        }
         (_, RecordType::AAAA) => {
             vec![Record::from_rdata(own.clone(), 300, RData::AAAA("2001:db8::1".parse().unwrap()))]
         }

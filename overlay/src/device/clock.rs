@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 const JUMP: Duration = Duration::from_secs(10);
 
 /// `CLOCK_BOOTTIME` (`clock_gettime(2)`) as [`Instant`]s.
-pub(super) struct Clock {
+pub(crate) struct Clock {
     start: Instant,
     boot: Duration,
     /// When the machine was started, by the clock on the wall.
@@ -18,17 +18,17 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { start: Instant::now(), boot: boot_time(), booted: booted(boot_time()) }
     }
 
     /// Now.
-    pub(super) fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.start + boot_time().saturating_sub(self.boot)
     }
 
     /// Whether the clock on the wall jumped since the last call, as it does where a machine goes on from a snapshot.
-    pub(super) fn jumped(&mut self) -> bool {
+    pub(crate) fn jumped(&mut self) -> bool {
         let before = std::mem::replace(&mut self.booted, booted(boot_time()));
         is_jump(before, self.booted)
     }

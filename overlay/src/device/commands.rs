@@ -20,7 +20,7 @@ use super::{
 };
 
 /// A request, with the way its answer takes.
-pub(super) enum Command {
+pub(crate) enum Command {
     SetPeers(Vec<PeerConfig>, SyncSender<()>),
     Peers(SyncSender<Vec<PeerStatus>>),
     Drops(SyncSender<Drops>),
@@ -37,7 +37,7 @@ pub(super) enum Command {
 
 /// The way to the thread.
 #[derive(Debug, Clone)]
-pub(super) struct Commands {
+pub(crate) struct Commands {
     device: Arc<str>,
     sender: Sender<Command>,
     wake: Arc<EventFd>,
@@ -48,18 +48,18 @@ impl Commands {
     ///
     /// # Errors
     /// When there is no event descriptor left.
-    pub(super) fn new(device: &str) -> io::Result<(Self, Receiver<Command>, Arc<EventFd>)> {
+    pub(crate) fn new(device: &str) -> io::Result<(Self, Receiver<Command>, Arc<EventFd>)> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (sender, inbox) = mpsc::channel();
         Ok((Self { device: device.into(), sender, wake: Arc::clone(&wake) }, inbox, wake))
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.device
     }
 
     /// Sends a command and waits for its answer.
-    pub(super) fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, DeviceError> {
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, DeviceError> {
         let stopped = || DeviceError::Stopped(self.device.to_string());
         let (reply, answer) = mpsc::sync_channel(1);
         self.send(command(reply)).map_err(|_| stopped())?;
@@ -67,11 +67,11 @@ impl Commands {
     }
 
     /// Sends a command that is not answered.
-    pub(super) fn tell(&self, command: Command) -> Result<(), DeviceError> {
+    pub(crate) fn tell(&self, command: Command) -> Result<(), DeviceError> {
         self.send(command).map_err(|_| DeviceError::Stopped(self.device.to_string()))
     }
 
-    pub(super) fn send(&self, command: Command) -> Result<(), SendError<Command>> {
+    pub(crate) fn send(&self, command: Command) -> Result<(), SendError<Command>> {
         self.sender.send(command)?;
         // It fails only when the counter is full, and then the thread wakes anyhow.
         let _ = self.wake.write(1);

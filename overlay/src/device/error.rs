@@ -52,6 +52,14 @@ pub enum DeviceError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// No stack can be made of what is configured.
+    #[error("cannot start the TCP/IP stack of {name}: {source}")]
+    Stack {
+        /// The device.
+        name: String,
+        /// What is wrong.
+        source: lattice_netstack::Error,
+    },
     /// No thread, event descriptor or the like.
     #[error("cannot start the WireGuard device {name}: {source}")]
     Start {

@@ -25,9 +25,9 @@ use super::{
 /// first policy is applied nothing passes.
 #[derive(Debug, Clone)]
 pub struct UserFilter {
-    pub(super) commands: Commands,
-    pub(super) lost: Arc<AtomicU64>,
-    pub(super) events: Arc<Mutex<Option<FilterEvents>>>,
+    pub(crate) commands: Commands,
+    pub(crate) lost: Arc<AtomicU64>,
+    pub(crate) events: Arc<Mutex<Option<FilterEvents>>>,
 }
 
 impl UserFilter {
@@ -80,8 +80,8 @@ impl UserFilter {
 /// Its descriptor becomes readable when a verdict arrives. What waits when the device goes can still be drained.
 #[derive(Debug)]
 pub struct FilterEvents {
-    pub(super) flows: Receiver<Flow>,
-    pub(super) bell: Arc<EventFd>,
+    pub(crate) flows: Receiver<Flow>,
+    pub(crate) bell: Arc<EventFd>,
 }
 
 impl FilterEvents {

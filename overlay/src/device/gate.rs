@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lattice_filter::{Filter, Program, Refusal};
+use lattice_filter::{Decision, Filter, Program, Refusal};
 use lattice_policy::{Action, Counter, Direction, Flow, Pin, RuleId};
 use nix::{
     sys::eventfd::{EfdFlags, EventFd},
@@ -26,7 +26,7 @@ use super::{
 const EVENTS: usize = 4096;
 
 /// A filter, its clock, and the way its events take.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     filter: Filter,
     now_ns: u64,
     events: SyncSender<Flow>,
@@ -36,12 +36,19 @@ pub(super) struct Gate {
     lost: Arc<AtomicU64>,
 }
 
+/// That packets may not go out.
+pub(crate) struct Denial {
+    pub(crate) decision: Decision,
+    /// What their sender is told, if it may be told anything.
+    pub(crate) refusal: Option<Refusal>,
+}
+
 impl Gate {
     /// The gate and its owner's handle, which sends by `commands`.
     ///
     /// # Errors
     /// When there is no event descriptor left.
-    pub(super) fn new(filter: Filter, commands: Commands) -> io::Result<(Self, UserFilter)> {
+    pub(crate) fn new(filter: Filter, commands: Commands) -> io::Result<(Self, UserFilter)> {
         let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (events, flows) = mpsc::sync_channel(EVENTS);
         let lost = Arc::new(AtomicU64::new(0));
@@ -52,33 +59,38 @@ impl Gate {
     }
 
     /// Reads the clock, once for a batch.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
         self.now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     }
 
     /// Whether `count` packets of the link may go out, which are together `bytes` long and cut from one, so that `packet`,
     /// the first, stands for all; if not, what their sender is told.
-    pub(super) fn egress(
-        &mut self,
-        packet: &[u8],
-        count: usize,
-        bytes: usize,
-    ) -> Result<(), Option<Refusal>> {
+    pub(crate) fn egress(&mut self, packet: &[u8], count: usize, bytes: usize) -> Result<(), Denial> {
         let decision = self.filter.judge_alike(Direction::Egress, packet, count, bytes, self.now_ns);
         match decision.action {
             Action::Allow => Ok(()),
-            Action::Deny => Err(self.filter.refusal(packet, decision.reason)),
+            Action::Deny => Err(Denial { decision, refusal: self.filter.refusal(packet, decision.reason) }),
         }
     }
 
+    /// What the policy would say of a packet, which is neither counted nor told.
+    pub(crate) fn peek(&self, direction: Direction, packet: &[u8]) -> Decision {
+        self.filter.peek(direction, packet, self.now_ns)
+    }
+
+    /// The generation of the policy in force.
+    pub(crate) fn generation(&self) -> u32 {
+        self.filter.generation()
+    }
+
     /// Whether a packet may come in to the link.
-    pub(super) fn ingress(&mut self, packet: &[u8]) -> bool {
+    pub(crate) fn ingress(&mut self, packet: &[u8]) -> bool {
         self.filter.judge(Direction::Ingress, packet, self.now_ns).action == Action::Allow
     }
 
     /// Hands the events of a batch to the owner, who is woken once for all.
-    pub(super) fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         if !self.filter.has_events() {
             return;
         }
@@ -92,15 +104,15 @@ impl Gate {
         let _ = self.bell.write(1);
     }
 
-    pub(super) fn switch(&mut self, program: Program) -> Option<Program> {
+    pub(crate) fn switch(&mut self, program: Program) -> Option<Program> {
         self.filter.switch(program)
     }
 
-    pub(super) fn pin(&mut self, pins: &[Pin]) {
+    pub(crate) fn pin(&mut self, pins: &[Pin]) {
         self.filter.pin(pins);
     }
 
-    pub(super) fn counters(&self) -> Vec<(RuleId, Counter)> {
+    pub(crate) fn counters(&self) -> Vec<(RuleId, Counter)> {
         self.filter.counters()
     }
 }

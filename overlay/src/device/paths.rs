@@ -67,8 +67,8 @@ pub struct RelayStatus {
 /// given for each peer, and nothing else.
 #[derive(Debug, Clone)]
 pub struct PathFinder {
-    pub(super) commands: Commands,
-    pub(super) signals: Arc<Mutex<Option<Signals>>>,
+    pub(crate) commands: Commands,
+    pub(crate) signals: Arc<Mutex<Option<Signals>>>,
 }
 
 impl PathFinder {

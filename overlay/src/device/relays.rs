@@ -21,7 +21,7 @@ const ALIKE: Duration = Duration::from_millis(5);
 
 /// Connections to relays.
 #[derive(Default)]
-pub(super) struct Relays {
+pub(crate) struct Relays {
     all: Vec<Relay>,
     /// Numbers are never given twice, so that a path by a relay that is gone leads nowhere.
     next: RelayNumber,
@@ -36,7 +36,7 @@ struct Relay {
 
 impl Relays {
     /// Sends by a relay. False when it was dropped there, which the relay's client counts, or there is no such relay.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         number: RelayNumber,
         peer: &WgPublicKey,
@@ -48,17 +48,17 @@ impl Relays {
     }
 
     /// What becomes readable when the relay at `index` has something, or is in another state.
-    pub(super) fn bell(&self, index: usize) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn bell(&self, index: usize) -> Option<BorrowedFd<'_>> {
         Some(self.all.get(index)?.client.bell())
     }
 
     /// How many there are, at most [`MAX_SERVERS`].
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
     /// The next datagram of the relay at `index`: by which relay, from whom, and how long.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &self,
         index: usize,
         buffer: &mut [u8],
@@ -68,7 +68,7 @@ impl Relays {
     }
 
     /// Makes `wanted` the relays, the first [`MAX_SERVERS`] of them.
-    pub(super) fn set(
+    pub(crate) fn set(
         &mut self,
         wanted: Vec<RelayServer>,
         token: Option<&String>,
@@ -110,7 +110,7 @@ impl Relays {
     }
 
     /// Tells `paths` which are up.
-    pub(super) fn tell(&mut self, paths: &mut Paths, now: Instant) {
+    pub(crate) fn tell(&mut self, paths: &mut Paths, now: Instant) {
         for relay in &mut self.all {
             let is = match relay.client.state() {
                 RelayState::Up { rtt, .. } => Some(rtt),
@@ -129,7 +129,7 @@ impl Relays {
         }
     }
 
-    pub(super) fn status(&self) -> Vec<RelayStatus> {
+    pub(crate) fn status(&self) -> Vec<RelayStatus> {
         let status = |relay: &Relay| RelayStatus {
             number: relay.client.number(),
             name: relay.server.name.clone(),

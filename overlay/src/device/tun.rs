@@ -5,7 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice, Read, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::fs::OpenOptionsExt,
 };
 
@@ -58,6 +58,15 @@ impl Tun {
         // SAFETY: TUNSETIFF reads and writes an ifreq, which outlives the call; the name in it ends in NUL, being
         // shorter than the zeroed field.
         unsafe { tun_set_iff(file.as_raw_fd(), &raw mut request) }?;
+        Ok(Self::from_file(file))
+    }
+
+    /// Takes over a device that [`Tun::open`] made, here or in another process.
+    pub(super) fn handed(device: OwnedFd) -> Self {
+        Self::from_file(device.into())
+    }
+
+    fn from_file(file: File) -> Self {
         let offers = |offload: u32| {
             // SAFETY: TUNSETOFFLOAD takes a number.
             unsafe { tun_set_offload(file.as_raw_fd(), offload as _) }.is_ok()
@@ -65,7 +74,7 @@ impl Tun {
         let takes_datagrams = offers(DATAGRAMS);
         // Without any, the kernel cuts and sums itself what we read.
         let _ = takes_datagrams || offers(TCP) || offers(TUN_F_CSUM);
-        Ok(Self { file, takes_datagrams })
+        Self { file, takes_datagrams }
     }
 
     /// Whether several UDP datagrams may be written as one.
@@ -87,6 +96,12 @@ impl Tun {
         let header = header.to_bytes();
         let slices = [IoSlice::new(&header), IoSlice::new(packet)];
         self.file.write_vectored(&slices).map(drop)
+    }
+}
+
+impl From<Tun> for OwnedFd {
+    fn from(tun: Tun) -> Self {
+        tun.file.into()
     }
 }
 

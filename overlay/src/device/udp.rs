@@ -29,7 +29,7 @@ const SOCKET_BUFFER: usize = 7 << 20;
 
 /// A bound UDP socket and the datagrams to go out next.
 #[derive(Debug)]
-pub(super) struct Udp {
+pub(crate) struct Udp {
     socket: Socket,
     runs: Runs,
     refusals: Refusals,
@@ -48,7 +48,7 @@ impl Udp {
     ///
     /// # Errors
     /// When the kernel gives no UDP socket.
-    pub(super) fn bind(port: u16) -> io::Result<Self> {
+    pub(crate) fn bind(port: u16) -> io::Result<Self> {
         let (socket, is_v6) = match Self::bind_once(port) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && port != 0 => Self::bind_once(0)?,
             done => done?,
@@ -102,13 +102,13 @@ impl Udp {
     ///
     /// # Errors
     /// Never on a bound socket.
-    pub(super) fn port(&self) -> io::Result<u16> {
+    pub(crate) fn port(&self) -> io::Result<u16> {
         Ok(self.socket.socket.local_addr()?.port())
     }
 
     /// Receives a run of datagrams from one sender into `buffer`, each `segment` long but the last, which may be
     /// shorter. `WouldBlock` when there is none.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut slices = [IoSliceMut::new(buffer)];
         let message = recvmsg::<SockaddrStorage>(
             self.socket.socket.as_raw_fd(),
@@ -136,7 +136,7 @@ impl Udp {
 
     /// Adds a datagram of `len` bytes, which `write` writes, to the run of its way, after sending the run if it does not fit
     /// in. The room has the bytes of an earlier one.
-    pub(super) fn push(&mut self, to: Way, len: usize, write: impl FnOnce(&mut [u8])) {
+    pub(crate) fn push(&mut self, to: Way, len: usize, write: impl FnOnce(&mut [u8])) {
         let Self { socket, runs, refusals, failed, .. } = self;
         match runs.place(to, len, |run| *failed += socket.send_run(run, refusals)) {
             Some(run) => run.push(len, write),
@@ -145,13 +145,18 @@ impl Udp {
     }
 
     /// Sends all runs.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let Self { socket, runs, refusals, failed, .. } = self;
         runs.flush(|run| *failed += socket.send_run(run, refusals));
     }
 
+    /// Whether datagrams wait for the socket to have room.
+    pub(crate) fn is_full(&self) -> bool {
+        false
+    }
+
     /// Datagrams the kernel did not take.
-    pub(super) fn failed(&self) -> u64 {
+    pub(crate) fn failed(&self) -> u64 {
         self.failed
     }
 }
@@ -249,11 +254,11 @@ impl AsFd for Udp {
 
 /// From address to address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Way {
+pub(crate) struct Way {
     /// The other end.
-    pub(super) remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// Ours; `None` leaves the choice to the kernel.
-    pub(super) local: Option<IpAddr>,
+    pub(crate) local: Option<IpAddr>,
 }
 
 impl Way {
@@ -262,10 +267,10 @@ impl Way {
 
 /// Datagrams received at once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Received {
-    pub(super) from: Way,
-    pub(super) len: usize,
-    pub(super) segment: usize,
+pub(crate) struct Received {
+    pub(crate) from: Way,
+    pub(crate) len: usize,
+    pub(crate) segment: usize,
 }
 
 /// The sender, an IPv4 one as such.

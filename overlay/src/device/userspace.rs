@@ -1,29 +1,33 @@
-//! The user-space backend: a TUN device in the namespace to protect, a UDP socket in the underlay, and one thread.
+//! The user-space backend: one thread, a UDP socket in the underlay, and inside a TUN device in the namespace to protect, or a stack in this
+//! process.
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::Instant,
 };
 
 use lattice_filter::Filter;
+use lattice_wire::WgPrivateKey;
+use lattice_wireguard::Interface;
 
 use super::{
     Backend, Device, DeviceConfig, DeviceError, Drops, PeerConfig, PeerStatus, UserFilter, check_count,
     commands::{Command, Commands},
+    core::Core,
     engine::Engine,
     gate::Gate,
-    paths::PathFinder,
+    paths::{PathFinder, PathsConfig},
     tun::Tun,
     udp::Udp,
     ways::Ways,
 };
-use crate::link;
-use lattice_wireguard::Interface;
+use crate::{Netns, link};
 
 /// A WireGuard device in this process.
-pub(super) struct UserSpaceDevice {
+pub(crate) struct UserSpaceDevice {
     listen_port: u16,
     commands: Commands,
     filter: Option<UserFilter>,
@@ -31,42 +35,92 @@ pub(super) struct UserSpaceDevice {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a device is made from, but for its inside.
+pub(crate) struct CoreConfig {
+    pub(crate) name: String,
+    pub(crate) private_key: WgPrivateKey,
+    pub(crate) listen_port: u16,
+    pub(crate) mtu: u16,
+    pub(crate) underlay: Arc<Netns>,
+    /// The addresses of its filter, if it has one.
+    pub(crate) filter: Option<Vec<IpAddr>>,
+    pub(crate) paths: Option<PathsConfig>,
+}
+
 impl UserSpaceDevice {
+    /// A device with a TUN link.
     pub(super) fn create(config: DeviceConfig) -> Result<Self, DeviceError> {
-        let name = config.name;
-        let udp = config.underlay.run(|| Udp::bind(config.listen_port));
+        let name = &config.name;
+        let tun = config.inside.run(|| open(name)).map_err(DeviceError::Namespace)??;
+        link::set_mtu(&config.inside, name, config.mtu)?;
+        Self::on(config, tun, Box::new(|| ()))
+    }
+
+    /// Runs on a TUN device that is there. `ended` is called when its thread has ended, for whatever reason.
+    pub(super) fn on(config: DeviceConfig, tun: Tun, ended: Ended) -> Result<Self, DeviceError> {
+        let DeviceConfig { name, private_key, listen_port, mtu, underlay, inside: _, filter, paths } = config;
+        let filter = filter.map(|filter| filter.own);
+        let core = CoreConfig { name: name.clone(), private_key, listen_port, mtu, underlay, filter, paths };
+        let (device, core) = Self::prepare(core)?;
+        let engine = Engine::new(core, tun);
+        device.start(move || {
+            let _also_when_it_panics = OnDrop(Some(ended));
+            if let Err(error) = engine.run() {
+                tracing::error!(device = name, %error, "the WireGuard device stopped");
+            }
+        })
+    }
+
+    /// The owner's end of a device without an inside, and the thread's.
+    pub(crate) fn prepare(config: CoreConfig) -> Result<(Self, Core), DeviceError> {
+        let CoreConfig { name, private_key, listen_port, mtu, underlay, filter, paths } = config;
+        let udp = underlay.run(|| Udp::bind(listen_port));
         let udp = udp.map_err(DeviceError::Namespace)?.map_err(DeviceError::Socket)?;
         let listen_port = udp.port().map_err(DeviceError::Socket)?;
-        let tun = config.inside.run(|| Tun::open(&name)).map_err(DeviceError::Namespace)?;
-        let tun = tun.map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => DeviceError::Taken(name.clone()),
-            _ => DeviceError::Tun(error),
-        })?;
-        link::set_mtu(&config.inside, &name, config.mtu)?;
 
         let start = |source| DeviceError::Start { name: name.clone(), source };
         let (commands, inbox, wake) = Commands::new(&name).map_err(start)?;
-        let gate = config.filter.map(|filter| Gate::new(Filter::new(filter.own), commands.clone()));
+        let gate = filter.map(|own| Gate::new(Filter::new(own), commands.clone()));
         let (gate, filter) = gate.transpose().map_err(start)?.unzip();
-        let interface = Interface::new(&config.private_key, config.mtu, Instant::now());
-        let key = config.private_key.public();
-        let ways = config.paths.map(|paths| Ways::new(key, paths, config.underlay, listen_port));
+        let interface = Interface::new(&private_key, mtu, Instant::now());
+        let key = private_key.public();
+        let ways = paths.map(|paths| Ways::new(key, paths, underlay, listen_port));
         let (ways, signals) = ways.unzip();
         let paths = signals.map(|signals| PathFinder {
             commands: commands.clone(),
             signals: Arc::new(Mutex::new(Some(signals))),
         });
-        let engine = Engine::new(interface, tun, udp, gate, ways, inbox, wake);
-        let device = name.clone();
-        let thread = thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || {
-                if let Err(error) = engine.run() {
-                    tracing::error!(device, %error, "the WireGuard device stopped");
-                }
-            })
-            .map_err(start)?;
-        Ok(Self { listen_port, commands, filter, paths, thread: Some(thread) })
+        let core = Core::new(interface, udp, gate, ways, inbox, wake);
+        Ok((Self { listen_port, commands, filter, paths, thread: None }, core))
+    }
+
+    /// Has a thread of the device's name do `work`, which ends when it is told to stop.
+    pub(crate) fn start(mut self, work: impl FnOnce() + Send + 'static) -> Result<Self, DeviceError> {
+        let name = self.commands.name().to_owned();
+        let thread = thread::Builder::new().name(name.clone()).spawn(work);
+        self.thread = Some(thread.map_err(|source| DeviceError::Start { name, source })?);
+        Ok(self)
+    }
+}
+
+/// Makes the link in the calling thread's namespace.
+pub(super) fn open(name: &str) -> Result<Tun, DeviceError> {
+    Tun::open(name).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => DeviceError::Taken(name.into()),
+        _ => DeviceError::Tun(error),
+    })
+}
+
+/// What is to be done when a device's thread has ended.
+pub(super) type Ended = Box<dyn FnOnce() + Send>;
+
+struct OnDrop(Option<Ended>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended();
+        }
     }
 }
 

@@ -23,7 +23,7 @@ const NEWS: Duration = Duration::from_millis(100);
 const SIGNALS: usize = 256;
 
 /// The paths to the peers.
-pub(super) struct Ways {
+pub(crate) struct Ways {
     paths: Paths,
     config: PathsConfig,
     underlay: Arc<Netns>,
@@ -51,7 +51,7 @@ impl<T: PartialEq> News<T> {
 
 impl Ways {
     /// For the device with this key and port. Also the reading end of its signals.
-    pub(super) fn new(
+    pub(crate) fn new(
         key: WgPublicKey,
         config: PathsConfig,
         underlay: Arc<Netns>,
@@ -63,28 +63,28 @@ impl Ways {
         (Self { paths, config, underlay, port, signals, wanted: News(None), seen: News(None) }, reader)
     }
 
-    pub(super) fn set_peers(&mut self, peers: &[PeerConfig], now: Instant) {
+    pub(crate) fn set_peers(&mut self, peers: &[PeerConfig], now: Instant) {
         let peer = |peer: &PeerConfig| PathPeer { key: peer.public_key, endpoints: peer.endpoints.clone() };
         let peers: Vec<PathPeer> = peers.iter().map(peer).collect();
         self.paths.set_peers(&peers, now);
     }
 
-    pub(super) fn set_local(&mut self, addresses: &[SocketAddr], now: Instant) {
+    pub(crate) fn set_local(&mut self, addresses: &[SocketAddr], now: Instant) {
         self.paths.set_local(addresses, now);
     }
 
-    pub(super) fn set_servers(&mut self, servers: Servers, relays: &mut Relays, now: Instant) {
+    pub(crate) fn set_servers(&mut self, servers: Servers, relays: &mut Relays, now: Instant) {
         self.paths.set_stun_servers(&servers.stun, now);
         let Self { paths, config, underlay, .. } = self;
         relays.set(servers.relays, servers.token.as_ref(), config, underlay, paths, now);
     }
 
-    pub(super) fn handle_signal(&mut self, from: &WgPublicKey, signal: Signal, now: Instant) {
+    pub(crate) fn handle_signal(&mut self, from: &WgPublicKey, signal: Signal, now: Instant) {
         self.paths.handle_signal(from, signal, now);
     }
 
     /// A datagram that is neither WireGuard's nor garbage. False when it was of no use.
-    pub(super) fn handle_stun(
+    pub(crate) fn handle_stun(
         &mut self,
         local: Option<IpAddr>,
         remote: SocketAddr,
@@ -97,32 +97,32 @@ impl Ways {
     }
 
     /// There was a packet for `peer`.
-    pub(super) fn wants(&mut self, peer: WgPublicKey, now: Instant) {
+    pub(crate) fn wants(&mut self, peer: WgPublicKey, now: Instant) {
         if self.wanted.is_new(peer, now) {
             self.paths.wants(&peer, now);
         }
     }
 
     /// There was an authentic datagram of `peer`.
-    pub(super) fn saw(&mut self, peer: WgPublicKey, path: Path, now: Instant) {
+    pub(crate) fn saw(&mut self, peer: WgPublicKey, path: Path, now: Instant) {
         if self.seen.is_new((peer, path), now) {
             self.paths.saw_traffic(&peer, path, now);
         }
     }
 
     /// A relay has another state.
-    pub(super) fn handle_relays(&mut self, relays: &mut Relays, now: Instant) {
+    pub(crate) fn handle_relays(&mut self, relays: &mut Relays, now: Instant) {
         relays.tell(&mut self.paths, now);
     }
 
     /// When [`Self::handle_timeout`] is to be called.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.paths.poll_timeout()
     }
 
     /// Does what time asks for, and has what came of it all sent: checks by `check`, choices to `choose`, signals by whoever reads
     /// them.
-    pub(super) fn handle_timeout(
+    pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         mut check: impl FnMut(SocketAddr, IpAddr, &[u8]),
@@ -141,7 +141,7 @@ impl Ways {
         }
     }
 
-    pub(super) fn status(&self, peer: &WgPublicKey) -> Option<PathStatus> {
+    pub(crate) fn status(&self, peer: &WgPublicKey) -> Option<PathStatus> {
         self.paths.status(peer)
     }
 }

@@ -1,8 +1,9 @@
 use std::{io::ErrorKind, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     time::timeout,
 };
 
@@ -53,6 +54,59 @@ async fn a_reset_is_passed_on_both_ways() {
         let read = timeout(HANGS, other.read(&mut [0])).await.unwrap();
         assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
+}
+
+/// A connection that somebody can revoke.
+struct Revocable(TcpStream, oneshot::Receiver<()>);
+
+impl AsyncRead for Revocable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Revocable {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Stream for Revocable {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        Pin::new(&mut self.1).poll(cx).map(|_| ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// The client reads nothing, so the relay waits for it alone, and looks at the other end no more.
+#[tokio::test]
+async fn what_is_revoked_ends_though_the_client_takes_nothing() {
+    let ((mut client, a), (b, mut server)) = (pair().await, pair().await);
+    let (revoke, revoked) = oneshot::channel();
+    let relay = tokio::spawn(Relay::new(a, Revocable(b, revoked), Vec::new()));
+    let chunk = [0; 64 << 10];
+    while timeout(Duration::from_millis(200), server.write_all(&chunk)).await.is_ok() {}
+    revoke.send(()).unwrap();
+    let ended = timeout(HANGS, relay).await.expect("it goes on").unwrap();
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    let mut buffer = vec![0; 1 << 20];
+    let end = async {
+        while client.read(&mut buffer).await? > 0 {}
+        io::Result::Ok(())
+    };
+    assert_eq!(timeout(HANGS, end).await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ impl Interface {
                 self.shared.drops.wrong_source += 1;
             }
             // The padding ends here.
-            Some(header) => out.deliver(&packet[..header.len]),
+            Some(header) => out.deliver(&mut packet[..header.len]),
         }
         Some(key)
     }

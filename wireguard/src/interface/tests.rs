@@ -56,7 +56,7 @@ impl Output for Sink {
         self.sent.push_back((remote, datagram));
         self.sent_from = local;
     }
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8]) {
         self.delivered.push(packet.to_vec());
     }
 }

@@ -96,7 +96,7 @@ impl Peer {
         now: Instant,
         shared: &mut Shared,
         out: &mut impl Output,
-    ) -> Result<&'a [u8], NotAuthentic> {
+    ) -> Result<&'a mut [u8], NotAuthentic> {
         let len = datagram.len();
         let session = self.sessions.find(receiver).ok_or(NotAuthentic)?;
         let packet = session.open(counter, datagram, now)?;

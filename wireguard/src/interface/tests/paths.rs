@@ -12,7 +12,7 @@ impl Output for Paths {
         write(&mut datagram);
         self.0.push((path, datagram[0]));
     }
-    fn deliver(&mut self, _: &[u8]) {}
+    fn deliver(&mut self, _: &mut [u8]) {}
 }
 
 fn set(node: &mut Node, path: Option<Path>) {

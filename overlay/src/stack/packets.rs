@@ -1,0 +1,170 @@
+//! Packets between the stack and WireGuard.
+//!
+//! ```text
+//!   out:  stack ─ a run of up to 64 KiB ─► gate, once ─► sealed into a run of datagrams        (Sealer; nothing is copied but into the seal)
+//!   in:   opened in place ─► gate, each ─► stack ─ answers ─► kept, then sealed                (Receiver)
+//!   back: refusals of the gate, and WireGuard's own errors ─► kept, then to the stack          (Packets)
+//! ```
+//!
+//! The stack cannot be called while it sends, nor WireGuard while it delivers; what goes against the stream is kept until the call is over.
+//! It is little: answers and errors.
+
+use std::time::Instant;
+
+use lattice_filter::Decision;
+use lattice_netstack::{Output, Run, Stack};
+use lattice_wireguard::Single;
+
+use crate::device::core::{Core, Inside};
+
+/// Packets kept at most; each batch that comes in has fewer answers.
+const MOST: usize = 8192;
+/// Bytes kept at most, but for the last packet.
+const MOST_BYTES: usize = 512 << 10;
+
+/// Packets, one after another in one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Packets {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Packets {
+    /// Keeps a packet of `len` bytes that `write` writes, if there is room.
+    fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
+        let start = self.bytes.len();
+        if self.ends.len() < MOST && start < MOST_BYTES {
+            self.bytes.resize(start + len, 0);
+            write(&mut self.bytes[start..]);
+            self.ends.push(start + len);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Takes them all out, in their order.
+    fn drain(&mut self, mut work: impl FnMut(&mut [u8])) {
+        let mut start = 0;
+        for end in self.ends.drain(..) {
+            work(&mut self.bytes[start..end]);
+            start = end;
+        }
+        self.bytes.clear();
+    }
+}
+
+/// What comes back while the stack cannot be called.
+impl Inside for Packets {
+    fn take(&mut self, packet: &mut [u8]) {
+        self.push(packet.len(), |room| room.copy_from_slice(packet));
+    }
+}
+
+/// What the stack answers at once.
+impl Output for Packets {
+    fn transmit(&mut self, run: &mut Run<'_>) {
+        while let Some(len) = run.next_len() {
+            let mut written = false;
+            self.push(len, |room| {
+                run.write(room);
+                written = true;
+            });
+            if !written {
+                return;
+            }
+        }
+    }
+}
+
+/// Both ways against the stream.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// From the stack, to be sealed.
+    pub(super) answers: Packets,
+    /// To the stack.
+    pub(super) returns: Packets,
+}
+
+impl Kept {
+    /// Hands on what is kept, in both ways.
+    pub(super) fn hand_on(&mut self, core: &mut Core, stack: &mut Stack, now: Instant) {
+        let Self { answers, returns } = self;
+        returns.drain(|packet| stack.receive(now, packet, answers));
+        answers.drain(|packet| {
+            let mut sealer = Sealer::new(core, returns, now);
+            if sealer.lets_out(packet, 1, packet.len()) {
+                sealer.core.seal(&mut Single::new(packet), sealer.returns, now);
+            }
+        });
+    }
+}
+
+/// Hands decrypted packets to the stack.
+pub(super) struct Receiver<'a> {
+    pub(super) stack: &'a mut Stack,
+    pub(super) answers: &'a mut Packets,
+    pub(super) now: Instant,
+}
+
+impl Inside for Receiver<'_> {
+    fn take(&mut self, packet: &mut [u8]) {
+        self.stack.receive(self.now, packet, self.answers);
+    }
+}
+
+/// Seals what the stack sends and the policy lets out.
+pub(super) struct Sealer<'a> {
+    core: &'a mut Core,
+    returns: &'a mut Packets,
+    now: Instant,
+    /// The last denial.
+    pub(super) denied: Option<Decision>,
+}
+
+impl<'a> Sealer<'a> {
+    pub(super) fn new(core: &'a mut Core, returns: &'a mut Packets, now: Instant) -> Self {
+        Self { core, returns, now, denied: None }
+    }
+
+    /// Whether the policy lets packets out that begin with `head`. The stack hears of it otherwise, as from a closed door.
+    fn lets_out(&mut self, head: &[u8], count: usize, bytes: usize) -> bool {
+        let Some(gate) = &mut self.core.outside.gate else { return true };
+        let Err(denial) = gate.egress(head, count, bytes) else { return true };
+        self.denied = Some(denial.decision);
+        if let Some(refusal) = denial.refusal {
+            self.returns.push(refusal.len(), |room| room.copy_from_slice(&refusal));
+        }
+        false
+    }
+}
+
+impl Output for Sealer<'_> {
+    fn transmit(&mut self, run: &mut Run<'_>) {
+        if self.lets_out(run.head(), run.count(), run.bytes()) {
+            self.core.seal(&mut Sealed(run), self.returns, self.now);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.core.outside.udp.is_full()
+    }
+}
+
+/// A run, as WireGuard takes it: packet by packet, each written to where it is sealed.
+struct Sealed<'a, 'b>(&'a mut Run<'b>);
+
+impl lattice_wireguard::Packets for Sealed<'_, '_> {
+    fn next_len(&self) -> Option<usize> {
+        self.0.next_len()
+    }
+
+    fn head(&self) -> &[u8] {
+        self.0.head()
+    }
+
+    fn write(&mut self, room: &mut [u8]) {
+        self.0.write(room);
+    }
+}

@@ -1,0 +1,153 @@
+//! What is known of each socket, and who waits for it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    task::Waker,
+};
+
+use lattice_netstack::{Cause, Event, FlowId, IncomingId};
+use lattice_policy::Direction;
+
+use super::{ConnectError, Denied};
+
+/// All sockets.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    pub(super) flows: HashMap<FlowId, Flow>,
+    pub(super) listeners: HashMap<u16, Listening>,
+    /// By port: who waits for datagrams.
+    pub(super) udp: HashMap<u16, Option<Waker>>,
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// Egress where we began it.
+    pub(super) direction: Direction,
+    pub(super) is_established: bool,
+    /// How it ended; then the stack knows it no more.
+    pub(super) end: Option<End>,
+    /// Also who waits for it to be established.
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+}
+
+/// How a flow ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// In order.
+    Closed,
+    /// Not in order.
+    Broken(Cause),
+    /// The policy permits it no more.
+    Denied(Denied),
+    /// The device has ended.
+    Stopped,
+}
+
+/// A port that takes connections.
+#[derive(Debug, Default)]
+pub(super) struct Listening {
+    /// How many listeners share it.
+    pub(super) listeners: usize,
+    pub(super) requests: VecDeque<Asking>,
+    pub(super) waiting: Vec<Waker>,
+}
+
+/// A peer that asks for a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) id: IncomingId,
+    pub(super) remote: SocketAddr,
+}
+
+impl Flow {
+    pub(super) fn new(direction: Direction, local: SocketAddr, remote: SocketAddr) -> Self {
+        let (is_established, end, reader, writer) = (false, None, None, None);
+        Self { local, remote, direction, is_established, end, reader, writer }
+    }
+
+    pub(super) fn end(&mut self, end: End) {
+        self.end.get_or_insert(end);
+        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+    }
+}
+
+impl Sockets {
+    /// Tells whoever waits what is new. Gives the request back for which nobody waits, and the oldest of a port that has more than
+    /// `most`.
+    pub(super) fn tell(&mut self, event: Event, most: usize) -> Option<IncomingId> {
+        let wake = |waker: Option<Waker>| waker.into_iter().for_each(Waker::wake);
+        match event {
+            Event::Incoming { id, remote, local } => {
+                let Some(listening) = self.listeners.get_mut(&local.port()) else { return Some(id) };
+                listening.requests.push_back(Asking { id, remote });
+                listening.waiting.drain(..).for_each(Waker::wake);
+                if listening.requests.len() > most {
+                    return listening.requests.pop_front().map(|asking| asking.id);
+                }
+            }
+            Event::Established(id) => {
+                if let Some(flow) = self.flows.get_mut(&id) {
+                    flow.is_established = true;
+                    wake(flow.reader.take());
+                }
+            }
+            Event::Readable(id) | Event::PeerClosed(id) => {
+                wake(self.flows.get_mut(&id).and_then(|flow| flow.reader.take()));
+            }
+            Event::Writable(id) => wake(self.flows.get_mut(&id).and_then(|flow| flow.writer.take())),
+            Event::Closed(id) => {
+                self.flows.get_mut(&id).into_iter().for_each(|flow| flow.end(End::Closed));
+            }
+            Event::Broken { flow, cause } => {
+                self.flows.get_mut(&flow).into_iter().for_each(|flow| flow.end(End::Broken(cause)));
+            }
+            Event::Datagrams { port } => wake(self.udp.get_mut(&port).and_then(Option::take)),
+        }
+        None
+    }
+
+    /// Ends everything for everybody.
+    pub(super) fn stop(&mut self) {
+        self.flows.values_mut().for_each(|flow| flow.end(End::Stopped));
+        self.udp.values_mut().filter_map(Option::take).for_each(Waker::wake);
+        self.listeners.values_mut().flat_map(|listening| listening.waiting.drain(..)).for_each(Waker::wake);
+    }
+}
+
+impl End {
+    /// As those who read and write are told; `None` for an end in order.
+    pub(super) fn error(self) -> Option<io::Error> {
+        let (kind, text) = match self {
+            Self::Closed => return None,
+            Self::Broken(Cause::Refused | Cause::Reset) => {
+                (io::ErrorKind::ConnectionReset, "the peer has reset the connection")
+            }
+            Self::Broken(Cause::TimedOut) => (io::ErrorKind::TimedOut, "the peer does not answer any more"),
+            Self::Broken(Cause::Unreachable { .. }) => {
+                (io::ErrorKind::HostUnreachable, "the peer cannot be reached any more")
+            }
+            Self::Denied(_) => {
+                (io::ErrorKind::PermissionDenied, "the policy does not permit the connection any more")
+            }
+            Self::Stopped => (io::ErrorKind::BrokenPipe, "the device has ended"),
+        };
+        Some(io::Error::new(kind, text))
+    }
+
+    /// As those are told who wait for the connection.
+    pub(super) fn connect_error(self) -> ConnectError {
+        match self {
+            Self::Closed | Self::Broken(Cause::Refused | Cause::Reset) => ConnectError::Refused,
+            Self::Broken(Cause::TimedOut) => ConnectError::TimedOut,
+            Self::Broken(Cause::Unreachable { .. }) => ConnectError::Unreachable,
+            Self::Denied(denied) => ConnectError::Denied(denied),
+            Self::Stopped => ConnectError::Stopped,
+        }
+    }
+}
