@@ -74,6 +74,12 @@ impl Gate {
         self.filter.peek(direction, packet, self.now_ns)
     }
 
+    /// Why a flow of ours that would begin with `first` may not; that is counted and told. One that may is neither before it begins.
+    pub(crate) fn denial(&mut self, first: &[u8]) -> Option<Decision> {
+        let is_denied = self.peek(Direction::Egress, first).action == Action::Deny;
+        is_denied.then(|| self.filter.judge(Direction::Egress, first, self.now_ns))
+    }
+
     /// The generation of the policy in force.
     pub(crate) fn generation(&self) -> u32 {
         self.filter.generation()

@@ -180,13 +180,10 @@ impl State {
         let local = self.address_for(remote.ip()).ok_or(ConnectError::Unreachable)?;
         let first = First::new(transport, SocketAddr::new(local, self.next_port()), remote);
         self.now();
-        if let Some(gate) = &mut self.core.outside.gate {
-            if gate.peek(Direction::Egress, first.bytes()).action == Action::Deny {
-                let (bytes, generation) = (first.bytes(), gate.generation());
-                if let Err(denial) = gate.egress(bytes, 1, bytes.len()) {
-                    return Err(ConnectError::Denied(Denied { decision: denial.decision, generation }));
-                }
-            }
+        if let Some(gate) = &mut self.core.outside.gate
+            && let Some(decision) = gate.denial(first.bytes())
+        {
+            return Err(ConnectError::Denied(Denied { decision, generation: gate.generation() }));
         }
         if self.core.interface.leads_to(remote.ip()) { Ok(()) } else { Err(ConnectError::NoPeer) }
     }
