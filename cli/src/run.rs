@@ -66,41 +66,40 @@ pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     }
     let egress = sandbox::egress(&args.egress_allow)?;
 
-    // Before there is a secret in memory, or a thread.
-    let namespaces = match args.isolate {
-        Isolate::None => None,
-        _ => Some(isolated(args)?),
-    };
-    set_dumpable(false)
-        .map_err(|error| Failure::new(Kind::Kernel, format!("cannot shield this process: {error}")))?;
+    let helper = helper(args)?;
+    // From here on there are secrets in memory, and threads.
+    private::shield()?;
     let join = sandbox::join(global, &args.join, Role::Sandbox)?;
     let audit_file = args.audit_file.clone().unwrap_or_else(|| lattice_audit::default_path(&join.name));
     let plan = Plan { args, join, egress, audit_file, state_root: places::state(global)? };
-    match namespaces {
-        Some(Ok((helper, inside))) => {
-            if !forwards.is_empty() {
-                return Err(usage(FORWARDS.into()));
-            }
-            transparent::run(plan, helper, inside)
-        }
-        Some(Err(reason)) if args.isolate == Isolate::Netns => {
-            let text = format!(
-                "--isolate netns: this host gives no network of its own to an unprivileged user: {reason}"
-            );
-            Err(Failure::new(Kind::Kernel, text))
-        }
-        other => {
-            let because = match other {
-                Some(Err(reason)) => reason,
-                _ => "--isolate none asks for it".into(),
-            };
-            output::warn(&format!(
-                "the command may ignore the sandbox's proxy and use this host's network (class cooperative): {because}"
-            ));
-            let helper = Helper::start(false, &args.command)?;
-            cooperative::run(plan, helper, forwards)
-        }
+    match helper {
+        (_, Some(_)) if !forwards.is_empty() => Err(usage(FORWARDS.into())),
+        (helper, Some(inside)) => transparent::run(plan, helper, inside),
+        (helper, None) => cooperative::run(plan, helper, forwards),
     }
+}
+
+/// The helper, and with namespaces what it has made in them.
+fn helper(args: &Run) -> Result<(Helper, Option<Handed>), Failure> {
+    let because = if args.isolate == Isolate::None {
+        "--isolate none asks for it".to_owned()
+    } else {
+        let helper = Helper::start(true, &args.command)?;
+        match helper.prepared() {
+            Ok(inside) => return Ok((helper, Some(inside))),
+            Err(reason) if args.isolate == Isolate::Netns => {
+                let text = format!(
+                    "--isolate netns: this host gives no network of its own to an unprivileged user: {reason}"
+                );
+                return Err(Failure::new(Kind::Kernel, text));
+            }
+            Err(reason) => reason,
+        }
+    };
+    output::warn(&format!(
+        "the command may ignore the sandbox's proxy and use this host's network (class cooperative): {because}"
+    ));
+    Ok((Helper::start(false, &args.command)?, None))
 }
 
 const FORWARDS: &str = "--forward is of no use where the command has a network of its own, in which it is reached itself: leave it out, or add --isolate none";
