@@ -90,7 +90,8 @@ async fn nats_is_believed_by_its_authority_and_its_name_alone() {
             let key = Arc::clone(&key);
             async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
         });
-        let options = options.require_tls(true).tls_client_config(trust.client_config().unwrap());
+        let options = options.connection_timeout(PATIENCE).require_tls(true);
+        let options = options.tls_client_config(trust.client_config().unwrap());
         let error = options.connect(format!("nats://{proxy}")).await.err().map(|error| format!("{error:?}"));
         let is_refused = error.as_ref().is_some_and(|error| error.contains("InvalidCertificate"));
         assert_eq!((error.is_none(), is_refused), (is_right, !is_right), "{what}: {error:?}");
