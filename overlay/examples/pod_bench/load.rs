@@ -20,8 +20,8 @@ const ECHO: u8 = b'e';
 /// Bytes that are written or read at once.
 const CHUNK: usize = 256 << 10;
 const REQUEST: usize = 64;
-/// No answer takes so long, unless something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// No answer takes so long, unless something is broken. What is buffered on the way when a stream ends can be tens of MiB of each flow.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// New connections of one load at most: their ports wait for a minute before they can be had again.
 const CONNECTIONS: usize = 3000;
 
@@ -211,6 +211,8 @@ fn quantiles(mut times: Vec<Duration>) {
 
 /// A load that runs; ends with this.
 pub(crate) struct Load {
+    /// For messages.
+    name: String,
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
 }
@@ -222,14 +224,14 @@ impl Load {
         let mut child =
             netns.run(|| program.spawn()).expect("the namespace stands").expect("this program starts");
         let lines = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { child, lines }
+        Self { name: arguments.join(" "), child, lines }
     }
 
     /// The numbers of its next line.
     pub(crate) fn numbers(&mut self) -> Vec<f64> {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("the load answers");
-        assert!(!line.is_empty(), "a load failed; it said why");
+        assert!(!line.is_empty(), "the load \"{}\" failed; it said why", self.name);
         line.split_whitespace().map(|number| number.parse().expect("a number")).collect()
     }
 }

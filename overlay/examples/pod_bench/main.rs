@@ -31,6 +31,8 @@ use report::Report;
 
 /// How long idle flows are watched.
 const REST: Duration = Duration::from_secs(10);
+/// How long flows may take to end.
+const FAREWELL: Duration = Duration::from_secs(1);
 const IDLE_FLOWS: &str = "100";
 
 fn main() -> ExitCode {
@@ -113,6 +115,8 @@ fn rest(lab: &Lab, kinds: &[Kind], report: &mut Report) {
         report.add("100 idle flows: CPU ms in 10 s", which, (client.cpu_seconds() - before[which]) * 1e3);
     }
     drop(flows);
+    // The far end is to hear of the flows' end from the clients, before these end themselves.
+    std::thread::sleep(FAREWELL);
 }
 
 /// Who begins changes from round to round.

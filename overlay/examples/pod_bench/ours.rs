@@ -4,7 +4,7 @@ use std::{
     io::{self, Read as _},
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, mpsc},
     task::{Context, Poll},
 };
 
@@ -35,8 +35,9 @@ pub(crate) fn run(arguments: &[String]) {
         paths: None,
         limits: Limits::default(),
     };
-    let device = create_stack(config, serve).unwrap();
-    let rule = parse_rule(&format!("tcp {}/32", inner(FAR))).unwrap();
+    let (told, address) = mpsc::channel();
+    let device = create_stack(config, |network| serve(network, told)).unwrap();
+    let rule = parse_rule(&format!("{}/32", inner(FAR))).unwrap();
     let table = Policy::new(1).egress(Action::Allow, rule).compile();
     device.filter().unwrap().apply(&table, &[], 1).unwrap();
     let far = PeerConfig {
@@ -46,14 +47,14 @@ pub(crate) fn run(arguments: &[String]) {
         keepalive: None,
     };
     device.set_peers(&[far]).unwrap();
-    let mut rest = Vec::new();
-    io::stdin().read_to_end(&mut rest).unwrap();
+    println!("{}", address.recv().unwrap());
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-async fn serve(network: Network) {
+async fn serve(network: Network, told: mpsc::Sender<SocketAddr>) {
     let config = Config::new(SocketAddr::from(([127, 0, 0, 1], 0)), None).unwrap();
     let proxy = Proxy::bind(config, Overlay(network)).await.unwrap();
-    println!("{}", proxy.address());
+    told.send(proxy.address()).unwrap();
     proxy.run().await;
 }
 
