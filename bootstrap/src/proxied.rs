@@ -5,9 +5,8 @@
 //! state ─► identity ─► device ─► policy ─► resolver ─► forwards ─► proxy ─► peers ─► control
 //! ```
 //!
-//! Forwards and proxy are tasks of the device's thread ([`tasks`]), so a packet of theirs crosses no lock and no other thread. The proxy takes what
-//! it must know of the policy from there too: the thread never waits for the lock of [`Live`](crate::live::Live), whose holder may be waiting for
-//! the device.
+//! Forwards and proxy are tasks of the device's thread, so a packet of theirs crosses no lock and no other thread. That thread never waits for the
+//! lock of the live policy, whose holder may be waiting for the device: verdicts come from the device, and texts of rules from the generations.
 
 mod flows;
 mod forwards;
@@ -155,7 +154,7 @@ impl ProxiedSandbox {
         self.reports.clone()
     }
 
-    /// Waits until the device, the proxy or a forward has ended by itself, and says which: a sandbox that is of no use must not seem to run.
+    /// Waits until the device, the proxy or a forward has ended by itself, and names the first: a sandbox that is of no use must not seem to run.
     pub async fn failed(&self) -> Failure {
         let mut ended = self.ended.clone();
         let what = match ended.wait_for(Option::is_some).await {
@@ -173,3 +172,6 @@ impl ProxiedSandbox {
         self.steps.undo()
     }
 }
+
+#[cfg(test)]
+mod tests;

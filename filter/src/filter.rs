@@ -101,20 +101,29 @@ impl Filter {
         decision
     }
 
-    /// What [`Self::judge`] would say of a whole `packet` that is no ICMP error, if it were asked now: nothing is counted, told or
-    /// remembered.
+    /// What [`Self::judge`] would say of `packet`: nothing is counted, told or remembered.
     pub fn peek(&self, direction: Direction, packet: &[u8], now_ns: u64) -> Decision {
         let (packet, read) = Packet::parse(direction, packet);
         let turned_away = read.err().or_else(|| self.turned_away(&packet));
         let verdict = match (turned_away, &self.program) {
             (Some(reason), _) => Verdict::without_rule(reason),
             (None, None) => Verdict::without_rule(Reason::NoPolicy),
-            (None, Some(program)) => {
-                let force = Force { program, epoch: self.epoch, now_ns };
-                Verdict::from(self.flows.peek(force, &packet))
-            }
+            (None, Some(program)) => self.peek_verdict(&packet, program, now_ns),
         };
         verdict.decision()
+    }
+
+    fn peek_verdict(&self, packet: &Packet<'_>, program: &Program, now_ns: u64) -> Verdict {
+        let force = Force { program, epoch: self.epoch, now_ns };
+        let line = match packet.fragment {
+            Fragment::Later => self.flows.first_fragment(force, packet),
+            Fragment::Whole | Fragment::First => self.flows.peek_related(force, packet),
+        };
+        match line {
+            Some(line) => Verdict::of(Reason::Established, line),
+            None if packet.fragment == Fragment::Later => Verdict::without_rule(Reason::Fragment),
+            None => Verdict::from(self.flows.peek(force, packet)),
+        }
     }
 
     /// The generation of the policy in force; 0 before there is one.

@@ -136,12 +136,14 @@ impl Flows {
     /// sent. They go out only to the flow's other end: else an agent could write to the whole world in quotes of an
     /// allowed flow.
     pub(crate) fn related(&mut self, force: Force<'_>, packet: &Packet<'_>) -> Option<Line> {
-        let key = packet.quoted()?;
-        let goes_back = packet.direction == Direction::Ingress || key.remote == packet.key.remote;
-        if key.local != packet.key.local || !goes_back {
-            return None;
-        }
+        let key = flow_of_error(packet)?;
         self.live(force, &key).map(|slot| self.flows[slot].line)
+    }
+
+    /// What [`Self::related`] would say.
+    pub(crate) fn peek_related(&self, force: Force<'_>, packet: &Packet<'_>) -> Option<Line> {
+        let key = flow_of_error(packet)?;
+        self.flows.find(&key).and_then(|slot| self.flows[slot].standing(force, &key))
     }
 
     /// Lets in the rest of the datagram of which `packet` is the first fragment.
@@ -183,6 +185,13 @@ impl FragmentKey {
         let (id, direction) = (packet.fragment_id, packet.direction);
         Self { source, destination, id, family: key.family, proto, direction }
     }
+}
+
+/// The flow that an ICMP error may be about.
+fn flow_of_error(packet: &Packet<'_>) -> Option<FlowKey> {
+    let key = packet.quoted()?;
+    let goes_back = packet.direction == Direction::Ingress || key.remote == packet.key.remote;
+    (key.local == packet.key.local && goes_back).then_some(key)
 }
 
 const fn idle_limit(proto: u8) -> u64 {

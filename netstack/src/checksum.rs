@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 /// The sum of `bytes`, not yet folded. They begin at an even place of what is summed.
-pub(crate) fn sum(bytes: &[u8]) -> u64 {
+#[inline]
+pub fn sum(bytes: &[u8]) -> u64 {
     // Eight sums side by side, which the compiler puts into vector registers.
     let mut lanes = [0_u64; 8];
     let (blocks, rest) = bytes.as_chunks::<32>();
@@ -20,12 +21,19 @@ pub(crate) fn sum(bytes: &[u8]) -> u64 {
     lanes.iter().sum::<u64>() + words + odd
 }
 
-/// The checksum over what adds up to `sum`.
-pub(crate) fn finish(mut sum: u64) -> [u8; 2] {
+/// A sum of 16 bits.
+#[inline]
+pub fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    (!(sum as u16)).to_ne_bytes()
+    sum as u16
+}
+
+/// The checksum over what adds up to `sum`, as it is written.
+#[inline]
+pub fn finish(sum: u64) -> [u8; 2] {
+    (!fold(sum)).to_ne_bytes()
 }
 
 /// Whether what adds up to `sum` includes its right checksum.
@@ -42,7 +50,9 @@ pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, l
     address(source) + address(destination) + word(protocol.into()) + word(len)
 }
 
-fn word(value: usize) -> u64 {
+/// A number of 16 bits as a summand.
+#[inline]
+pub fn word(value: usize) -> u64 {
     u64::from((value as u16).to_be())
 }
 
@@ -56,6 +66,7 @@ mod tests {
     fn as_in_rfc_1071() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(finish(sum(&bytes)), [0x22, 0x0d]);
+        assert_eq!(fold(0xffff_ffff_ffff_ffff), 0xffff);
         assert!(is_right(sum(&bytes) + sum(&[0x22, 0x0d])));
         assert!(!is_right(sum(&bytes) + sum(&[0x22, 0x0c])));
     }

@@ -28,7 +28,7 @@
 
 #![forbid(unsafe_code)]
 
-mod checksum;
+pub mod checksum;
 mod clock;
 mod config;
 mod deadlines;

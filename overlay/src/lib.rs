@@ -3,7 +3,9 @@
 //! ```text
 //!   device ── create, set_peers, peers
 //!     ├─ kernel      wireguard-control + link
-//!     └─ userspace   engine: poll ─ tun ─ vnet (many packets in one) ─ gate (the policy, where asked for) ─ wireguard (pure state) ─ udp
+//!     └─ userspace   core: gate (the policy, where asked for) ─ wireguard (pure state) ─ udp, relays; and inside
+//!         ├─ a link      engine: poll ─ tun ─ vnet (many packets in one)
+//!         └─ stack       engine: a task ─ netstack (pure state) ─ sockets for other tasks
 //!   relay     a lasting connection to a relay
 //!   link      links, addresses, routes of a namespace
 //!   uplink    an agent's way out of the overlay: veth, NAT, forwarding

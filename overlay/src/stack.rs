@@ -88,7 +88,8 @@ where
     let StackConfig { name, private_key, listen_port, mtu, underlay, addresses, paths, limits } = config;
     let filter = Some(addresses.clone());
     let core = CoreConfig { name: name.clone(), private_key, listen_port, mtu, underlay, filter, paths };
-    let (device, core) = UserSpaceDevice::prepare(core)?;
+    let (device, mut core) = UserSpaceDevice::prepare(core)?;
+    core.outside.udp.wait_never();
     let random = Box::new(|bytes: &mut [u8]| OsRandom.fill(bytes));
     let stack = Stack::new(Config { addresses, mtu, limits, random }, core.clock.now());
     let stack = stack.map_err(|source| DeviceError::Stack { name: name.clone(), source })?;

@@ -11,6 +11,8 @@ pub const CHUNK: usize = 16 << 10;
 /// Chunks moved in one direction before others have their turn.
 pub const ROUNDS: usize = 16;
 
+/// How long a client is let alone before another may push it out, however many there are.
+pub const GRACE: Duration = Duration::from_millis(500);
 /// How long a client may take to read why it is refused.
 pub const FAREWELL: Duration = Duration::from_secs(5);
 /// What a client may still send meanwhile, in bytes; it is not looked at.
@@ -43,7 +45,8 @@ pub const FORWARD_UDP_IDLE: Duration = Duration::from_secs(60);
 pub struct Limits {
     /// How long a client may take from its connection to a complete request, credentials included. Default: 10 s.
     pub handshake: Duration,
-    /// Clients in that state. One more, and the one that has taken the longest is cut off: whoever is slow on purpose keeps nobody out.
+    /// Clients in that state. One more, and the one that has taken the longest is cut off, once it
+    /// had [`GRACE`]: whoever is slow on purpose keeps nobody out, and many at once are not cut off.
     /// Default: 64.
     pub half_open: usize,
     /// How long a target may take to answer. Default: 20 s.

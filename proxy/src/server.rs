@@ -84,8 +84,12 @@ impl<O: Outbound> Proxy<O> {
         let half_open = HalfOpen::new(self.shared.config.limits.half_open);
         let mut sessions = JoinSet::new();
         loop {
+            let next = async {
+                half_open.room().await;
+                self.listener.accept().await
+            };
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = next => accepted,
                 Some(_) = sessions.join_next() => continue,
             };
             let (stream, client) = match accepted {

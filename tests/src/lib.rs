@@ -22,6 +22,7 @@ pub mod reach;
 pub mod remains;
 pub mod sniffer;
 pub mod tools;
+pub mod unprivileged;
 
 pub use agent::Attempt;
 pub use lab::{Host, Lab};
@@ -30,3 +31,4 @@ pub use prober::Prober;
 pub use process::{Output, Process};
 pub use reach::Reach;
 pub use sniffer::{Packet, Sniffer};
+pub use unprivileged::{Pod, User};

@@ -53,7 +53,7 @@ fn wrong_flags_are_refused_before_anything_is_made() {
         USAGE,
         "--agent-binary is required for gvisor mode",
     );
-    refused(&lab, &host, &["sandbox", "start", "--name", "a"], USAGE, "pod mode is not there yet");
+    refused(&lab, &host, &["sandbox", "start", "--name", "a"], TOKEN, "no token");
     refused(&lab, &host, &["sandbox", "start", "--mode", "vm", "--name", "a"], USAGE, "invalid value 'vm'");
     refused(&lab, &host, &["sandbox", "start", "--mode", "gvisor"], USAGE, "--name");
     refused(&lab, &host, &["sandbox", "stat"], USAGE, "unrecognized subcommand");

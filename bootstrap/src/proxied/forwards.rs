@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use lattice_overlay::stack::{self, ConnectError, Network, Request};
 use lattice_policy::{PortRange, Proto, RuleSpec};
 use lattice_proxy::{Datagrams, Forward, Forwarder, Host, Refusal, Target, Transport};
-use tokio::{io::ReadBuf, sync::oneshot, task::JoinSet};
+use tokio::{io::ReadBuf, task::JoinSet};
 
 use super::{refusal::of_overlay, stream::Connection};
 use crate::{Failure, Kind, generations::Generations};
@@ -40,31 +40,38 @@ pub(super) fn ingress(forwards: &[Forward], pool: Ipv4Net) -> Result<Vec<RuleSpe
     forwards.iter().map(rule).collect()
 }
 
-/// Serves one forward until it is dropped, or a UDP socket fails. Says first whether it has its port.
+/// Opens the port of one forward; the result serves it, until a UDP socket fails.
 pub(super) async fn serve(
     forward: Forward,
     network: Network,
     rules: Generations,
-    tell: oneshot::Sender<Result<(), Failure>>,
-) {
+) -> Result<((), impl Future<Output = ()>), Failure> {
     let forwarder = Forwarder::new(forward);
     let port = forward.port.get();
-    match forward.transport {
-        Transport::Tcp => {
-            let listener = network.listen(port);
-            let _ = tell.send(Ok(()));
-            connections(&forwarder, listener).await;
+    let open = match forward.transport {
+        Transport::Tcp => Open::Tcp(network.listen(port)),
+        Transport::Udp => {
+            let socket = network.bind_udp(port).map_err(|error| taken(&forward, &error))?;
+            Open::Udp(Port { socket, rules })
         }
-        Transport::Udp => match network.bind_udp(port) {
-            Ok(socket) => {
-                let _ = tell.send(Ok(()));
-                if let Err(error) = forwarder.datagrams(Port { socket, rules }).await {
+    };
+    let run = async move {
+        match open {
+            Open::Tcp(listener) => connections(&forwarder, listener).await,
+            Open::Udp(port) => {
+                if let Err(error) = forwarder.datagrams(port).await {
                     tracing::error!(%forward, %error, "a port forward has ended");
                 }
             }
-            Err(error) => drop(tell.send(Err(taken(&forward, &error)))),
-        },
-    }
+        }
+    };
+    Ok(((), run))
+}
+
+/// A port that peers reach.
+enum Open {
+    Tcp(stack::TcpListener),
+    Udp(Port),
 }
 
 fn taken(forward: &Forward, error: &ConnectError) -> Failure {

@@ -1,6 +1,11 @@
 //! The steps of pod mode that no other sandbox has.
 
-use std::{net::IpAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+};
 
 use ipnet::Ipv4Net;
 use lattice_dns::{Asker, Resolver};
@@ -101,7 +106,7 @@ pub(super) fn forwards(
         let detail = forwards.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let start = |forward: Forward| {
             let rules = rules.clone();
-            let serve = move |network, tell| forwards::serve(forward, network, rules, tell);
+            let serve = move |network| forwards::serve(forward, network, rules);
             tasks.start(&format!("the port forward {forward}"), serve).map(|((), running)| running)
         };
         let running = forwards.into_iter().map(start).collect::<Result<Vec<Running>, _>>()?;
@@ -116,15 +121,15 @@ pub(super) fn proxy(
     tasks: &Tasks,
     config: Config,
     behind: Behind<'_>,
-) -> Result<(std::net::SocketAddr, Counted), Failure> {
+) -> Result<(SocketAddr, Counted), Failure> {
     let Behind { names, policed, own, pool } = behind;
     let (rules, teller) = (policed.generations.clone(), policed.teller.clone());
     let (ask, asked) = mpsc::channel(1);
     steps.run("proxy", || {
-        let serve = move |network: Network, tell| {
+        let serve = move |network: Network| {
             let record = Record::new(teller, rules.clone(), own);
             let outside = Rc::new(Outside::new(network.clone(), record));
-            serve(config, Ways { network, names, outside, pool, rules }, asked, tell)
+            serve(config, Ways { network, names, outside, pool, rules }, asked)
         };
         let (address, running) = tasks.start("the proxy", serve)?;
         Ok(((address, Counted(ask)), running.undo(), format!("socks5 and http on {address}")))
@@ -135,20 +140,19 @@ async fn serve(
     config: Config,
     ways: Ways,
     mut asked: mpsc::Receiver<oneshot::Sender<Counters>>,
-    tell: oneshot::Sender<Result<std::net::SocketAddr, Failure>>,
-) {
-    let proxy = match Proxy::bind(config, ways).await {
-        Ok(proxy) => proxy,
-        Err(error) => return drop(tell.send(Err(unbound(&error)))),
-    };
-    let _ = tell.send(Ok(proxy.address()));
-    let mut run = pin!(proxy.run());
-    loop {
-        tokio::select! {
-            () = &mut run => return,
-            Some(reply) = asked.recv() => drop(reply.send(proxy.counters())),
+) -> Result<(SocketAddr, impl Future<Output = ()>), Failure> {
+    let proxy = Proxy::bind(config, ways).await.map_err(|error| unbound(&error))?;
+    let address = proxy.address();
+    let run = async move {
+        let mut run = pin!(proxy.run());
+        loop {
+            tokio::select! {
+                () = &mut run => return,
+                Some(reply) = asked.recv() => drop(reply.send(proxy.counters())),
+            }
         }
-    }
+    };
+    Ok((address, run))
 }
 
 fn unbound(error: &BindError) -> Failure {

@@ -32,7 +32,7 @@ pub(super) struct Running {
     over: oneshot::Receiver<()>,
 }
 
-/// Tells, when it is dropped, that `what` has ended.
+/// Tells, when it is dropped, that `what` has ended; also by a panic. Says nothing when that is empty.
 struct Alarm {
     what: String,
     ended: Arc<watch::Sender<Option<String>>>,
@@ -59,30 +59,45 @@ pub(super) fn tasks() -> (Tasks, Ended, Work) {
 }
 
 impl Tasks {
-    /// Runs the future that `work` makes until it ends or the [`Running`] is dropped, and waits for what it tells first: that it stands, or why
-    /// not. That it ends by itself later is told as the end of `what`.
+    /// Has `work` set something up, and runs the future that this gives until it ends or the [`Running`] is dropped. That it ends by itself is told
+    /// as the end of `what`.
     ///
     /// # Errors
-    /// What it tells, or that the device has ended.
-    pub(super) fn start<T, F>(
+    /// That of `work`, or that the device has ended.
+    pub(super) fn start<T, F, R>(
         &self,
         what: &str,
-        work: impl FnOnce(Network, oneshot::Sender<Result<T, Failure>>) -> F + Send + 'static,
+        work: impl FnOnce(Network) -> F + Send + 'static,
     ) -> Result<(T, Running), Failure>
     where
         T: Send + 'static,
-        F: Future<Output = ()> + 'static,
+        F: Future<Output = Result<(T, R), Failure>> + 'static,
+        R: Future<Output = ()>,
     {
         let (tell, told) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let (alive, over) = oneshot::channel();
         let mut alarm = Alarm { what: what.into(), ended: self.ended.clone() };
+        let serve = async move |network| match work(network).await {
+            Ok((value, run)) => {
+                let _ = tell.send(Ok(value));
+                run.await;
+                true
+            }
+            Err(failure) => {
+                let _ = tell.send(Err(failure));
+                false
+            }
+        };
         let work: Work = Box::new(move |network| {
             Box::pin(async move {
                 let _alive = alive;
-                tokio::select! {
-                    _ = stopped => alarm.what.clear(),
-                    () = work(network, tell) => {}
+                let has_run = tokio::select! {
+                    _ = stopped => false,
+                    has_run = serve(network) => has_run,
+                };
+                if !has_run {
+                    alarm.what.clear();
                 }
             })
         });

@@ -83,13 +83,13 @@ impl Lab {
 #[test]
 fn credentials_are_the_systems_where_they_can_be_and_the_users_else() {
     let lab = Lab::new();
-    let home = ("HOME", lab.path("home"));
+    let home = [("HOME", lab.path("home"))];
     let own = lab.path("home/.local/state/lattice");
-    assert_eq!(lab.config(&[home.clone()]), Ok(own.clone()));
+    assert_eq!(lab.config(&home), Ok(own.clone()));
     let state = ("XDG_STATE_HOME", lab.path("state"));
-    assert_eq!(lab.config(&[home.clone(), state]), Ok(lab.path("state/lattice")));
+    assert_eq!(lab.config(&[home[0].clone(), state]), Ok(lab.path("state/lattice")));
     let relative = ("XDG_STATE_HOME", PathBuf::from("state"));
-    assert_eq!(lab.config(&[home.clone(), relative]), Ok(own.clone()), "a relative one does not count");
+    assert_eq!(lab.config(&[home[0].clone(), relative]), Ok(own.clone()), "a relative one does not count");
     let nowhere = lab.config(&[]).unwrap_err();
     assert!(nowhere.message.contains("LATTICE_CONFIG_DIR"), "{nowhere}");
 
@@ -99,17 +99,17 @@ fn credentials_are_the_systems_where_they_can_be_and_the_users_else() {
     fs::write(&file, "{}").unwrap();
     lab.chmod("etc/lattice", 0o555);
     if geteuid().is_root() {
-        assert_eq!(lab.config(&[home.clone()]), Ok(own.clone()), "credentials of another user are not ours");
+        assert_eq!(lab.config(&home), Ok(own.clone()), "credentials of another user are not ours");
         chown(&file, Some(USER), Some(USER)).unwrap();
     }
-    assert_eq!(lab.config(&[home.clone()]), Ok(lab.path("etc/lattice")), "it holds ours");
-    let node = lab.user(&[home.clone()], |host| host.config(None, Role::Node));
+    assert_eq!(lab.config(&home), Ok(lab.path("etc/lattice")), "it holds ours");
+    let node = lab.user(&home, |host| host.config(None, Role::Node));
     assert_eq!(node, Ok(own), "a node's are others");
     fs::remove_file(&file).ok();
     lab.give("etc/lattice", 0o700);
-    assert_eq!(lab.config(&[home.clone()]), Ok(lab.path("etc/lattice")), "it can be written");
+    assert_eq!(lab.config(&home), Ok(lab.path("etc/lattice")), "it can be written");
     let asked = lab.path("asked");
-    assert_eq!(lab.user(&[home], |host| host.config(Some(&asked), Role::Sandbox)), Ok(asked.clone()));
+    assert_eq!(lab.user(&home, |host| host.config(Some(&asked), Role::Sandbox)), Ok(asked.clone()));
 }
 
 #[test]
@@ -117,17 +117,17 @@ fn what_runs_is_listed_in_a_directory_of_nobody_else() {
     let lab = Lab::new();
     lab.make("run/user");
     lab.give("run/user", 0o700);
-    let runtime = ("XDG_RUNTIME_DIR", lab.path("run/user"));
-    assert_eq!(lab.state(&[runtime.clone()]), Ok(lab.path("run/user/lattice")));
+    let runtime = [("XDG_RUNTIME_DIR", lab.path("run/user"))];
+    assert_eq!(lab.state(&runtime), Ok(lab.path("run/user/lattice")));
     lab.chmod("run/user", 0o500);
-    let shared = lab.state(&[runtime.clone()]).unwrap();
+    let shared = lab.state(&runtime).unwrap();
     assert_eq!(shared.parent(), Some(lab.path("tmp").as_path()), "a directory of others is no place");
     assert_eq!(fs::metadata(&shared).unwrap().mode() & 0o777, 0o700);
     assert_eq!(lab.state(&[]), Ok(shared.clone()), "it is found again");
     let listed = lab.user(&[], |host| host.listed(None));
     assert_eq!(listed, [shared.clone(), lab.path("run/lattice")]);
     lab.give("run", 0o700);
-    assert_eq!(lab.state(&[runtime]), Ok(lab.path("run/lattice")), "the system's comes first");
+    assert_eq!(lab.state(&runtime), Ok(lab.path("run/lattice")), "the system's comes first");
     let asked = lab.path("asked");
     assert_eq!(lab.user(&[], |host| host.state(Some(&asked))), Ok(asked.clone()));
 }

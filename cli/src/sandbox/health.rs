@@ -200,6 +200,3 @@ impl Source {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;

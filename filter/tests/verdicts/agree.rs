@@ -171,7 +171,10 @@ impl<'a> Check<'a> {
             return Ok(());
         }
         self.caller += 1;
-        let said = self.filter.judge(packet.direction, &bytes(packet, self.caller), NOW);
+        let bytes = bytes(packet, self.caller);
+        let peeked = self.filter.peek(packet.direction, &bytes, NOW);
+        let said = self.filter.judge(packet.direction, &bytes, NOW);
+        assert_eq!(peeked, said);
         let expected = expected(self.policy, self.pins, packet);
         prop_assert_eq!((said.action, said.reason, said.rule.0), expected, "{:?}", packet);
         Ok(())

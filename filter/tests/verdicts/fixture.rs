@@ -33,7 +33,9 @@ impl Fixture {
     }
 
     pub(crate) fn decide(&mut self, direction: Direction, packet: &[u8]) -> Decision {
+        let peeked = self.filter.peek(direction, packet, self.now_ns);
         let decision = self.filter.judge(direction, packet, self.now_ns);
+        assert_eq!(peeked, decision, "of {packet:?}");
         let passes = matches!(decision.reason, Reason::RuleAllow | Reason::Established);
         assert_eq!(passes, decision.action == Action::Allow, "{decision:?}");
         decision

@@ -117,3 +117,16 @@ fn what_is_cut_from_one_packet_is_judged_and_told_once_and_counted_each() {
     let told = fixture.told();
     assert_eq!(told.iter().map(|flow| flow.bytes).collect::<Vec<_>>(), [62_000, 62_000]);
 }
+
+#[test]
+fn what_is_only_peeked_at_is_neither_told_nor_counted_nor_remembered() {
+    let mut fixture = Fixture::with(&table());
+    for _ in 0..3 {
+        let allowed = fixture.filter.peek(Direction::Egress, &syn4(TOOL, 8080), fixture.now_ns);
+        assert_eq!((allowed.action, allowed.reason), (Action::Allow, Reason::RuleAllow), "no flow is made");
+        let denied = fixture.filter.peek(Direction::Egress, &syn4(TOOL, 22), fixture.now_ns);
+        assert_eq!((denied.action, denied.reason), (Action::Deny, Reason::DefaultDeny));
+    }
+    assert_eq!((fixture.told(), fixture.filter.counters()), (vec![], vec![]));
+    assert_eq!((Fixture::new().filter.generation(), fixture.filter.generation()), (0, 1));
+}

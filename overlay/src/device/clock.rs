@@ -27,9 +27,19 @@ impl Clock {
         self.start + boot_time().saturating_sub(self.boot)
     }
 
-    /// Whether the clock on the wall jumped since the last call, as it does where a machine goes on from a snapshot.
-    pub(crate) fn jumped(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.booted, booted(boot_time()));
+    /// What `CLOCK_BOOTTIME` says at `now`, in nanoseconds.
+    pub(crate) fn boot_ns(&self, now: Instant) -> u64 {
+        u64::try_from(self.boot_at(now).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn boot_at(&self, now: Instant) -> Duration {
+        self.boot + now.saturating_duration_since(self.start)
+    }
+
+    /// Whether the clock on the wall jumped since the last call, as it does where a machine goes on from a snapshot. It is `now`.
+    pub(crate) fn jumped(&mut self, now: Instant) -> bool {
+        let booted = booted(self.boot_at(now));
+        let before = std::mem::replace(&mut self.booted, booted);
         is_jump(before, self.booted)
     }
 }
@@ -58,7 +68,9 @@ mod tests {
         let first = clock.now();
         std::thread::sleep(Duration::from_millis(20));
         assert!(clock.now() - first >= Duration::from_millis(20));
-        assert!(!clock.jumped());
+        let now = clock.now();
+        assert!(!clock.jumped(now));
+        assert!(boot_time().as_nanos() - u128::from(clock.boot_ns(now)) < 60_000_000_000);
         for (by, jumps) in [(Duration::from_secs(9), false), (Duration::from_secs(11), true)] {
             let then = clock.booted.unwrap();
             assert_eq!(is_jump(Some(then), Some(then + by)), jumps);

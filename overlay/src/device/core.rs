@@ -105,13 +105,22 @@ impl Core {
         Self { clock: Clock::new(), interface, outside, buffer, ways, commands, wake }
     }
 
-    /// To be called before anything else of a turn.
+    /// Reads the clock. To be called before anything else of a turn.
     pub(crate) fn begin(&mut self, inside: &mut impl Inside) -> Instant {
-        let now = self.clock.now();
-        if self.clock.jumped() {
+        let now = self.now();
+        if self.clock.jumped(now) {
             tracing::warn!("the clock jumped: this machine may be a copy, so every session begins anew");
             let Self { interface, outside, .. } = self;
             interface.forget_sessions(now, &mut Io { outside, inside });
+        }
+        now
+    }
+
+    /// Reads the clock, also for the gate.
+    pub(crate) fn now(&mut self) -> Instant {
+        let now = self.clock.now();
+        if let Some(gate) = &mut self.outside.gate {
+            gate.begin(self.clock.boot_ns(now));
         }
         now
     }

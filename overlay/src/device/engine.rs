@@ -108,9 +108,6 @@ impl Engine {
     }
 
     fn handle_batch(&mut self, ready: &Ready, now: Instant) -> io::Result<()> {
-        if let Some(gate) = &mut self.core.outside.gate {
-            gate.begin();
-        }
         if ready.datagram {
             self.core.handle_datagrams(&mut self.link, now);
             self.link.flush();

@@ -7,15 +7,11 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{self, SyncSender},
     },
-    time::Duration,
 };
 
 use lattice_filter::{Decision, Filter, Program, Refusal};
 use lattice_policy::{Action, Counter, Direction, Flow, Pin, RuleId};
-use nix::{
-    sys::eventfd::{EfdFlags, EventFd},
-    time::{ClockId, clock_gettime},
-};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{
     commands::Commands,
@@ -58,10 +54,9 @@ impl Gate {
         Ok((Self { filter, now_ns: 0, events, bell, untold: 0, lost }, handle))
     }
 
-    /// Reads the clock, once for a batch.
-    pub(crate) fn begin(&mut self) {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
-        self.now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    /// Takes the time for what follows, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(crate) fn begin(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
     }
 
     /// Whether `count` packets of the link may go out, which are together `bytes` long and cut from one, so that `packet`,
@@ -77,6 +72,12 @@ impl Gate {
     /// What the policy would say of a packet, which is neither counted nor told.
     pub(crate) fn peek(&self, direction: Direction, packet: &[u8]) -> Decision {
         self.filter.peek(direction, packet, self.now_ns)
+    }
+
+    /// Why a flow of ours that would begin with `first` may not; that is counted and told. One that may is neither before it begins.
+    pub(crate) fn denial(&mut self, first: &[u8]) -> Option<Decision> {
+        let is_denied = self.peek(Direction::Egress, first).action == Action::Deny;
+        is_denied.then(|| self.filter.judge(Direction::Egress, first, self.now_ns))
     }
 
     /// The generation of the policy in force.

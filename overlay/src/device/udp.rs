@@ -2,9 +2,10 @@
 //! receives runs of equal datagrams at once (`UDP_SEGMENT` and `UDP_GRO`, `udp(7)`).
 
 mod runs;
+mod sender;
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
@@ -12,17 +13,14 @@ use std::{
 use nix::{
     cmsg_space,
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
-        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn6,
-        SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
+        AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn6, SockaddrStorage, bind,
+        recvmsg, setsockopt, socket, sockopt,
     },
 };
 
-use runs::{Refusals, Run, Runs};
-
-/// How long a full socket is waited for before the datagrams are dropped, in milliseconds.
-const SEND_PATIENCE: u8 = 20;
+use runs::Runs;
+use sender::Sender;
 
 /// Bytes; a receive buffer this large holds 5 ms of 10 Gbit/s.
 const SOCKET_BUFFER: usize = 7 << 20;
@@ -30,17 +28,9 @@ const SOCKET_BUFFER: usize = 7 << 20;
 /// A bound UDP socket and the datagrams to go out next.
 #[derive(Debug)]
 pub(crate) struct Udp {
-    socket: Socket,
+    sender: Sender,
     runs: Runs,
-    refusals: Refusals,
     control: Vec<u8>,
-    failed: u64,
-}
-
-#[derive(Debug)]
-struct Socket {
-    socket: UdpSocket,
-    is_v6: bool,
 }
 
 impl Udp {
@@ -68,12 +58,15 @@ impl Udp {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         }
         Ok(Self {
-            socket: Socket { socket, is_v6 },
+            sender: Sender::new(socket, is_v6),
             runs: Runs::new(),
-            refusals: Refusals::default(),
             control: cmsg_space!(i32, libc::in6_pktinfo),
-            failed: 0,
         })
+    }
+
+    /// Has a full socket told of by [`Self::is_full`] from now on, instead of being waited for.
+    pub(crate) fn wait_never(&mut self) {
+        self.sender.wait_never();
     }
 
     fn bind_once(port: u16) -> io::Result<(UdpSocket, bool)> {
@@ -103,7 +96,7 @@ impl Udp {
     /// # Errors
     /// Never on a bound socket.
     pub(crate) fn port(&self) -> io::Result<u16> {
-        Ok(self.socket.socket.local_addr()?.port())
+        Ok(self.sender.socket().local_addr()?.port())
     }
 
     /// Receives a run of datagrams from one sender into `buffer`, each `segment` long but the last, which may be
@@ -111,7 +104,7 @@ impl Udp {
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut slices = [IoSliceMut::new(buffer)];
         let message = recvmsg::<SockaddrStorage>(
-            self.socket.socket.as_raw_fd(),
+            self.sender.socket().as_raw_fd(),
             &mut slices,
             Some(&mut self.control),
             MsgFlags::empty(),
@@ -137,118 +130,35 @@ impl Udp {
     /// Adds a datagram of `len` bytes, which `write` writes, to the run of its way, after sending the run if it does not fit
     /// in. The room has the bytes of an earlier one.
     pub(crate) fn push(&mut self, to: Way, len: usize, write: impl FnOnce(&mut [u8])) {
-        let Self { socket, runs, refusals, failed, .. } = self;
-        match runs.place(to, len, |run| *failed += socket.send_run(run, refusals)) {
+        let Self { runs, sender, .. } = self;
+        match runs.place(to, len, |run| sender.send(run)) {
             Some(run) => run.push(len, write),
-            None => *failed += 1,
+            None => sender.lose(1),
         }
     }
 
-    /// Sends all runs.
+    /// Sends all runs, as far as there is room.
     pub(crate) fn flush(&mut self) {
-        let Self { socket, runs, refusals, failed, .. } = self;
-        runs.flush(|run| *failed += socket.send_run(run, refusals));
+        let Self { runs, sender, .. } = self;
+        if sender.send_late() {
+            runs.flush(|run| sender.send(run));
+        }
     }
 
-    /// Whether datagrams wait for the socket to have room.
+    /// Whether datagrams wait for the socket to have room. Those that come meanwhile may be lost.
     pub(crate) fn is_full(&self) -> bool {
-        false
+        self.sender.is_full()
     }
 
     /// Datagrams the kernel did not take.
     pub(crate) fn failed(&self) -> u64 {
-        self.failed
-    }
-}
-
-impl Socket {
-    /// Sends a run at once, or where the kernel does not want that, one datagram after the other. Returns how many it did not
-    /// take.
-    fn send_run(&self, run: &Run, refusals: &mut Refusals) -> u64 {
-        if run.count() > 1 && refusals.permit(run.to) {
-            match u16::try_from(run.segment).map(|segment| self.send(run.to, run.bytes(), Some(segment))) {
-                Ok(Ok(())) => return 0,
-                // No checksum offload on the way, a smaller MTU, a transformation: of the route, not of the socket.
-                Ok(Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)) => {
-                    refusals.add(run.to);
-                }
-                Ok(Err(_)) => return run.count() as u64,
-                Err(_) => {}
-            }
-        }
-        let sent = run.bytes().chunks(run.segment).map(|datagram| self.send(run.to, datagram, None));
-        sent.filter(Result::is_err).count() as u64
-    }
-
-    fn send(&self, to: Way, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
-        match self.send_from(to, bytes, segment) {
-            // That address is ours no more. The peer will follow to the one the kernel chooses.
-            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH) if to.local.is_some() => {
-                self.send_from(Way { local: None, ..to }, bytes, segment)
-            }
-            done => done,
-        }
-    }
-
-    fn send_from(&self, to: Way, bytes: &[u8], segment: Option<u16>) -> Result<(), Errno> {
-        let Way { remote, local } = to;
-        let to = match remote {
-            SocketAddr::V4(v4) if self.is_v6 => {
-                SockaddrStorage::from(SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())))
-            }
-            to => SockaddrStorage::from(to),
-        };
-        let v6 = local.filter(|_| self.is_v6).map(source_v6);
-        let v4 = match local {
-            Some(IpAddr::V4(local)) if !self.is_v6 => Some(source_v4(local)),
-            _ => None,
-        };
-        let source = v6.as_ref().map(ControlMessage::Ipv6PacketInfo);
-        let source = source.or(v4.as_ref().map(ControlMessage::Ipv4PacketInfo));
-        let segment = segment.as_ref().map(ControlMessage::UdpGsoSegments);
-        let control: &[ControlMessage<'_>] = match (source, segment) {
-            (Some(source), Some(segment)) => &[source, segment],
-            (Some(one), None) | (None, Some(one)) => &[one],
-            (None, None) => &[],
-        };
-        let slices = [IoSlice::new(bytes)];
-        loop {
-            match sendmsg(self.socket.as_raw_fd(), &slices, control, MsgFlags::empty(), Some(&to)) {
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    let mut writable = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-                    if poll(&mut writable, PollTimeout::from(SEND_PATIENCE))? == 0 {
-                        return Err(Errno::EAGAIN);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Any interface, from this address: where it leaves by is for the routes to say.
-fn source_v6(local: IpAddr) -> libc::in6_pktinfo {
-    let local = match local {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
-    libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: 0 }
-}
-
-/// As [`source_v6`], where the kernel has IPv4 only.
-fn source_v4(local: Ipv4Addr) -> libc::in_pktinfo {
-    libc::in_pktinfo {
-        ipi_ifindex: 0,
-        ipi_spec_dst: libc::in_addr { s_addr: local.to_bits().to_be() },
-        ipi_addr: libc::in_addr { s_addr: 0 },
+        self.sender.failed()
     }
 }
 
 impl AsFd for Udp {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.socket.as_fd()
+        self.sender.socket().as_fd()
     }
 }
 
@@ -285,3 +195,6 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
         None => SocketAddr::V6((*v6).into()),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,14 +9,12 @@ use std::{
     task::{Poll, Waker},
 };
 
-use lattice_policy::{Action, Direction};
-
 use super::{
     Denied, Network, Transport,
     first::First,
     state::{Shared, State},
 };
-use crate::device::gate::Gate;
+use crate::device::gate::{Denial, Gate};
 
 /// A flow that the policy permits, though it does not go by the device.
 pub struct Admission {
@@ -58,12 +56,10 @@ impl State {
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         });
         let first = First::new(transport, SocketAddr::new(local, self.next_port()), remote);
-        let gate = &mut self.core.outside.gate;
-        if let Some(gate) = gate {
-            gate.begin();
+        self.now();
+        if let Some(gate) = &mut self.core.outside.gate {
             let generation = gate.generation();
-            let denied =
-                |denial: crate::device::gate::Denial| Denied { decision: denial.decision, generation };
+            let denied = |denial: Denial| Denied { decision: denial.decision, generation };
             gate.egress(first.bytes(), 1, first.bytes().len()).map_err(denied)?;
         }
         let admissions = &mut self.admissions;
@@ -78,9 +74,7 @@ impl Admissions {
     /// Revokes what the policy permits no more; that is counted and on record.
     pub(super) fn judge_anew(&mut self, gate: &mut Gate) {
         for admitted in self.live.values_mut().filter(|admitted| !admitted.is_revoked) {
-            let first = admitted.first.bytes();
-            if gate.peek(Direction::Egress, first).action == Action::Deny {
-                let _refused = gate.egress(first, 1, first.len());
+            if gate.denial(admitted.first.bytes()).is_some() {
                 admitted.revoke();
             }
         }

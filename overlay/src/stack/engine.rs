@@ -13,9 +13,10 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use super::{
     epoll::Watched,
@@ -37,7 +38,8 @@ pub(super) struct Engine {
 /// A timer that is seldom set. What it is for mostly moves to later; it then fires once for nothing instead of being set at every turn.
 struct Timer {
     sleep: Pin<Box<Sleep>>,
-    is_set: bool,
+    /// By the device's clock; none while it is not set.
+    at: Option<Instant>,
 }
 
 /// What the engine was woken for.
@@ -84,9 +86,6 @@ impl Engine {
         let shared = Rc::clone(&self.shared);
         let state = &mut *shared.state();
         let now = state.core.begin(&mut state.kept.returns);
-        if let Some(gate) = &mut state.core.outside.gate {
-            gate.begin();
-        }
         if ready.command {
             self.wake.clear();
             let done = state.handle_commands(now);
@@ -121,16 +120,13 @@ impl Engine {
         shared.is_used.set(false);
         let state = &mut *shared.state();
         let now = state.now();
-        if let Some(gate) = &mut state.core.outside.gate {
-            gate.begin();
-        }
         let told = state.poll(now);
         state.finish();
         if told || state.has_more() {
             shared.is_used.set(true);
         }
         self.watch_room(state)?;
-        self.timer.set(state.poll_timeout().map(|at| Instant::now() + at.saturating_duration_since(now)));
+        self.timer.set(state.poll_timeout(), now);
         Ok(())
     }
 
@@ -180,21 +176,22 @@ impl Engine {
 
 impl Timer {
     fn new() -> Self {
-        Self { sleep: Box::pin(sleep_until(Instant::now())), is_set: false }
+        Self { sleep: Box::pin(sleep(Duration::ZERO)), at: None }
     }
 
-    fn set(&mut self, at: Option<Instant>) {
+    fn set(&mut self, at: Option<Instant>, now: Instant) {
         let Some(at) = at else { return };
-        if !self.is_set || at < self.sleep.deadline() {
-            self.sleep.as_mut().reset(at);
-            self.is_set = true;
+        if self.at.is_none_or(|set| at < set) {
+            let left = at.saturating_duration_since(now);
+            self.sleep.as_mut().reset(tokio::time::Instant::now() + left);
+            self.at = Some(at);
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> bool {
-        let has_fired = self.is_set && self.sleep.as_mut().poll(context).is_ready();
+        let has_fired = self.at.is_some() && self.sleep.as_mut().poll(context).is_ready();
         if has_fired {
-            self.is_set = false;
+            self.at = None;
         }
         has_fired
     }

@@ -68,19 +68,24 @@ impl Shared {
 
     /// The state, for what the engine has to do something about.
     pub(super) fn use_state(&self) -> RefMut<'_, State> {
+        self.used();
+        self.state.borrow_mut()
+    }
+
+    /// Has the engine look at what was done.
+    pub(super) fn used(&self) {
         if !self.is_used.replace(true)
             && let Some(engine) = self.engine.borrow_mut().take()
         {
             engine.wake();
         }
-        self.state.borrow_mut()
     }
 }
 
 impl State {
-    /// The device's time.
-    pub(super) fn now(&self) -> Instant {
-        self.core.clock.now()
+    /// The device's time, also for what the gate is asked next.
+    pub(super) fn now(&mut self) -> Instant {
+        self.core.now()
     }
 
     /// Lets the stack send, with the time at hand.
@@ -89,9 +94,6 @@ impl State {
         work: impl FnOnce(&mut Stack, Instant, &mut Sealer<'_>) -> R,
     ) -> R {
         let now = self.now();
-        if let Some(gate) = &mut self.core.outside.gate {
-            gate.begin();
-        }
         let mut sealer = Sealer::new(&mut self.core, &mut self.kept.returns, now);
         work(&mut self.stack, now, &mut sealer)
     }
@@ -177,14 +179,11 @@ impl State {
         }
         let local = self.address_for(remote.ip()).ok_or(ConnectError::Unreachable)?;
         let first = First::new(transport, SocketAddr::new(local, self.next_port()), remote);
-        if let Some(gate) = &mut self.core.outside.gate {
-            gate.begin();
-            if gate.peek(Direction::Egress, first.bytes()).action == Action::Deny {
-                let (bytes, generation) = (first.bytes(), gate.generation());
-                if let Err(denial) = gate.egress(bytes, 1, bytes.len()) {
-                    return Err(ConnectError::Denied(Denied { decision: denial.decision, generation }));
-                }
-            }
+        self.now();
+        if let Some(gate) = &mut self.core.outside.gate
+            && let Some(decision) = gate.denial(first.bytes())
+        {
+            return Err(ConnectError::Denied(Denied { decision, generation: gate.generation() }));
         }
         if self.core.interface.leads_to(remote.ip()) { Ok(()) } else { Err(ConnectError::NoPeer) }
     }
@@ -192,7 +191,6 @@ impl State {
     /// Ends at once what the policy permits no more. What is sent of it is the reset, which is denied, counted and on record.
     fn judge_anew(&mut self) {
         let Some(gate) = &mut self.core.outside.gate else { return };
-        gate.begin();
         self.admissions.judge_anew(gate);
         let generation = gate.generation();
         for (id, flow) in &mut self.sockets.flows {

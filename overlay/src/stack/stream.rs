@@ -90,7 +90,7 @@ impl AsyncRead for TcpStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let state = &mut *self.shared.use_state();
+        let state = &mut *self.shared.state();
         let mut got = false;
         // What there is may be in two pieces.
         while buffer.remaining() > 0 {
@@ -100,7 +100,10 @@ impl AsyncRead for TcpStream {
                 (len, len)
             };
             match state.stack.recv_with(self.id, take) {
-                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(0) => {
+                    self.shared.used();
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(_) => got = true,
                 Err(_) if got => break,
                 Err(Error::WouldBlock) => {
@@ -117,19 +120,24 @@ impl AsyncRead for TcpStream {
                 }
             }
         }
+        // There is room now that the peer does not know of.
+        self.shared.used();
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for TcpStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let state = &mut *self.shared.use_state();
+        let state = &mut *self.shared.state();
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let now = state.now();
         match state.stack.send(now, self.id, data) {
-            Ok(sent) => Poll::Ready(Ok(sent)),
+            Ok(sent) => {
+                self.shared.used();
+                Poll::Ready(Ok(sent))
+            }
             Err(Error::ShutDown) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Err(error) => match self.end(state) {
                 Some(end) if error != Error::WouldBlock => {

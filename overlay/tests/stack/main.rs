@@ -11,3 +11,4 @@ mod kernel;
 mod pair;
 mod policy;
 mod streams;
+mod unprivileged;

@@ -18,7 +18,7 @@ use lattice_wire::WgPrivateKey;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::oneshot;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A device, and work on its thread.
 pub(crate) struct Node {

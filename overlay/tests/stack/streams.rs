@@ -85,7 +85,7 @@ fn sixty_four_mebibytes_each_way() {
                 chunk[..len]
                     .iter_mut()
                     .enumerate()
-                    .for_each(|(at, byte)| *byte = ((left + at) * 31 >> 8) as u8);
+                    .for_each(|(at, byte)| *byte = (((left + at) * 31) >> 8) as u8);
                 to.write_all(&chunk[..len]).await.unwrap();
                 sum = fold(sum, &chunk[..len]);
                 left -= len;

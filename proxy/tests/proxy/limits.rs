@@ -36,6 +36,32 @@ fn slow_clients_keep_nobody_out() {
 }
 
 #[test]
+fn many_honest_clients_at_once_are_not_taken_for_slow_ones() {
+    run(async {
+        let lab = Lab::with(None, |limits| limits.half_open = 4).await;
+        let target = echo().await;
+        let mut clients = Vec::new();
+        for _ in 0..60 {
+            clients.push(lab.client().await);
+        }
+        // All are connected before the first says a word.
+        for client in &mut clients {
+            client.write_all(b"\x05\x01\0").await.unwrap();
+        }
+        for client in &mut clients {
+            client.read_exact(&mut [0; 2]).await.unwrap();
+            client.write_all(&connect(target)).await.unwrap();
+        }
+        for client in &mut clients {
+            let mut reply = [0; 10];
+            client.read_exact(&mut reply).await.unwrap();
+            assert_eq!(reply[1], 0);
+        }
+        assert_eq!((lab.counters().slow, lab.counters().connected), (0, 60));
+    });
+}
+
+#[test]
 fn a_handshake_has_a_deadline_however_its_bytes_trickle() {
     run(async {
         let lab = Lab::with(None, |limits| limits.handshake = Duration::from_secs(2)).await;

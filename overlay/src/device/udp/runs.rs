@@ -29,14 +29,16 @@ pub(super) struct Run {
     pub(super) to: Way,
     /// Allocated at the first use, and then reused as it is.
     room: Vec<u8>,
+    /// Where what is not sent yet begins and ends.
+    start: usize,
     len: usize,
     pub(super) segment: usize,
     segments: usize,
 }
 
 impl Run {
-    fn new() -> Self {
-        Self { to: Way::NOWHERE, room: Vec::new(), len: 0, segment: 0, segments: 0 }
+    pub(super) fn new() -> Self {
+        Self { to: Way::NOWHERE, room: Vec::new(), start: 0, len: 0, segment: 0, segments: 0 }
     }
 
     /// Whether one of `len` bytes may come after those that are there.
@@ -53,12 +55,23 @@ impl Run {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.room[..self.len]
+        &self.room[self.start..self.len]
     }
 
     pub(super) fn clear(&mut self) {
-        self.len = 0;
+        (self.start, self.len) = (0, 0);
         self.segments = 0;
+    }
+
+    /// The first datagram, where there is one.
+    pub(super) fn first(&self) -> Option<&[u8]> {
+        self.bytes().chunks(self.segment.max(1)).next()
+    }
+
+    /// Takes the first one away. Then none can be added before it is cleared.
+    pub(super) fn pop_first(&mut self) {
+        self.start = (self.start + self.segment).min(self.len);
+        self.segments = self.segments.saturating_sub(1);
     }
 
     /// Adds one, for which there must be room. What is left there of earlier ones is for `write` to overwrite.

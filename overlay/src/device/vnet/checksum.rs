@@ -1,39 +1,10 @@
-//! The Internet checksum (RFC 1071). Sums are of 16-bit words in this machine's byte order: the result comes out in the
-//! order in which it is written (section 2B).
+//! The Internet checksum of packets that the kernel hands over or takes.
 
-/// The sum of `bytes`, not yet folded. They begin at an even place of what is summed.
-pub(crate) fn sum(bytes: &[u8]) -> u64 {
-    // Eight sums side by side, which the compiler puts into vector registers.
-    let mut lanes = [0_u64; 8];
-    let (blocks, rest) = bytes.as_chunks::<32>();
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
-        }
-    }
-    let (words, odd) = rest.as_chunks::<2>();
-    let words: u64 = words.iter().map(|word| u64::from(u16::from_ne_bytes(*word))).sum();
-    let odd = odd.first().map_or(0, |byte| u64::from(u16::from_ne_bytes([*byte, 0])));
-    lanes.iter().sum::<u64>() + words + odd
-}
-
-/// A sum of 16 bits.
-pub(crate) fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
+pub(crate) use lattice_netstack::checksum::{fold, sum, word};
 
 /// The checksum over what adds up to `sum`.
 pub(crate) fn finish(sum: u64) -> u16 {
     !fold(sum)
-}
-
-/// A number of 16 bits as a summand.
-pub(crate) fn word(value: usize) -> u64 {
-    u64::from((value as u16).to_be())
 }
 
 /// The sum of the pseudo-header of a packet whose transport header begins at `transport`, without IPv6 extension headers
@@ -41,30 +12,4 @@ pub(crate) fn word(value: usize) -> u64 {
 pub(crate) fn pseudo_header(packet: &[u8], transport: usize, protocol: u8) -> u64 {
     let addresses = if packet[0] >> 4 == 4 { &packet[12..20] } else { &packet[8..40] };
     sum(addresses) + word(protocol.into()) + word(packet.len() - transport)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn as_in_rfc_1071() {
-        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(fold(sum(&bytes)).to_ne_bytes(), [0xdd, 0xf2]);
-        assert_eq!(finish(sum(&bytes)).to_ne_bytes(), [0x22, 0x0d]);
-        assert_eq!(fold(0xffff_ffff_ffff_ffff), 0xffff);
-    }
-
-    proptest! {
-        #[test]
-        fn as_one_word_after_the_other(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
-            let slow = bytes.chunks(2).fold(0_u32, |sum, word| {
-                let sum = sum + u32::from(word[0]) * 256 + u32::from(*word.get(1).unwrap_or(&0));
-                (sum & 0xffff) + (sum >> 16)
-            });
-            prop_assert_eq!(fold(sum(&bytes)).to_ne_bytes(), (slow as u16).to_be_bytes());
-        }
-    }
 }
