@@ -50,8 +50,11 @@ pub struct Handed {
     /// Likewise.
     pub tcp: TcpListener,
     /// Has the child configure the link and raise it. Returns when that is done.
-    pub configure: Box<dyn FnOnce(&InsideLink) -> Result<(), Failure> + Send>,
+    pub configure: Configure,
 }
+
+/// Has a link configured.
+pub type Configure = Box<dyn FnOnce(&InsideLink) -> Result<(), Failure> + Send>;
 
 /// How a child is to configure its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
