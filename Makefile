@@ -35,6 +35,15 @@ bench-overlay: setup-test
 	newer=$(TOOLS)/wireguard; [ -x $$newer ] || newer=; LATTICE_WIREGUARD_GO=$$newer \
 	    cargo run --release -p lattice-overlay --example tun_bench -- $(ARGS)
 
+# What pod mode's network costs, beside wireguard-go with gVisor's TCP/IP stack, which is built where Go is; ARGS=quick for a minute.
+NETSTACK := overlay/examples/pod_bench/netstack
+.PHONY: bench-pod
+bench-pod: setup-test
+	! command -v go >/dev/null || (cd $(NETSTACK) && go build -o $(TOOLS)/netstack .) || \
+	    echo "no netstack to be had: ours alone is measured"
+	other=$(TOOLS)/netstack; [ -x $$other ] || other=; LATTICE_NETSTACK=$$other \
+	    cargo run --release -p lattice-overlay --example pod_bench -- $(ARGS)
+
 # What a containerd shim costs: ours beside containerd's own and, where Go is there, gVisor's. ARGS=5 for a quick look.
 .PHONY: bench-shim
 bench-shim: setup-test
