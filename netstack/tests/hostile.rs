@@ -372,3 +372,29 @@ fn a_network_that_says_no_ends_a_connection_that_is_not_made() {
     }
     assert_eq!(net.events[0], [Event::Broken { flow: a, cause: Cause::Unreachable { by, code: 13 } }]);
 }
+
+#[test]
+fn what_is_left_of_an_older_connection_does_not_disturb_its_successor() {
+    for acknowledged in [100, 0x7000_0000, 0xffff_f000] {
+        let mut net = Net::new(1, Conditions { delay: 5 * MS, ..Conditions::default() });
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut has_passed = false;
+        net.tap = Box::new(move |_, packet| {
+            let _ = tell.send(packet.to_vec());
+            std::mem::replace(&mut has_passed, true)
+        });
+        let a = net.connect(false);
+        net.poll();
+        let syn = Tcp::read(&told.recv().unwrap()).unwrap();
+        let acknowledgement = syn.sequence.wrapping_add(acknowledged);
+        let older = Tcp { from: syn.to, to: syn.from, sequence: 77, acknowledgement, flags: ACK, ..syn };
+        net.with_stack(0, |stack, now, mut out| stack.receive(now, &mut older.packet(), &mut out));
+        let answer = Tcp::read(&told.recv().unwrap()).unwrap();
+        assert_eq!((answer.flags & RST, answer.sequence), (RST, acknowledgement));
+
+        let b = net.accept();
+        let mut down = Stream::new((1, b), (0, a), 10_000, 8);
+        net.until("the stream arrives", |net| down.go_on(net));
+        assert!(is_alive(&mut net, [a, b]));
+    }
+}

@@ -53,7 +53,9 @@ impl Flow {
         if matches!(before, State::Listen | State::SynSent) && now != before && segment.has(SYN) {
             self.track.peer_initial = segment.sequence;
         }
-        if is_looked_at && now != State::Closed && now != State::Listen {
+        // Without a connection yet, a segment that does not make it says nothing of it: it may be of an older one.
+        let is_of_it = now != State::Closed && now != State::Listen && now != State::SynSent;
+        if is_looked_at && is_of_it {
             self.track.received(segment);
         }
         let is_reset = segment.has(RST) && matches!(now, State::Closed | State::Listen);

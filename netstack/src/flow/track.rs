@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::tcp::{self, Options, SYN, Segment, before};
+use crate::tcp::{self, ACK, Options, RST, SYN, Segment, before};
 
 /// Between two answers to what may be forged (RFC 5961, 7). A peer that has lost the connection repeats itself.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
@@ -48,6 +48,10 @@ pub(super) enum Acknowledgement {
 impl Track {
     /// Takes note of a segment that smoltcp sends.
     pub(super) fn sent(&mut self, segment: &Segment) {
+        // It ends this flow, or answers what is none of its segments, with a sequence number of theirs.
+        if segment.has(RST) {
+            return;
+        }
         if segment.has(SYN) && !self.has_sent {
             (self.unacknowledged, self.next, self.has_sent) = (segment.sequence, segment.sequence, true);
             self.probed = self.next;
@@ -75,7 +79,7 @@ impl Track {
 
     /// Takes note of a segment that smoltcp gets.
     pub(super) fn received(&mut self, segment: &Segment) {
-        if before(self.unacknowledged, segment.acknowledgement) {
+        if segment.has(ACK) && before(self.unacknowledged, segment.acknowledgement) {
             self.unacknowledged = segment.acknowledgement;
         }
         if before(self.next, self.unacknowledged) {
