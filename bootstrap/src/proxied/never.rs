@@ -3,7 +3,12 @@
 //! A rule such as `0.0.0.0/0` is meant for the world outside. Taken literally it would open every service that listens on the host's loopback
 //! for those alone who have a shell on it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 use crate::source::source_to;
 
@@ -54,15 +59,28 @@ fn inner(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Asks the kernel, at the moment: what it would send there has its own destination as source, or loopback, where it stays on this host. A
-/// broadcast address of a link is refused by the kernel itself.
+/// Asks the kernel, at the moment: what it would send there has its own destination as source, or loopback, where it stays on this host. To a
+/// second address of a link's network it has the first as source, so the links' addresses are looked at as well. A broadcast address of a link is
+/// refused by the kernel itself.
 fn of_this_host(address: IpAddr) -> Option<&'static str> {
     match source_to(address) {
         Ok(source) if is_own(source, address) => Some(HOST),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Some(BROADCAST),
+        // What cannot be told is not dialled.
+        Ok(_) => on_a_link(address).unwrap_or(true).then_some(HOST),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(BROADCAST),
         // Without a route it is nobody's, which the one who dials is told.
         _ => None,
     }
+}
+
+fn on_a_link(address: IpAddr) -> io::Result<bool> {
+    let address = address.to_canonical();
+    Ok(getifaddrs()?.filter_map(|link| ip(link.address?)).any(|own| own == address))
+}
+
+fn ip(address: SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
 /// Whether what has gone from `source` to `destination` has stayed on this host.
@@ -72,8 +90,6 @@ pub(super) fn is_own(source: IpAddr, destination: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use lattice_overlay::{Netns, link};
 
     use super::*;
@@ -131,6 +147,9 @@ mod tests {
         link::add_address(&host, "eth0", "192.0.2.5/24".parse().unwrap()).unwrap();
         link::add_address(&host, "eth0", "2001:db8::5/64".parse().unwrap()).unwrap();
         assert_eq!(ask(), [Some(HOST); 4]);
+        link::add_address(&host, "eth0", "192.0.2.77/24".parse().unwrap()).unwrap();
+        let second = ["192.0.2.77", "::ffff:192.0.2.77", "64:ff9b::192.0.2.77"];
+        assert_eq!(host.run(|| second.map(why)).unwrap(), [Some(HOST); 3], "a second address of the network");
         let neighbours = ["192.0.2.6", "2001:db8::6"];
         let seen = host.run(|| (neighbours.map(why), why("192.0.2.255"))).unwrap();
         assert_eq!(seen, ([None; 2], Some(BROADCAST)));

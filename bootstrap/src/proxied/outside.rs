@@ -59,7 +59,7 @@ impl Outside {
         };
         // The host may have got the address since it was asked for.
         let local = stream.local_addr().map_err(|error| of_host(&error))?;
-        if is_own(local.ip(), remote.ip()) {
+        if is_own(local.ip(), remote.ip()) || why_never(remote.ip()).is_some() {
             let because = self.record.refused(Transport::Tcp, remote, "an address of this host", name);
             return Err(Refusal::DeniedAddress(because));
         }
