@@ -17,7 +17,11 @@ import hashlib, os, socket, struct, sys, threading
 proxy, host, port, size = int(sys.argv[1]), sys.argv[2].encode(), int(sys.argv[3]), int(sys.argv[4])
 s = socket.create_connection(("127.0.0.1", proxy), 30)
 s.sendall(b"\5\1\0" + b"\5\1\0\3" + bytes([len(host)]) + host + struct.pack("!H", port))
-answer = s.recv(12, socket.MSG_WAITALL)
+answer = b""
+while len(answer) < 12:
+    more = s.recv(12 - len(answer))
+    assert more, answer
+    answer += more
 assert answer[:4] == b"\5\0\5\0", answer
 sent, got, total = hashlib.sha256(), hashlib.sha256(), 0
 def send():

@@ -8,23 +8,25 @@ use std::{
 
 use lattice_overlay::Netns;
 
-/// Bounds every read and write.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Longer than the proxy takes to give up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy)]
 pub(crate) struct Client<'a> {
     pub(crate) netns: &'a Netns,
     pub(crate) proxy: SocketAddr,
     pub(crate) credentials: Option<(&'a str, &'a str)>,
+    /// Bounds every read and write.
+    pub(crate) limit: Duration,
 }
 
 impl Client<'_> {
     /// A connection to the proxy on which nothing was said yet.
     pub(crate) fn open(&self) -> TcpStream {
-        let stream = self.netns.run(|| TcpStream::connect_timeout(&self.proxy, LIMIT));
+        let stream = self.netns.run(|| TcpStream::connect_timeout(&self.proxy, PATIENCE));
         let stream = stream.expect("the namespace").expect("the proxy listens");
-        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
-        stream.set_write_timeout(Some(LIMIT)).expect("a timeout");
+        stream.set_read_timeout(Some(self.limit)).expect("a timeout");
+        stream.set_write_timeout(Some(self.limit)).expect("a timeout");
         stream
     }
 

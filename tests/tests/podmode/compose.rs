@@ -90,7 +90,8 @@ fn two_sandboxes_on_one_host_are_two_identities() {
         });
     assert_ne!((open.address, open.proxy), (closed.address, closed.proxy));
     let reply = |netns: &Netns, pod: &Pod| {
-        crate::client::Client { netns, proxy: pod.proxy(), credentials: None }.reply(far_ip, SERVICE)
+        crate::client::Client { netns, proxy: pod.proxy(), credentials: None, limit: crate::client::PATIENCE }
+            .reply(far_ip, SERVICE)
     };
     assert_eq!((reply(&near.netns, &open), reply(&near.netns, &closed)), (0, 2));
     closed.end();

@@ -184,7 +184,7 @@ fn page(mut stream: TcpStream, _: &Seen) -> io::Result<()> {
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default();
-    let size = path.strip_prefix("/bytes/").and_then(|n| n.parse().ok());
+    let size = path.strip_prefix("/bytes/").and_then(|n| n.split('?').next()?.parse().ok());
     let body = size.map_or(HELLO.into(), |n| "b".repeat(n));
     write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }

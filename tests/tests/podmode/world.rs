@@ -4,7 +4,10 @@ use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use lattice_tests::{Host, Lab, Output, Pod, Process, User};
 
-use crate::{client::Client, services::Services};
+use crate::{
+    client::{Client, PATIENCE},
+    services::Services,
+};
 
 /// Bounds every wait of a case.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -51,7 +54,7 @@ impl World {
 
     /// A client in the near host's namespace, at the sandbox's proxy.
     pub(crate) fn client<'a>(&'a self, pod: &Pod) -> Client<'a> {
-        Client { netns: &self.near.netns, proxy: pod.proxy(), credentials: None }
+        Client { netns: &self.near.netns, proxy: pod.proxy(), credentials: None, limit: PATIENCE }
     }
 
     /// Runs a program as an agent does: by the user, on the near host.
