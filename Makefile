@@ -39,7 +39,7 @@ bench-overlay: setup-test
 NETSTACK := overlay/examples/pod_bench/netstack
 .PHONY: bench-pod
 bench-pod: setup-test
-	! command -v go >/dev/null || (cd $(NETSTACK) && go build -o $(TOOLS)/netstack .) || \
+	! command -v go >/dev/null || (mkdir -p $(TOOLS) && cd $(NETSTACK) && go build -o $(TOOLS)/netstack .) || \
 	    echo "no netstack to be had: ours alone is measured"
 	other=$(TOOLS)/netstack; [ -x $$other ] || other=; LATTICE_NETSTACK=$$other \
 	    cargo run --release -p lattice-overlay --example pod_bench -- $(ARGS)
