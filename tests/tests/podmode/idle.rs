@@ -33,7 +33,7 @@ fn idle_flows_cost_little_memory_and_no_time() {
     let pod = world.pod(&user, "agent", &[]);
     let client = world.client(&pod);
     let mut flows: Vec<_> = (0..FLOWS).map(|_| client.reach(world.far_ip, ECHO)).collect();
-    let mut used = |flows: &mut Vec<std::net::TcpStream>| {
+    let used = |flows: &mut Vec<std::net::TcpStream>| {
         for flow in flows {
             flow.write_all(b"x").unwrap();
             flow.read_exact(&mut [0]).unwrap();
