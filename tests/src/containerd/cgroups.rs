@@ -95,8 +95,8 @@ mod tests {
         let mut ended = Command::new("true").spawn().unwrap();
         ended.wait().unwrap();
         // Where groups can be made by hand whatever the version.
-        let top = ["unified", "pids", "."].map(|dir| Path::new(TOP).join(dir)).into_iter();
-        let top = top.filter(|dir| dir.join("cgroup.procs").exists()).next().unwrap();
+        let mut tops = ["unified", "pids", "."].map(|dir| Path::new(TOP).join(dir)).into_iter();
+        let top = tops.find(|dir| dir.join("cgroup.procs").exists()).unwrap();
         let unique = |pid: u32| format!("{PREFIX}{pid}-sweep{}", process::id());
         let [theirs, ours] = [unique(ended.id()), unique(process::id())].map(|name| top.join(name));
         let other = top.join(format!("{PREFIX}sweep{}", process::id()));
