@@ -86,7 +86,7 @@ impl ProxiedSandbox {
         let base = Base::start(&mut steps, &join, runtime, stop)?;
         let map = base.map();
         let (own, pool) = (base.own(), map.pool);
-        let local = Local { flags: egress, ingress: forwards::ingress(&forwards, pool)?, ..Local::default() };
+        let local = Local { flags: egress, offered: forwards::offered(&forwards, pool)?, ..Local::default() };
 
         let (tasks, ended, serve) = tasks::tasks();
         let device = steps::device(&mut steps, &base, &join.name, mtu, serve)?;

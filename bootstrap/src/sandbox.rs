@@ -107,6 +107,7 @@ impl Sandbox {
                 .as_ref()
                 .map_or(Ok(Vec::new()), |pod| pod.probes(&mut steps, &base.underlay, map.pool))?,
             flags: config.egress,
+            offered: Vec::new(),
         };
         let policy = Arc::new(live::wanted(1, &local, map, now_unix())?);
         let closed = Closed {

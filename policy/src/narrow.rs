@@ -59,6 +59,8 @@ pub struct Local {
     /// Who may open flows to the agent although no layer says so, such as the probes of a container's health. A deny rule of a
     /// layer wins, as everywhere.
     pub ingress: Vec<RuleSpec>,
+    /// What of the agent's peers may reach while no layer says who may, such as its port forwards. Under layers these decide alone.
+    pub offered: Vec<RuleSpec>,
 }
 
 impl From<Vec<RuleSpec>> for Local {
@@ -69,7 +71,7 @@ impl From<Vec<RuleSpec>> for Local {
 }
 
 /// The policy that allows what every layer and, in egress, a flag allows. Without a flag the agent opens nothing. Without
-/// a layer the flags alone decide, and `pool` may send ICMP.
+/// a layer the flags alone decide, and `pool` may send ICMP and reach what is offered.
 ///
 /// # Errors
 /// When the result would be too big.
@@ -102,7 +104,7 @@ pub fn effective_on<L: Borrow<Layer>>(
         intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow), &pool_net)
     })?;
     let ingress = match layers.split_first() {
-        None => Term::flag(0, &layer::echo(pool)).collect(),
+        None => Term::flag(0, &layer::echo(pool)).chain(self::flags(&local.offered)).collect(),
         Some((first, others)) => {
             let first = terms_of(first, Direction::Ingress, Action::Allow);
             others.iter().try_fold(first, |terms, layer| {

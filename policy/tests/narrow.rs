@@ -150,7 +150,7 @@ proptest! {
     ) {
         let alone = |specs: &[RuleSpec]| specs.iter().cloned().fold(Policy::new(1), |policy, spec| policy.egress(Action::Allow, spec));
         let in_by: Vec<RuleSpec> = in_by.into_iter().filter(|spec| !spec.is_by_name()).collect();
-        let local = Local { flags: flags.clone(), most: most.clone(), ingress: in_by.clone() };
+        let local = Local { flags: flags.clone(), most: most.clone(), ingress: in_by.clone(), ..Local::default() };
         let combined = effective_on(1, &layers, &local, pool()).unwrap();
         let without = effective(1, &layers, &flags, pool()).unwrap();
         let denies = layers.iter().flat_map(|layer| &layer.ingress).filter(|rule| rule.action == Action::Deny);

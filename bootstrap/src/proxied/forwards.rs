@@ -16,11 +16,11 @@ use tokio::{io::ReadBuf, task::JoinSet};
 use super::{refusal::of_overlay, stream::Connection};
 use crate::{Failure, Kind, generations::Generations};
 
-/// What lets peers reach the ports of `forwards`. A deny rule of the control plane's wins, as over all that the host itself says.
+/// What lets peers reach the ports of `forwards`, where the control plane leaves that to us.
 ///
 /// # Errors
 /// [`Kind::Usage`] when a port is forwarded twice.
-pub(super) fn ingress(forwards: &[Forward], pool: Ipv4Net) -> Result<Vec<RuleSpec>, Failure> {
+pub(super) fn offered(forwards: &[Forward], pool: Ipv4Net) -> Result<Vec<RuleSpec>, Failure> {
     let mut seen = HashSet::new();
     let rule = |forward: &Forward| {
         let Forward { transport, port, .. } = *forward;
@@ -136,11 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_opens_its_own_port_to_the_overlay_and_nothing_else() {
-        let map = map(Some(&["0.0.0.0/0"]));
+    fn a_forward_opens_its_own_port_to_the_overlay_and_nothing_else_and_no_layer() {
+        let map = map(None);
         let forwards = forwards(&["8080:127.0.0.1:80", "udp:53:127.0.0.1:5353"]);
         let local =
-            lattice_policy::Local { ingress: ingress(&forwards, map.pool).unwrap(), ..Default::default() };
+            lattice_policy::Local { offered: offered(&forwards, map.pool).unwrap(), ..Default::default() };
         let policy = wanted(1, &local, &map, 0).unwrap();
         let comes = |proto, from: &str, port| {
             let from: std::net::IpAddr = from.parse().unwrap();
@@ -153,12 +153,21 @@ mod tests {
         {
             assert!(!comes(proto, from, port), "{proto} {from} {port}");
         }
+        // A layer that lets nobody in is not opened by a flag of the agent's host.
+        let policy = wanted(1, &local, &self::map(Some(&["0.0.0.0/0"])), 0).unwrap();
+        let packet = Packet {
+            direction: Direction::Ingress,
+            proto: 6,
+            remote: "10.42.0.7".parse().unwrap(),
+            port: Some(8080),
+        };
+        assert_eq!(evaluate(&policy, &packet).action, Action::Deny);
     }
 
     #[test]
     fn a_port_is_forwarded_once() {
         let twice = forwards(&["8080:127.0.0.1:80", "udp:8080:127.0.0.1:80", "8080:127.0.0.1:81"]);
-        let failure = ingress(&twice, "10.42.0.0/16".parse().unwrap()).unwrap_err();
+        let failure = offered(&twice, "10.42.0.0/16".parse().unwrap()).unwrap_err();
         assert_eq!(
             failure.message,
             "--forward tcp:8080:127.0.0.1:81: tcp port 8080 is forwarded already; give each port once"
