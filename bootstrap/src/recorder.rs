@@ -31,9 +31,10 @@ use crate::{
 };
 use budget::Budget;
 
-/// How often the thread asks for what the ring could not take and what others told, in milliseconds. The enforcer's
-/// verdicts wake it before.
+/// How soon after verdicts the thread asks for what the ring could not take, in milliseconds.
 const POLL_MS: u16 = 200;
+/// How often it asks while nothing happens, in milliseconds: verdicts wake it before.
+const IDLE_MS: u16 = 10_000;
 
 /// How many told verdicts may wait.
 const TOLD: usize = 1024;
@@ -50,18 +51,21 @@ pub(crate) struct Recorder {
 pub(crate) struct Teller {
     sender: SyncSender<lattice_audit::Flow>,
     lost: Arc<AtomicU64>,
+    bell: Bell,
 }
 
 impl Teller {
     pub(crate) fn tell(&self, flow: lattice_audit::Flow) {
         if self.sender.try_send(flow).is_err() {
-            self.miss();
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
+        self.bell.ring();
     }
 
     /// Counts a verdict that nobody tells, so that a gap accounts for it.
     pub(crate) fn miss(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
+        self.bell.ring();
     }
 }
 
@@ -74,12 +78,14 @@ impl Recorder {
         file: AuditFile,
     ) -> Result<Self, Failure> {
         let (sender, told) = sync_channel(TOLD);
-        let teller = Teller { sender, lost: Arc::default() };
+        let bell = || Bell::new().map_err(|error| Failure::new(Kind::Internal, error));
+        let teller = Teller { sender, lost: Arc::default(), bell: bell()? };
         let now = Instant::now();
         let writer = Writer {
             verdicts,
             enforcer,
             told,
+            bell: teller.bell.clone(),
             untold: teller.lost.clone(),
             generations,
             out: Out {
@@ -92,7 +98,7 @@ impl Recorder {
             accounted: 0,
             asked: now,
         };
-        let stop = Bell::new().map_err(|error| Failure::new(Kind::Internal, error))?;
+        let stop = bell()?;
         let stopped = stop.clone();
         let thread = thread::Builder::new()
             .name("recorder".into())
@@ -133,6 +139,8 @@ struct Writer {
     verdicts: Box<dyn Verdicts>,
     enforcer: Shared,
     told: Receiver<lattice_audit::Flow>,
+    /// Rung when something was told.
+    bell: Bell,
     /// Of those told, how many did not fit.
     untold: Arc<AtomicU64>,
     generations: Generations,
@@ -154,8 +162,9 @@ struct Out {
 
 impl Writer {
     fn run(mut self, stop: &Bell) -> Result<(), String> {
-        let mut last = false;
+        let (mut last, mut is_idle) = (false, false);
         loop {
+            self.bell.silence();
             let more = self.drain();
             if last && !more {
                 break;
@@ -166,11 +175,15 @@ impl Writer {
             if more {
                 continue;
             }
-            last = stop.wait(self.verdicts.as_fd(), PollTimeout::from(POLL_MS)).unwrap_or_else(|error| {
+            // A file that fails is tried again without another verdict.
+            let pause = if is_idle && !self.out.failing { IDLE_MS } else { POLL_MS };
+            let fds = [self.verdicts.as_fd(), self.bell.as_fd()];
+            let (stops, any) = stop.wait_with(fds, PollTimeout::from(pause)).unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot wait for verdicts");
                 thread::sleep(Duration::from_millis(POLL_MS.into()));
-                false
+                (false, true)
             });
+            (last, is_idle) = (stops, !any);
             if !last {
                 // More may gather: each wake-up costs the agent more than a verdict.
                 thread::sleep(Events::LINGER);
