@@ -60,7 +60,7 @@ attempt('own namespace', lambda: cmd('unshare', '-Urn', 'curl', '-s', '-m', '3',
 attempt('capabilities', lambda: [l.split()[1] for l in open('/proc/self/status') if l.startswith('Cap') and int(l.split()[1], 16)] or 'none')
 attempt('descriptors', lambda: sorted(f for f in os.listdir('/proc/self/fd') if int(f) > 2 and os.path.exists('/proc/self/fd/' + f)) or 'none')
 attempt('processes', lambda: len([p for p in os.listdir('/proc') if p.isdigit()]))
-attempt('secrets', lambda: [k for k in os.environ if 'TOKEN' in k or 'AUTH' in k] or 'none')
+attempt('secrets', lambda: [k for k in os.environ if k.startswith('LATTICE_') and ('TOKEN' in k or 'AUTH' in k)] or 'none')
 attempt('name', lambda: os.environ['LATTICE_SANDBOX_NAME'])
 attempt('links', lambda: sorted(n for _, n in socket.if_nameindex()))
 attempt('user', lambda: (os.getuid(), os.getgid()))
