@@ -28,8 +28,9 @@ pub(super) fn of_proxy(address: SocketAddr, credentials: &str) -> Vec<(String, S
     let url = |scheme: &str| format!("{scheme}://{credentials}@{address}");
     let mut all = Vec::new();
     for (names, value) in [
-        (&["ALL_PROXY", "all_proxy"][..], url("socks5h")),
-        (&["HTTPS_PROXY", "https_proxy", "HTTP_PROXY"], url("http")),
+        // The proxy speaks HTTP for tunnels only, so plain HTTP goes by SOCKS.
+        (&["ALL_PROXY", "all_proxy", "HTTP_PROXY"][..], url("socks5h")),
+        (&["HTTPS_PROXY", "https_proxy"], url("http")),
         (&["NO_PROXY", "no_proxy"], "localhost,127.0.0.1,::1".into()),
     ] {
         all.extend(names.iter().map(|name| ((*name).to_owned(), value.clone())));
