@@ -60,8 +60,10 @@ pub enum AuditError {
         /// Which.
         path: PathBuf,
     },
-    /// The file no longer has a name: what is written can be read by nobody.
-    #[error("audit file {path} was deleted while in use: restart the sandbox to begin another")]
+    /// The file is no more where it was: what is written is read by nobody who looks there.
+    #[error(
+        "audit file {path} was deleted, moved or replaced while in use: what stands there now is not this sandbox's record"
+    )]
     Deleted {
         /// Which.
         path: PathBuf,

@@ -3,7 +3,7 @@
 mod open;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -102,10 +102,13 @@ impl AuditFile {
     /// Waits until everything written is on the disk.
     ///
     /// # Errors
-    /// When the disk fails, or the file was deleted meanwhile.
+    /// When the disk fails, or the file is no more where it was: deleted, moved or replaced.
     pub fn sync(&self) -> Result<(), AuditError> {
         let fail = |source| AuditError::Write { path: self.path.clone(), source, lost: self.lost };
-        if self.file.metadata().map_err(fail)?.nlink() == 0 {
+        let ours = self.file.metadata().map_err(fail)?;
+        let is_there = fs::symlink_metadata(&self.path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+        if !is_there {
             return Err(AuditError::Deleted { path: self.path.clone() });
         }
         self.file.sync_data().map_err(fail)

@@ -23,6 +23,19 @@ pub(crate) fn config(global: &Global, role: Role) -> Result<PathBuf, Failure> {
     Ok(dir)
 }
 
+/// All that may hold keys and records of this user's peers: every default place, and the records of those that run.
+pub(crate) fn secrets(global: &Global) -> Vec<PathBuf> {
+    let host = Host::this();
+    let running = list(global).unwrap_or_default().into_iter();
+    let records = running.filter_map(|found| found.peer.status?.audit_file);
+    [host.config.clone()]
+        .into_iter()
+        .chain(host.own_configs())
+        .chain(host.listed(None))
+        .chain(records)
+        .collect()
+}
+
 /// The directory in which a peer that starts is listed.
 pub(crate) fn state(global: &Global) -> Result<PathBuf, Failure> {
     let dir = Host::this().state(global.state_dir.as_deref())?;
@@ -93,14 +106,19 @@ impl Host<'_> {
         if ours || writable(&self.config) {
             return Ok(self.config.clone());
         }
-        let own = self.path("XDG_STATE_HOME").or_else(|| Some(self.path("HOME")?.join(".local/state")));
-        own.map(|dir| dir.join("lattice")).ok_or_else(|| {
+        self.own_configs().next().ok_or_else(|| {
             let text = format!(
                 "there is no directory for credentials: this user may not write {} and HOME is not set; give --config-dir (LATTICE_CONFIG_DIR)",
                 self.config.display()
             );
             Failure::new(Kind::Usage, text)
         })
+    }
+
+    /// The user's own, the first choice first.
+    fn own_configs(&self) -> impl Iterator<Item = PathBuf> {
+        let home = self.path("HOME").map(|home| home.join(".local/state"));
+        self.path("XDG_STATE_HOME").into_iter().chain(home).map(|dir| dir.join("lattice"))
     }
 
     fn state(&self, asked: Option<&Path>) -> Result<PathBuf, Failure> {

@@ -24,6 +24,7 @@ use lattice_bootstrap::{Failure, Handed, Join, Kind, Role, StateDir};
 use lattice_overlay::BackendChoice;
 use lattice_policy::RuleSpec;
 use lattice_proxy::parse_forwards;
+use nix::unistd::geteuid;
 
 use crate::{
     args::{Global, Isolate, Run},
@@ -34,6 +35,7 @@ use helper::Helper;
 
 /// What was asked for, read and found sensible.
 struct Plan<'a> {
+    global: &'a Global,
     args: &'a Run,
     join: Join,
     egress: Vec<RuleSpec>,
@@ -66,12 +68,18 @@ pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     }
     let egress = sandbox::egress(&args.egress_allow)?;
 
+    if geteuid().is_root() && args.isolate != Isolate::None {
+        let text = "as root the command would own this host's files and /proc/sys, in whatever namespaces: run it as another user, \
+                    or use `lattice sandbox start --mode gvisor`";
+        return Err(Failure::new(Kind::Privilege, text));
+    }
     let helper = helper(args)?;
     // From here on there are secrets in memory, and threads.
     private::shield()?;
+    private::take_descriptors();
     let join = sandbox::join(global, &args.join, Role::Sandbox)?;
     let audit_file = args.audit_file.clone().unwrap_or_else(|| lattice_audit::default_path(&join.name));
-    let plan = Plan { args, join, egress, audit_file, state_root: places::state(global)? };
+    let plan = Plan { global, args, join, egress, audit_file, state_root: places::state(global)? };
     match helper {
         (_, Some(_)) if !forwards.is_empty() => Err(usage(FORWARDS.into())),
         (helper, Some(inside)) => transparent::run(plan, helper, inside),

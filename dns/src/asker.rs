@@ -1,12 +1,22 @@
 //! Asking the resolver from within the process, as a proxy does for an agent that has no sockets of its own: the same verdicts, limits, pins
 //! and records as over its sockets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    time::Duration,
+};
 
 use hickory_proto::{op::ResponseCode, rr::RData};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{Why, core::Told, limits::MAX_UNREAD, names::ZONE, question::Kind};
+
+/// How much longer IPv6 addresses are waited for once there are IPv4 ones (RFC 8305 §3).
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The way to a [`Resolver`](crate::Resolver). Cheap to clone, of any thread and any runtime. It does not keep the resolver running.
 #[derive(Debug, Clone)]
@@ -68,7 +78,21 @@ impl Asker {
     }
 
     async fn both(&self, name: &str, client: SocketAddr) -> Answer {
-        let (v4, v6) = tokio::join!(self.one(name, Kind::A, client), self.one(name, Kind::Aaaa, client));
+        let (mut v4, mut v6) =
+            (pin!(self.one(name, Kind::A, client)), pin!(self.one(name, Kind::Aaaa, client)));
+        let mut early = None;
+        let v4 = loop {
+            tokio::select! {
+                answer = &mut v4 => break answer,
+                answer = &mut v6, if early.is_none() => early = Some(answer),
+            }
+        };
+        let v6 = match early {
+            Some(answer) => answer,
+            // Its answer is remembered whenever it comes.
+            None if v4.is_ok() => timeout(PATIENCE, v6).await.unwrap_or(Err(NotResolved::Failed)),
+            None => v6.await,
+        };
         match (v4, v6) {
             (Ok(v4), Ok(v6)) => Ok([v4, v6].concat()),
             (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),

@@ -72,6 +72,11 @@ impl Table {
         self.slots.get_mut(slot as usize)?.flow.as_deref_mut()
     }
 
+    /// How many places there are, taken or not.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// The owner's flow: one that it has closed is not its any more.
     pub(crate) fn get(&mut self, id: FlowId) -> Option<&mut Flow> {
         self.at(id.slot).filter(|flow| flow.id == id && !flow.is_orphan)

@@ -51,6 +51,11 @@ impl Socket {
         Some(std::mem::take(&mut self.awaits))
     }
 
+    /// How long the oldest is.
+    pub(crate) fn next_len(&self) -> Option<usize> {
+        self.waiting.front().map(|datagram| datagram.len)
+    }
+
     /// Takes the oldest.
     pub(crate) fn pop(&mut self, buffer: &mut [u8]) -> Option<Datagram> {
         let Some(datagram) = self.waiting.pop_front() else {

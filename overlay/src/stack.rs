@@ -51,6 +51,9 @@ pub use network::Network;
 use state::Shared;
 pub use stream::TcpStream;
 
+/// Tasks that may work before the kernel is asked for what is new. Each moves up to 64 KiB, so packets would wait for long otherwise.
+const TASKS: u32 = 8;
+
 /// What a device with a stack is made from.
 #[derive(Debug)]
 pub struct StackConfig {
@@ -97,7 +100,10 @@ where
     let label = name.clone();
     let device = device.start(move || {
         // The runtime is of this thread only, so that its tasks need not be `Send`.
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = Builder::new_current_thread()
+            .event_interval(TASKS)
+            .enable_all()
+            .build_local(LocalOptions::default());
         match runtime {
             Ok(runtime) => run(&runtime, &label, core, stack, limits, serve, &started),
             Err(error) => drop(started.send(Err(error))),
@@ -133,8 +139,7 @@ fn run<S, F>(
         tokio::task::spawn_local(serve(Network(shared)));
         // A task, as those of the sockets are, so that it is called when it is woken and not at each of their wakes.
         match tokio::task::spawn_local(engine.run()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(device = name, %error, "the WireGuard device stopped"),
+            Ok(()) => {}
             Err(error) => tracing::error!(device = name, %error, "the WireGuard device's task failed"),
         }
         // Those who were told of the end may clean up.

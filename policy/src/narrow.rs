@@ -59,7 +59,8 @@ pub struct Local {
     /// Who may open flows to the agent although no layer says so, such as the probes of a container's health. A deny rule of a
     /// layer wins, as everywhere.
     pub ingress: Vec<RuleSpec>,
-    /// What of the agent's peers may reach while no layer says who may, such as its port forwards. Under layers these decide alone.
+    /// What of the agent's peers may reach as far as every layer that says who may lets them, such as its port forwards. A layer that
+    /// has nothing but the echo of the pool, as the workspace's policies while none is about ingress, leaves it to the host.
     pub offered: Vec<RuleSpec>,
 }
 
@@ -71,7 +72,7 @@ impl From<Vec<RuleSpec>> for Local {
 }
 
 /// The policy that allows what every layer and, in egress, a flag allows. Without a flag the agent opens nothing. Without
-/// a layer the flags alone decide, and `pool` may send ICMP and reach what is offered.
+/// a layer the flags alone decide, and `pool` may send ICMP.
 ///
 /// # Errors
 /// When the result would be too big.
@@ -104,7 +105,7 @@ pub fn effective_on<L: Borrow<Layer>>(
         intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow), &pool_net)
     })?;
     let ingress = match layers.split_first() {
-        None => Term::flag(0, &layer::echo(pool)).chain(self::flags(&local.offered)).collect(),
+        None => Term::flag(0, &layer::echo(pool)).collect(),
         Some((first, others)) => {
             let first = terms_of(first, Direction::Ingress, Action::Allow);
             others.iter().try_fold(first, |terms, layer| {
@@ -112,6 +113,10 @@ pub fn effective_on<L: Borrow<Layer>>(
             })?
         }
     };
+    let mut saying = layers.iter().filter(|layer| !leaves_ingress(layer, pool));
+    let offered = saying.try_fold(host(&local.offered), |terms, layer| {
+        intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow), &pool_net)
+    })?;
     let denies =
         |direction| layers.iter().flat_map(move |layer| terms_of(layer, direction, Action::Deny)).collect();
 
@@ -120,6 +125,7 @@ pub fn effective_on<L: Borrow<Layer>>(
         (Direction::Egress, Action::Allow, egress),
         (Direction::Egress, Action::Deny, denies(Direction::Egress)),
         (Direction::Ingress, Action::Allow, ingress),
+        (Direction::Ingress, Action::Allow, offered),
         (Direction::Ingress, Action::Allow, host(&local.ingress)),
         (Direction::Ingress, Action::Deny, denies(Direction::Ingress)),
     ] {
@@ -139,6 +145,13 @@ fn flags(specs: &[RuleSpec]) -> Vec<Term> {
 fn host(specs: &[RuleSpec]) -> Vec<Term> {
     let from = |spec| Term::of(0, spec, vec![Arc::from("this host")]);
     specs.iter().filter(|spec| !spec.is_by_name()).flat_map(from).collect()
+}
+
+/// Whether a layer says nothing of who may reach the agent but what every workspace has.
+fn leaves_ingress(layer: &Layer, pool: Ipv4Net) -> bool {
+    let echo = layer::echo(pool);
+    let mut allowed = layer.ingress.iter().filter(|rule| rule.action == Action::Allow).peekable();
+    allowed.peek().is_some() && allowed.all(|rule| rule.policy.is_none() && rule.spec == echo)
 }
 
 /// The rules of a layer with one action, each knowing where it comes from.

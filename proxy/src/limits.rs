@@ -7,9 +7,9 @@ pub const MAX_HANDSHAKE: usize = 8 << 10;
 /// Most header fields of an HTTP head.
 pub const MAX_FIELDS: usize = 64;
 /// Bytes moved at once in one direction of a connection, and the most that one direction holds while its receiver is slow.
-pub const CHUNK: usize = 16 << 10;
+pub const CHUNK: usize = 64 << 10;
 /// Chunks moved in one direction before others have their turn.
-pub const ROUNDS: usize = 16;
+pub const ROUNDS: usize = 4;
 
 /// How long a client is let alone before another may push it out, however many there are.
 pub const GRACE: Duration = Duration::from_millis(500);

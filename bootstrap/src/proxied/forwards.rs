@@ -153,7 +153,7 @@ mod tests {
         {
             assert!(!comes(proto, from, port), "{proto} {from} {port}");
         }
-        // A layer that lets nobody in is not opened by a flag of the agent's host.
+        // A layer that lets nobody in, such as a preset's, is not opened by a flag of the agent's host.
         let policy = wanted(1, &local, &self::map(Some(&["0.0.0.0/0"])), 0).unwrap();
         let packet = Packet {
             direction: Direction::Ingress,

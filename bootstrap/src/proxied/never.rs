@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use libc::{EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, ENETUNREACH};
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 use crate::source::source_to;
@@ -69,7 +70,16 @@ fn of_this_host(address: IpAddr) -> Option<&'static str> {
         Ok(_) => on_a_link(address).unwrap_or(true).then_some(HOST),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(BROADCAST),
         // Without a route it is nobody's, which the one who dials is told.
-        _ => None,
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(ENETUNREACH | EHOSTUNREACH | EADDRNOTAVAIL | EAFNOSUPPORT)
+            ) =>
+        {
+            None
+        }
+        // Such as without a descriptor for the question.
+        Err(_) => Some(HOST),
     }
 }
 

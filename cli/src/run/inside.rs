@@ -34,6 +34,8 @@ use crate::args::Inside;
 
 /// Where the command asks for names, as its resolv.conf says.
 const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 53);
+/// How many user namespaces there may be below the caller's (`namespaces(7)`).
+const NESTED: &str = "/proc/sys/user/max_user_namespaces";
 const RESOLV_CONF: &str = "nameserver 127.0.0.1\nsearch lattice\noptions attempts:1 timeout:2\n";
 
 /// `lattice sandbox inside`, for `lattice sandbox run` only.
@@ -48,9 +50,9 @@ pub(crate) fn run(args: &Inside) -> Result<ExitCode, Failure> {
     SigSet::all().thread_block().map_err(of_kernel)?;
     if !args.namespaces {
         set_child_subreaper(true).map_err(of_kernel)?;
-        let ended = serve(&channel, args, Place::Host)?;
+        let ended = serve(&channel, args, Place::Host);
         supervise::end_the_rest();
-        return Ok(code(ended));
+        return Ok(code(ended?));
     }
     set_pdeathsig(Signal::SIGKILL).map_err(of_kernel)?;
     match userns::enter()
@@ -178,6 +180,8 @@ fn begin(command: &[std::ffi::OsString], start: Start, place: Place) -> Result<C
 fn shut_in(view: &View) -> Result<(), String> {
     let here = env::current_dir().map_err(|error| format!("cannot tell the working directory: {error}"))?;
     view.show().map_err(|error| chain(&error))?;
+    // In one of its own it could uncover what is hidden, by the hidden thing's own directory (`umount2(2)` with MNT_DETACH, `unlink(2)`).
+    fs::write(NESTED, "0").map_err(|error| format!("cannot forbid further user namespaces: {error}"))?;
     // By its path: through what was mounted, not below it.
     env::set_current_dir(&here).map_err(|error| format!("cannot enter {}: {error}", here.display()))?;
     confine::drop_privileges().map_err(|error| format!("cannot drop capabilities: {error}"))?;

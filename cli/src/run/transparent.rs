@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,7 +11,7 @@ use std::{
 use lattice_bootstrap::{Failure, Handed, HandedConfig, HandedSandbox, Kind};
 
 use super::{Plan, channel::Start, environment, helper::Helper, session::Session};
-use crate::login;
+use crate::{login, places};
 
 pub(super) fn run(plan: Plan<'_>, helper: Helper, inside: Handed) -> Result<ExitCode, Failure> {
     HandedSandbox::permits(&plan.egress)?;
@@ -40,8 +41,14 @@ pub(super) fn run(plan: Plan<'_>, helper: Helper, inside: Handed) -> Result<Exit
 fn secret(plan: &Plan<'_>) -> Vec<PathBuf> {
     let dir_of = |path: &Path| path.parent().map(Path::to_path_buf);
     let login = login::path().ok();
-    // The directory where it is our own: the file itself is replaced at each login.
-    let login = login.map(|file| dir_of(&file).filter(|dir| dir.ends_with("lattice")).unwrap_or(file));
+    // The directory where it is our own: the file itself is replaced at each login. One that is made later would be seen.
+    let login = login.map(|file| match dir_of(&file).filter(|dir| dir.ends_with("lattice")) {
+        Some(dir) => {
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+            dir
+        }
+        None => file,
+    });
     let all = [
         dir_of(&plan.join.credentials),
         Some(plan.state_root.clone()),
@@ -49,7 +56,7 @@ fn secret(plan: &Plan<'_>) -> Vec<PathBuf> {
         plan.args.join.token_file.clone().filter(|file| file.as_os_str() != "-"),
         login,
     ];
-    all.into_iter().flatten().collect()
+    all.into_iter().flatten().chain(places::secrets(plan.global)).collect()
 }
 
 /// Those that are there, by the paths that no link changes any more. The command must not begin below one.

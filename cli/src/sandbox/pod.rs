@@ -18,6 +18,7 @@ pub(super) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     only_of_pod_mode(&args)?;
     // Before the token and the keys are read.
     private::shield()?;
+    private::take_descriptors();
     let proxy = proxy(&args.pod)?;
     let forwards = parse_forwards(&args.pod.forward).map_err(|error| Failure::new(Kind::Usage, error))?;
     let egress = egress(&args.egress_allow)?;

@@ -3,7 +3,7 @@
 use lattice_bootstrap::{Failure, Kind};
 use nix::sys::{
     prctl::{set_dumpable, set_no_new_privs},
-    resource::{Resource, setrlimit},
+    resource::{Resource, getrlimit, setrlimit},
 };
 
 /// From here on no other process of this user attaches to this one or reads its memory and environment (ptrace(2), proc(5)), no core is
@@ -15,4 +15,11 @@ pub(crate) fn shield() -> Result<(), Failure> {
         .map_err(|error| {
             Failure::new(Kind::Kernel, format!("cannot shield this process from others: {error}"))
         })
+}
+
+/// As many descriptors as this process may have: each connection takes two. What it starts inherits that, so not before there is a helper.
+pub(crate) fn take_descriptors() {
+    // Without it there are fewer connections.
+    let _ = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
 }

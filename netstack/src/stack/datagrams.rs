@@ -58,6 +58,11 @@ impl Stack {
         Ok(())
     }
 
+    /// How long the next datagram of a port is; `None` when there is none.
+    pub fn next_datagram(&mut self, port: u16) -> Option<usize> {
+        self.sockets.get(port)?.next_len()
+    }
+
     /// Reads the next datagram of a port to `buffer`; `None` when there is none, or no socket. Then
     /// [`Event::Datagrams`](crate::Event) follows.
     pub fn recv_from(&mut self, port: u16, buffer: &mut [u8]) -> Option<Datagram> {

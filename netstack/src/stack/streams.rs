@@ -114,6 +114,17 @@ impl Stack {
         });
     }
 
+    /// [`Stack::abort`] of every flow, those included that the owner has closed.
+    pub fn abort_all(&mut self) {
+        for slot in 0..self.flows.slots() {
+            if let Some(flow) = self.flows.at(slot) {
+                flow.is_orphan = true;
+                flow.abort();
+                self.make_ready(slot);
+            }
+        }
+    }
+
     fn with_flow<R>(
         &mut self,
         id: FlowId,

@@ -68,7 +68,11 @@ impl Outbound for Overlay {
     async fn connect(&self, target: &Target, _: Client) -> Result<Flow, Refusal> {
         let Host::Address(address) = target.host else { return Err(Refusal::NotFound) };
         match self.0.connect(SocketAddr::new(address, target.port)).await {
-            Ok(stream) => Ok(Flow(stream)),
+            Ok(stream) => {
+                // As the product does.
+                stream.set_no_delay(true);
+                Ok(Flow(stream))
+            }
             Err(ConnectError::Busy) => Err(Refusal::Busy),
             Err(error) => Err(Refusal::Failed(error.to_string())),
         }

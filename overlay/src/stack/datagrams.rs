@@ -61,12 +61,17 @@ impl UdpSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<SocketAddr>> {
         let state = &mut *self.shared.state();
-        let room = buffer.initialize_unfilled();
-        let most = room.len();
-        if let Some(datagram) = state.stack.recv_from(self.port, room) {
-            buffer.advance(datagram.len.min(most));
-            return Poll::Ready(Ok(datagram.remote));
+        if let Some(len) = state.stack.next_datagram(self.port) {
+            let room = buffer.initialize_unfilled_to(len.min(buffer.remaining()));
+            if let Some(datagram) = state.stack.recv_from(self.port, room) {
+                let taken = datagram.len.min(room.len());
+                buffer.advance(taken);
+                return Poll::Ready(Ok(datagram.remote));
+            }
         }
+        // So that it is told of the next one.
+        let none = state.stack.recv_from(self.port, &mut []);
+        debug_assert!(none.is_none(), "a datagram was not announced");
         if state.has_stopped {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the device has ended")));
         }

@@ -24,6 +24,9 @@ use super::{
 };
 use crate::device::core::More;
 
+/// When to look again at what there was no descriptor to watch by: an agent's connections may have them all.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// The engine.
 pub(super) struct Engine {
     shared: Rc<Shared>,
@@ -32,6 +35,10 @@ pub(super) struct Engine {
     bells: Vec<Watched>,
     /// Tells when the underlay's socket has room again, while it has none.
     room: Option<Watched>,
+    /// The relays changed, and there was no descriptor to watch them all by.
+    lacks_bells: bool,
+    /// Datagrams were left where the last ones came from.
+    more: bool,
     timer: Timer,
 }
 
@@ -59,44 +66,52 @@ impl Engine {
         let wake = Watched::readable(state.core.wake().as_fd())?;
         let udp = Watched::readable(state.core.outside.udp.as_fd())?;
         drop(state);
-        Ok(Self { shared, wake, udp, bells: Vec::new(), room: None, timer: Timer::new() })
+        Ok(Self {
+            shared,
+            wake,
+            udp,
+            bells: Vec::new(),
+            room: None,
+            lacks_bells: false,
+            more: false,
+            timer: Timer::new(),
+        })
     }
 
     /// Runs until told to stop.
-    ///
-    /// # Errors
-    /// When there is no descriptor left.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    pub(super) async fn run(mut self) {
         loop {
             let ready = self.wait().await;
             self.shared.turns.set(self.shared.turns.get() + 1);
-            if !self.begin_turn(ready)? {
+            if !self.begin_turn(ready) {
                 let mut state = self.shared.state();
                 let now = state.now();
                 state.stop(now);
                 state.finish();
-                return Ok(());
+                return;
             }
-            self.end_turn().await?;
+            self.end_turn().await;
         }
     }
 
     /// Takes what has come in and has the sockets' tasks woken. False when it is time to stop.
-    fn begin_turn(&mut self, ready: Ready) -> io::Result<bool> {
+    fn begin_turn(&mut self, ready: Ready) -> bool {
         let shared = Rc::clone(&self.shared);
         let state = &mut *shared.state();
         let now = state.core.begin(&mut state.kept.returns);
         if ready.command {
             self.wake.clear();
             let done = state.handle_commands(now);
-            if done.relays {
-                self.watch_relays(state)?;
-            }
+            self.lacks_bells |= done.relays;
             if done.stop {
-                return Ok(false);
+                return false;
             }
         }
-        let (datagrams, relays) = state.receive(now, ready.datagram, ready.relay);
+        if self.lacks_bells {
+            self.lacks_bells = self.watch_relays(state).is_err();
+        }
+        let (datagrams, relays) = state.receive(now, ready.datagram, ready.relay || self.lacks_bells);
+        self.more = ready.datagram && datagrams == More::Maybe;
         if datagrams == More::No {
             self.udp.clear();
         }
@@ -107,13 +122,15 @@ impl Engine {
         if state.core.outside.udp.is_full() {
             state.core.outside.udp.flush();
         }
-        shared.is_used.set(state.poll(now) || shared.is_used.get());
-        Ok(true)
+        // What the tasks have written so far is sent by this: they need not be waited for unless they were told something.
+        shared.is_used.set(state.poll(now));
+        true
     }
 
     /// Lets the tasks work that were woken, then sends all there is.
-    async fn end_turn(&mut self) -> io::Result<()> {
-        if self.shared.is_used.get() {
+    async fn end_turn(&mut self) {
+        // Nor may a flood of datagrams that tells nobody anything keep them from working.
+        if self.shared.is_used.get() || self.more {
             after_others().await;
         }
         let shared = Rc::clone(&self.shared);
@@ -125,9 +142,11 @@ impl Engine {
         if told || state.has_more() {
             shared.is_used.set(true);
         }
-        self.watch_room(state)?;
-        self.timer.set(state.poll_timeout(), now);
-        Ok(())
+        self.watch_room(state);
+        let lacks = self.lacks_bells || (self.room.is_none() && state.core.outside.udp.is_full());
+        let retry = lacks.then(|| now + RETRY);
+        let next = state.poll_timeout().into_iter().chain(retry).min();
+        self.timer.set(next, now);
     }
 
     /// Waits for something to do.
@@ -160,7 +179,7 @@ impl Engine {
     }
 
     /// Only while the socket is full: each packet that leaves it would wake us otherwise.
-    fn watch_room(&mut self, state: &State) -> io::Result<()> {
+    fn watch_room(&mut self, state: &State) {
         let udp = &state.core.outside.udp;
         self.room = match self.room.take() {
             _ if !udp.is_full() => None,
@@ -168,9 +187,8 @@ impl Engine {
                 room.clear();
                 Some(room)
             }
-            None => Some(Watched::writable(udp.as_fd())?),
+            None => Watched::writable(udp.as_fd()).ok(),
         };
-        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use lattice_netstack::{Event, FlowId, Limits, Stack};
+use lattice_netstack::{Event, Limits, Stack};
 use lattice_policy::{Action, Direction};
 
 use super::{
@@ -185,7 +185,14 @@ impl State {
         {
             return Err(ConnectError::Denied(Denied { decision, generation: gate.generation() }));
         }
-        if self.core.interface.leads_to(remote.ip()) { Ok(()) } else { Err(ConnectError::NoPeer) }
+        if self.core.interface.leads_to(remote.ip()) {
+            return Ok(());
+        }
+        // No packet of it will come by, and permitted it is: that is on record, as of a packet that goes nowhere.
+        if let Some(gate) = &mut self.core.outside.gate {
+            let _permitted = gate.egress(first.bytes(), 1, first.bytes().len());
+        }
+        Err(ConnectError::NoPeer)
     }
 
     /// Ends at once what the policy permits no more. What is sent of it is the reset, which is denied, counted and on record.
@@ -209,8 +216,7 @@ impl State {
     /// Ends everything: whoever waits is told, and the peers by resets, as far as they can be.
     pub(super) fn stop(&mut self, now: Instant) {
         self.has_stopped = true;
-        let flows: Vec<FlowId> = self.sockets.flows.keys().copied().collect();
-        flows.into_iter().for_each(|id| self.stack.abort(id));
+        self.stack.abort_all();
         self.sockets.stop();
         self.admissions.stop();
         self.poll(now);

@@ -14,6 +14,12 @@ const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFl
 /// Where the files that are put over others come from. It is covered again before anybody looks.
 const STAGE: &str = "/proc";
 
+/// Terminals: those of the host are also the user's other shells.
+const TERMINALS: &str = "/dev/pts";
+
+/// Where a user's session may have groups of its own: who may write there ends or stops every process in them, whatever its namespace.
+const GROUPS: &str = "/sys/fs/cgroup";
+
 /// Changes what this mount namespace shows of the file system. It must be the calling process's own ([`super::enter`]).
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -24,13 +30,14 @@ pub struct View {
 }
 
 impl View {
-    /// Puts it in place. `/proc` becomes that of the caller's PID namespace.
+    /// Puts it in place. `/proc` becomes that of the caller's PID namespace, `/dev/pts` an empty one, and there are no cgroups.
     ///
     /// # Errors
     /// What the kernel refused; the namespace must then not be used.
     pub fn show(&self) -> Result<(), UsernsError> {
         self.over_files()?;
-        for dir in self.hidden.iter().filter(|path| path.is_dir()) {
+        let groups = PathBuf::from(GROUPS);
+        for dir in self.hidden.iter().chain([&groups]).filter(|path| path.is_dir()) {
             mount(
                 Some("hidden"),
                 dir,
@@ -39,6 +46,12 @@ impl View {
                 Some("size=4k,mode=555"),
             )
             .map_err(failed(format!("hide the directory {}", dir.display())))?;
+        }
+        if Path::new(TERMINALS).is_dir() {
+            let options = Some("newinstance,ptmxmode=0666,mode=620");
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+            mount(Some("devpts"), TERMINALS, Some("devpts"), flags, options)
+                .map_err(failed("mount terminals of one's own"))?;
         }
         proc_of_own()
     }

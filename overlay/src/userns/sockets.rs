@@ -38,7 +38,7 @@ const SOCKET_TYPE: u32 = 0xf;
 const TYPING: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
 
 /// Has the calling thread, and all that it starts, open sockets of IP and netlink only, and pairs of connected ones (`EAFNOSUPPORT` otherwise). It also takes what would
-/// be ways around that, and what types at a terminal for its user. `PR_SET_NO_NEW_PRIVS` must be set. There is no way back.
+/// be ways around that, and what types at a terminal for its user or signals the process group that it came with. `PR_SET_NO_NEW_PRIVS` must be set. There is no way back.
 ///
 /// # Errors
 /// `EACCES` without `PR_SET_NO_NEW_PRIVS`; `EINVAL` where the kernel has no seccomp.
@@ -67,9 +67,14 @@ fn filter() -> Vec<sock_filter> {
     pair.extend(any_of(&PAIRS.map(|kind| kind as u32), allow(), fail(libc::EAFNOSUPPORT)));
     let mut request = vec![argument(1)];
     request.extend(any_of(&TYPING, fail(libc::EPERM), allow()));
-    for (call, checks) in
-        [(libc::SYS_socket, family), (libc::SYS_socketpair, pair), (libc::SYS_ioctl, request)]
-    {
+    // The caller's process group, which has members outside its PID namespace: whoever started it.
+    let group = vec![argument(0), skip_unless(BPF_JEQ, 0, 0, 1), fail(libc::EPERM), allow()];
+    for (call, checks) in [
+        (libc::SYS_socket, family),
+        (libc::SYS_socketpair, pair),
+        (libc::SYS_ioctl, request),
+        (libc::SYS_kill, group),
+    ] {
         all.push(skip_unless(BPF_JEQ, call as u32, 0, checks.len()));
         all.extend(checks);
     }

@@ -149,3 +149,37 @@ fn ten_thousand_disjoint_rules_meet_quickly() {
     let policy = effective(1, &[tools], &specs, POOL.parse().unwrap()).unwrap();
     assert_eq!(policy.rules().len(), 10_000, "pairs stay below MAX_PAIRS, which all with all would not");
 }
+
+#[test]
+fn what_is_offered_is_reached_as_far_as_layers_say_who_may() {
+    let pool = "10.42.0.0/16".parse().unwrap();
+    let offered = vec![crate::parse_rule("tcp:10.42.0.0/16:8080").unwrap()];
+    let local = Local { offered, ..Local::default() };
+    let reached = |layers: &[Layer], from: &str| {
+        let policy = effective_on(1, layers, &local, pool).unwrap();
+        let packet = crate::Packet {
+            direction: Direction::Ingress,
+            proto: 6,
+            remote: from.parse().unwrap(),
+            port: Some(8080),
+        };
+        crate::evaluate(&policy, &packet).action == Action::Allow
+    };
+    let with = |rules: &[(Action, &str, bool)]| {
+        let rule = |(action, text, named): &(Action, &str, bool)| crate::LayerRule {
+            action: *action,
+            spec: crate::parse_rule(text).unwrap(),
+            policy: named.then(|| "p".to_owned()),
+        };
+        Layer { ingress: rules.iter().map(rule).collect(), ..Layer::closed("policies") }
+    };
+    let (allow, deny, echo) = (Action::Allow, Action::Deny, (Action::Allow, "icmp:10.42.0.0/16", false));
+    let from = "10.42.0.7";
+    assert!(reached(&[], from));
+    assert!(reached(&[with(&[echo])], from), "no policy is about ingress");
+    assert!(!reached(&[with(&[echo, (deny, "10.42.0.7", true)])], from));
+    assert!(!reached(&[with(&[echo, (allow, "tcp:10.42.0.8:8080", true)])], from));
+    assert!(reached(&[with(&[echo, (allow, "tcp:10.42.0.7:8080", true)])], from));
+    assert!(!reached(&[with(&[echo]), Layer::closed("preset sandboxed")], from));
+    assert!(!reached(&[with(&[])], from), "a layer that could not be read");
+}
