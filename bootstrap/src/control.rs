@@ -21,14 +21,13 @@ use nix::{
 };
 
 use crate::{Failure, Kind, Role, bell::Bell};
+pub use lattice_proxy::Counters as ProxyReport;
 pub(crate) use overlay::OverlaySources;
 pub use overlay::{OverlayReport, PeerReport, RelayReport};
-pub use proxy::ProxyReport;
 pub(crate) use report::Sources;
 pub use report::{NameReport, Report, ResolverReport, RuleCount, RuleReport};
 
 mod overlay;
-mod proxy;
 mod report;
 
 /// Name of the socket in the sandbox's state directory.

@@ -36,7 +36,6 @@ use crate::{
         Base, LINK, control_step, kernel, peers_step,
         policy::{self, Policed},
     },
-    state::Role,
     steps::{drops, nothing},
     uplink,
 };
@@ -145,17 +144,7 @@ impl HandedSandbox {
             Ok((resolver.clone(), drops(resolver), "127.0.0.1:53, <peer>.lattice and what rules name".into()))
         })?;
 
-        let status = Status {
-            name: join.name.clone(),
-            role: Role::Sandbox,
-            pid: std::process::id(),
-            address: base.map().address.addr().to_string(),
-            backend: device.backend().to_string(),
-            enforcement: policed.words.clone(),
-            listen_port: device.listen_port(),
-            audit_file: Some(audit_file),
-            netns: None,
-        };
+        let status = base.status(&*device, &policed.words, audit_file, None);
         let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         let Policed { enforcer, live, words, .. } = policed;
         let sources = Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay };

@@ -36,7 +36,6 @@ use crate::{
     identity::now_unix,
     live::{self, Closed},
     sandbox::{Base, control_step, peers_step, policy},
-    state::Role,
 };
 
 /// What `lattice sandbox start --mode pod` needs to know of phase one.
@@ -107,17 +106,7 @@ impl ProxiedSandbox {
             None => None,
         };
 
-        let status = Status {
-            name: join.name,
-            role: Role::Sandbox,
-            pid: std::process::id(),
-            address: map.address.addr().to_string(),
-            backend: device.backend().to_string(),
-            enforcement: policed.words.clone(),
-            listen_port: device.listen_port(),
-            audit_file: Some(audit_file),
-            netns: None,
-        };
+        let status = base.status(&*device, &policed.words, audit_file, None);
         let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         let policy::Policed { enforcer, live, words, .. } = policed;
         let (address, counters) = served.unzip();

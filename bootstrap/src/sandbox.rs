@@ -21,7 +21,6 @@ use crate::{
     live::{self, Closed},
     pod::Entered,
     resolver,
-    state::Role,
     steps::drops,
     uplink::WayOut,
 };
@@ -178,17 +177,7 @@ impl Sandbox {
             Ok((resolver.clone(), drops(resolver), "127.0.0.1:53, <peer>.lattice and what rules name".into()))
         })?;
 
-        let status = Status {
-            name: config.join.name,
-            role: Role::Sandbox,
-            pid: std::process::id(),
-            address: map.address.addr().to_string(),
-            backend: device.backend().to_string(),
-            enforcement: policed.words.clone(),
-            listen_port: device.listen_port(),
-            audit_file: Some(config.audit_file),
-            netns: Some(inside.path()),
-        };
+        let status = base.status(&*device, &policed.words, config.audit_file, Some(inside.path()));
         let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         let words = Arc::new(Mutex::new(policed.words.clone()));
         let ready = Ready::new(inside.path(), &policed.enforcer, published_words(&words, &status, &state));

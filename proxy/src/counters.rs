@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 
-/// A snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+use serde::{Deserialize, Serialize};
+
+/// A snapshot. A missing one is 0 when it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Counters {
     /// Clients that connected.
     pub accepted: u64,

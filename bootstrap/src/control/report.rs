@@ -10,10 +10,7 @@ use lattice_dns::{Counters, Resolver, Why};
 use lattice_policy::{Action, Counter, Direction, Rule, RuleId, builtin};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    overlay::{OverlayReport, OverlaySources},
-    proxy::ProxyReport,
-};
+use super::overlay::{OverlayReport, OverlaySources};
 use crate::{
     Failure,
     enforce::{self, Shared},
@@ -48,7 +45,7 @@ pub struct Report {
     pub overlay: OverlayReport,
     /// What the proxy did since the start, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<ProxyReport>,
+    pub proxy: Option<lattice_proxy::Counters>,
     /// For how long nothing was heard from the control plane, which is asked every 15 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_seconds: Option<u64>,

@@ -170,6 +170,6 @@ impl Counted {
         let gone = || Failure::new(Kind::Internal, "the proxy has ended");
         let (reply, counters) = oneshot::channel();
         self.0.blocking_send(reply).map_err(|_| gone())?;
-        counters.blocking_recv().map(ProxyReport::from).map_err(|_| gone())
+        counters.blocking_recv().map_err(|_| gone())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -13,7 +14,7 @@ use nkeys::KeyPair;
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    Failure, Kind, StateDir, Steps, Stop,
+    Failure, Kind, Role, StateDir, Status, Steps, Stop,
     control::{Control, OverlaySources, Report},
     failure::chain,
     guide::Guide,
@@ -114,6 +115,27 @@ impl Base {
             relay_key: Arc::new(relay_key),
             runtime: self.runtime.clone(),
         })
+    }
+
+    /// What `lattice status` shows of a sandbox.
+    pub(crate) fn status(
+        &self,
+        device: &dyn Device,
+        enforcement: &str,
+        audit_file: PathBuf,
+        netns: Option<PathBuf>,
+    ) -> Status {
+        Status {
+            name: self.join.name.clone(),
+            role: Role::Sandbox,
+            pid: std::process::id(),
+            address: self.map().address.addr().to_string(),
+            backend: device.backend().to_string(),
+            enforcement: enforcement.to_owned(),
+            listen_port: device.listen_port(),
+            audit_file: Some(audit_file),
+            netns,
+        }
     }
 
     pub(crate) fn device_step(

@@ -10,7 +10,7 @@ use crate::device::commands::Command;
 pub(crate) struct Done {
     /// It is time to stop.
     pub(crate) stop: bool,
-    /// There is another policy, or another pin.
+    /// There is another policy.
     pub(crate) policy: bool,
     /// There may be other relays.
     pub(crate) relays: bool,
