@@ -41,6 +41,9 @@ pub struct Record {
     pub peer: Option<String>,
     /// Directories of cgroups to remove, once nothing runs in them.
     pub cgroups: Vec<PathBuf>,
+    /// The cgroup of version 2 in which runsc was started, so that its calls are policed, if it is none of runsc's own.
+    #[serde(default)]
+    pub fence: Option<PathBuf>,
 }
 
 impl PodPlace {

@@ -6,9 +6,10 @@ use oci_spec::runtime::Spec;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::pod::Pod;
+use super::{fence, pod::Pod};
 use crate::{
     annotations::{self, Annotations, Role, SANDBOX_NAME, SANDBOX_NAMESPACE, SANDBOX_UID},
+    cgroup::Cgroup,
     config::NetworkKind,
     error::{Error, Result},
     network::{self, Network},
@@ -58,6 +59,13 @@ pub(super) async fn begin(
     Ok(Some(resolv_conf))
 }
 
+/// Has the policy judge the calls of the sandbox too, as soon as both are there. A missing fence is told, and is no failure.
+pub(super) async fn police_calls(pod: &Pod, cgroup: &Cgroup, sandbox: u32) {
+    if let PodNetwork::Up(network) = &*pod.network.lock().await {
+        fence::police(pod, network.ready(), cgroup, sandbox);
+    }
+}
+
 /// Makes sure that it is up before a further container is made. Gives what to mount at `/etc/resolv.conf`.
 pub(super) async fn join(pod: &Arc<Pod>, token: Option<Zeroizing<String>>) -> Result<Option<PathBuf>> {
     if pod.config()?.network != NetworkKind::Lattice {
@@ -72,7 +80,11 @@ pub(super) async fn join(pod: &Arc<Pod>, token: Option<Zeroizing<String>>) -> Re
             return Err(no_token());
         }
         let described = (**described).clone();
-        *network = PodNetwork::Up(Box::new(start(pod, described, token).await?));
+        let up = start(pod, described, token).await?;
+        if let Ok(root) = pod.container(pod.place.id()) {
+            fence::police(pod, up.ready(), &root.cgroup, root.init.pid());
+        }
+        *network = PodNetwork::Up(Box::new(up));
     }
     match &*network {
         PodNetwork::Up(network) => Ok(Some(network.resolv_conf())),
