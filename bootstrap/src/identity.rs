@@ -7,6 +7,7 @@ use std::{
 
 use async_nats::Client;
 use ipnet::Ipv4Net;
+use lattice_policy::Preset;
 use lattice_wire::{
     Credentials, MapRequest, MapUpdate, MapVersion, NetMap, PeerName, Token,
     credentials::VERSION,
@@ -37,6 +38,8 @@ pub struct Join {
     pub credentials: PathBuf,
     /// UDP port of the WireGuard socket, 0 for any; kept with the credentials.
     pub listen_port: u16,
+    /// A preset that it puts on itself: one that only narrows. Fails where the peer has been enrolled without.
+    pub preset: Option<Preset>,
     /// Whether the peer is removed from its workspace when it ends: nobody will resume.
     pub for_good: bool,
 }
@@ -86,7 +89,23 @@ async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Resul
         );
         return Err(Failure::new(Kind::Server, text));
     }
+    narrowed(join, &netmap)?;
     Ok(Identity { credentials, client, jwt, netmap, resumed })
+}
+
+/// A peer of former times may have been enrolled without the preset, and an older latticed may not know of it.
+fn narrowed(join: &Join, map: &NetMap) -> Result<(), Failure> {
+    let Some(preset) = join.preset else { return Ok(()) };
+    let layer = format!("preset {preset}");
+    if map.policy.iter().flat_map(|policy| &policy.layers).any(|one| one.name == layer) {
+        return Ok(());
+    }
+    let text = format!(
+        "the peer {} is enrolled without the preset {preset}: remove it with `lattice peer remove` and delete {}, and it is enrolled anew",
+        join.name,
+        join.credentials.display()
+    );
+    Err(Failure::new(Kind::Input, text))
 }
 
 /// Whether a host may route `pool` into the overlay. A hostile server could else take over its way to the Internet.
@@ -250,6 +269,7 @@ async fn ask(
         wireguard_public_key: keys.wireguard_private_key.public(),
         nats_public_key: user.public_key(),
         endpoints,
+        preset: join.preset.map(|preset| preset.to_string()),
         proof: String::new(),
     };
     let proof = user.sign(&request.signed_bytes()).map_err(internal)?;

@@ -65,8 +65,8 @@ impl Node {
     /// The group whose calls are policed: ours, or runsc's where it has version 2.
     fn group(&self, pod: &Pod<'_>) -> PathBuf {
         let record = self.record(pod);
-        let is_v2 = |group: &&PathBuf| group.join("cgroup.events").exists();
-        record.fence.iter().chain(&record.cgroups).find(is_v2).expect("a group of version 2").clone()
+        let groups = record.fence.iter().chain(&record.cgroups).map(|group| self.daemon.inside.path(group));
+        groups.into_iter().find(|group| group.join("cgroup.events").exists()).expect("a group of version 2")
     }
 
     fn lattice(&self, words: &[&str]) -> String {
@@ -127,6 +127,8 @@ fn policed(has_token: bool) {
     let (record, group) = (node.record(&pod), node.group(&pod));
     let within = fs::read_to_string(group.join("cgroup.procs")).unwrap();
     assert!(within.lines().count() >= 2, "sentry and gofer: {within:?} in {}", group.display());
+    let is_v2 = node.daemon.inside.path("/sys/fs/cgroup/cgroup.controllers").exists();
+    assert_eq!(record.fence.is_none(), is_v2, "ours only where runsc makes none: {record:?}");
 
     let peer = record.peer.unwrap();
     let status = node.lattice(&["status"]);

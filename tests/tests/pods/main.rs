@@ -174,6 +174,49 @@ fn opens_services(enforcer: &'static str) {
 }
 
 #[test]
+fn a_preset_by_annotation_only_narrows() {
+    let mut world = World::new();
+    let allow = "egress_allow = [\"10.42.0.0/16\"]\negress_default = [\"10.42.0.0/16\"]";
+    let (config, tool) = (world.config(allow), world.tool.to_string());
+    let preset = |preset: &'static str| [("lattice.io/preset", preset)];
+    let pod = world.pod();
+    let network = world.start(&config, &world.spec(&pod, "open", &[])).unwrap();
+    assert!(pod.fetches(&format!("http://{tool}:8080/")), "without a preset");
+    assert_eq!(network.stop(), Vec::<String>::new());
+
+    // No policy names what an isolated peer may reach.
+    let pod = world.pod();
+    let network =
+        world.start(&world.config(allow), &world.spec(&pod, "closed", &preset("isolated"))).unwrap();
+    assert!(pod.is_refused(&tool, 8080), "isolated");
+    assert_eq!(network.stop(), Vec::<String>::new());
+
+    // The token's preset stays, and none that lets others in can be chosen.
+    let pod = world.pod();
+    let (config, token) = (world.config(allow), world.dir().join("token"));
+    let refused = |config: &str, name: &str, preset: &[(&str, &str)]| {
+        world.start(config, &world.spec(&pod, name, preset)).map(drop).unwrap_err().message
+    };
+    let sandboxed = world.lab.admin(&["token", "create", "--workspace", "demo", "--preset", "sandboxed"]);
+    std::fs::write(&token, sandboxed).unwrap();
+    let message = refused(&config, "other", &preset("isolated"));
+    assert!(message.contains("preset \"sandboxed\""), "{message}");
+    assert!(refused(&config, "wide", &preset("coordinator")).contains("lets other peers in"));
+    let network = world.start(&config, &world.spec(&pod, "same", &preset("sandboxed"))).unwrap();
+    assert_eq!(network.stop(), Vec::<String>::new(), "the refused ones have not spent the token");
+
+    // One that was enrolled without is not taken for one with.
+    let config = world.config(&format!("keep = true\n{allow}"));
+    let pod = world.pod();
+    let network = world.start(&config, &world.spec(&pod, "kept", &[])).unwrap();
+    assert_eq!(network.stop(), Vec::<String>::new());
+    let pod = world.pod();
+    let failure = world.start(&config, &world.spec(&pod, "kept", &preset("isolated"))).map(drop).unwrap_err();
+    assert!(failure.message.contains("without the preset isolated"), "{failure}");
+    assert_eq!(pod.links(), ["lo", "eth0"]);
+}
+
+#[test]
 fn a_kept_peer_resumes_without_a_token_and_is_not_held_up_by_a_control_plane_that_is_away() {
     let mut world = World::new();
     let config = world.config("keep = true\negress_allow = [\"10.42.0.0/16\"]");
