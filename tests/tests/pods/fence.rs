@@ -41,7 +41,7 @@ impl Node {
         );
         if has_token {
             let file = daemon.dir.path().join("token");
-            let private = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             fs::write(&file, &token).and_then(|()| fs::set_permissions(&file, private)).unwrap();
             more.push_str(&format!("token_file = \"{}\"\n", file.display()));
         }
@@ -163,7 +163,13 @@ fn the_policed_group_goes_with_a_killed_shim_or_sandbox() {
         return;
     }
     let node = Node::new(true);
-    for victim in ["containerd-shim-", "runsc-sandbox"] {
+    // A second signal comes while the shim ends its pod.
+    let cases: [(&str, &[&str]); 3] = [
+        ("containerd-shim-", &["KILL"]),
+        ("containerd-shim-", &["TERM", "TERM"]),
+        ("runsc-sandbox", &["KILL"]),
+    ];
+    for (victim, signals) in cases {
         let pod = Pod::run(&node.daemon);
         let agent = node.agent(&pod, false);
         let (group, peer) = (node.group(&pod), node.record(&pod).peer.unwrap());
@@ -172,8 +178,9 @@ fn the_policed_group_goes_with_a_killed_shim_or_sandbox() {
         let tasks = node.daemon.inside.processes();
         let killed: Vec<_> = tasks.iter().filter(|task| first(&task.line)).collect();
         assert!(!killed.is_empty(), "{tasks:#?}");
-        for task in killed {
-            node.daemon.inside.kill("KILL", task.pid);
+        for (task, signal) in killed.iter().flat_map(|task| signals.iter().map(move |signal| (task, signal)))
+        {
+            node.daemon.inside.kill(signal, task.pid);
         }
         wait_for("the container to be told ended", || agent.state() == "exited");
         wait_for("the pod to be removed", || pod.try_remove().is_ok());
