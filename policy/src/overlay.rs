@@ -20,7 +20,7 @@ pub const PREFIX_LEN: u8 = 48;
 const BEFORE_V4: u8 = 96;
 
 /// Unique local addresses that are assigned locally (RFC 4193, 3.2).
-const ULA: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8);
+pub const ULA: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 /// A network that is no prefix of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +75,7 @@ impl Overlay {
 
     /// The IPv6 address of the peer that has leased `address`.
     pub fn v6(&self, address: Ipv4Addr) -> Ipv6Addr {
-        Ipv6Addr::from_bits(self.prefix.network().to_bits() | u128::from(address.to_bits()))
+        in_prefix(self.prefix, address)
     }
 
     /// The IPv6 addresses of the peers whose IPv4 addresses lie in `net`; `None` when it holds no address of the pool.
@@ -86,6 +86,13 @@ impl Overlay {
             () => return None,
         };
         Some(Ipv6Net::new_assert(self.v6(both.network()), BEFORE_V4 + both.prefix_len()))
+    }
+
+    /// The IPv4 addresses of the peers whose IPv6 addresses lie in `net`, where [`Self::twin`] leads back to it.
+    pub fn v4(&self, net: &Ipv6Net) -> Option<Ipv4Net> {
+        let len = net.prefix_len().checked_sub(BEFORE_V4)?;
+        let v4 = Ipv4Net::new(Ipv4Addr::from_bits(net.network().to_bits() as u32), len).ok()?;
+        (self.pool.contains(&v4) && self.twin(&v4)? == net.trunc()).then_some(v4)
     }
 
     /// `scopes`, each followed by that of the same peers' IPv6 addresses. A name's are as they were: none opens a peer's address.
@@ -100,6 +107,11 @@ impl Overlay {
         };
         scopes.into_iter().flat_map(both).flatten().collect()
     }
+}
+
+/// [`Overlay::v6`] for who has no more than the prefix.
+pub fn in_prefix(prefix: Ipv6Net, address: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix.network().to_bits() | u128::from(address.to_bits()))
 }
 
 #[cfg(test)]
@@ -145,6 +157,19 @@ mod tests {
         ] {
             let expected = twin.map(|twin| twin.parse().unwrap());
             assert_eq!(overlay().twin(&net.parse().unwrap()), expected, "{net}");
+            if let Some(twin) = expected {
+                let back = overlay().v4(&twin).unwrap();
+                assert_eq!(overlay().twin(&back), Some(twin), "{net}");
+            }
+        }
+        for other in [
+            "::/0",
+            "fd12:3456:789a::/48",
+            "fd12:3456:789a::/96",
+            "fd12:3456:789a::a2b:1/128",
+            "fd12:3456:789b::a2a:5/128",
+        ] {
+            assert_eq!(overlay().v4(&other.parse().unwrap()), None, "{other}");
         }
     }
 
