@@ -20,7 +20,7 @@ use crate::{
     enforce::{self, Shared},
     failure::chain,
     generations::Generations,
-    layers,
+    layers, overlay,
 };
 
 /// How soon an enforcer that did not take a pin is given another. An agent asks in a loop.
@@ -110,7 +110,7 @@ pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> 
     if is_over(map, now) {
         return Ok(Policy::new(generation));
     }
-    effective_on(generation, &layers::read(map.policy.as_ref()), local, map.pool)
+    effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
         .map_err(|error| Failure::new(Kind::Usage, error))
 }
 

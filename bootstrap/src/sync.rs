@@ -219,10 +219,10 @@ impl Tunnel {
             return;
         }
         // The link, its routes and the policy were made for these.
-        if (map.pool, map.address) != (self.map.pool, self.map.address) {
+        if (map.pool, map.prefix, map.address) != (self.map.pool, self.map.prefix, self.map.address) {
             tracing::warn!(
-                address = %map.address, pool = %map.pool,
-                "latticed moved this peer to another address or pool: ignored until the next start"
+                address = %map.address, pool = %map.pool, prefix = %map.prefix,
+                "latticed moved this peer to another address, pool or prefix: ignored until the next start"
             );
             return;
         }

@@ -120,7 +120,7 @@ pub async fn push(app: &App) {
 
 async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreError> {
     let now = now();
-    let slot = app.maps.held.slot(workspace, app.store.pool());
+    let slot = app.maps.held.slot(workspace);
     let plan = {
         let mut view = slot.lock().await;
         held::refresh(&mut view, &app.store, None, now).await?;
@@ -183,7 +183,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUp
         return Ok(MapUpdate::Current);
     }
     app.maps.answers.take(id, Instant::now()).map_err(NoMap::TooOften)?;
-    let slot = app.maps.held.slot(&own.workspace, app.store.pool());
+    let slot = app.maps.held.slot(&own.workspace);
     let mut view = slot.lock().await;
     held::refresh(&mut view, &app.store, Some(own.version), now).await?;
     view.answer(id, request.have, now).ok_or(NoMap::Unknown)
@@ -195,7 +195,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUp
 /// When the database fails.
 pub async fn whole(app: &App, workspace: &WorkspaceId, id: &PeerId) -> Result<Option<NetMap>, StoreError> {
     let now = now();
-    let slot = app.maps.held.slot(workspace, app.store.pool());
+    let slot = app.maps.held.slot(workspace);
     let mut view = slot.lock().await;
     held::refresh(&mut view, &app.store, None, now).await?;
     Ok(view.netmap(id, now))

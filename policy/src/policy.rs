@@ -4,7 +4,8 @@ use crate::{Action, Direction, Rule, RuleId, RuleSpec, Table, builtin, compile, 
 
 /// What one sandbox may do. Without rules it may do nothing.
 ///
-/// A rule by name is two, one for each address family, of the same text.
+/// A rule by name is two, one for each address family, of the same text; so is one for IPv4 addresses of the overlay, where it is known:
+/// see [`crate::overlay`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Grows with every change, so that an enforcer can tell which policy decided about a flow.
@@ -50,11 +51,22 @@ impl Policy {
     }
 
     fn add(mut self, direction: Direction, action: Action, spec: RuleSpec) -> Self {
-        for Scope { name, net } in spec.scopes() {
+        self.push_scopes(direction, action, &spec, spec.scopes());
+        self
+    }
+
+    /// Adds `spec` as one rule for each of `scopes`.
+    pub(crate) fn push_scopes(
+        &mut self,
+        direction: Direction,
+        action: Action,
+        spec: &RuleSpec,
+        scopes: Vec<Scope>,
+    ) {
+        for Scope { name, net } in scopes {
             let RuleSpec { text, proto, ports, .. } = spec.clone();
             self.push(Rule { id: RuleId::NONE, text, direction, action, proto, net, name, ports });
         }
-        self
     }
 
     /// Adds a rule, which gets its id here.

@@ -27,10 +27,16 @@ pub(crate) fn map(egress: Option<&[&str]>) -> NetMap {
         peer: PeerId::from_random([9; 10]),
         address: "10.42.0.9/32".parse().unwrap(),
         pool: "10.42.0.0/16".parse().unwrap(),
+        prefix: "fd12:3456:789a::/48".parse().unwrap(),
         peers: Vec::new(),
         not_after: None,
         policy: egress.map(|texts| MapPolicy { layers: layers(texts) }),
     }
+}
+
+/// Of every such map.
+pub(crate) fn overlay() -> lattice_policy::Overlay {
+    overlay::of(&map(None)).unwrap()
 }
 
 /// A live policy of `map` whose enforcer takes a policy when `takes` says so, at each attempt.
