@@ -22,7 +22,7 @@ use crate::{
     pod::Entered,
     resolver,
     steps::drops,
-    uplink::WayOut,
+    uplink::{Unreachable, WayOut},
 };
 
 mod base;
@@ -100,7 +100,9 @@ impl Sandbox {
             None => WayOut::make(&mut steps, &config, &overlay, &base.underlay, &inside, &state)?,
             Some(pod) => pod.note_device(&state).map(|()| WayOut::default())?,
         };
+        let unreachable = way_out.unreachable(&base.underlay, map.pool);
         let local = Local {
+            unreachable: unreachable.as_ref().map_or(Ok(Vec::new()), Unreachable::nets)?,
             most: config.pod.as_ref().map(|pod| pod.most.clone()),
             ingress: pod
                 .as_ref()
@@ -161,7 +163,9 @@ impl Sandbox {
         steps.run("watch", || {
             let watch = Watch::start(inside.clone(), policed.enforcer.clone(), &names)
                 .map_err(|error| kernel("cannot watch the agent's links", &error))?;
-            Ok(((), drops(watch), "links that appear are policed".into()))
+            let follow = |unreachable: Unreachable| unreachable.follow(policed.live.clone());
+            let addresses = unreachable.map(follow).transpose()?;
+            Ok(((), drops((watch, addresses)), "links that appear are policed".into()))
         })?;
 
         let resolver = steps.run("resolver", || {

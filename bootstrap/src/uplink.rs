@@ -7,6 +7,8 @@
 //! A file in the sandbox's state directory says that there may be something in the underlay, from before it is made until after
 //! it is removed. What a killed run left is found by it.
 
+mod unreachable;
+
 use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -17,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Failure, Kind, SandboxConfig, StateDir, Steps, failure::chain, overlay, sandbox::kernel, steps::nothing,
 };
+
+pub(crate) use unreachable::Unreachable;
 
 /// Whether a rule names something outside the `overlay`.
 pub fn needs_uplink(rules: &[RuleSpec], overlay: &Overlay) -> bool {
@@ -139,6 +143,12 @@ impl WayOut {
     /// The agent's addresses on it.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         self.uplink().map(Uplink::addresses).unwrap_or_default()
+    }
+
+    /// Where it leads nobody; nothing when there is none.
+    pub(crate) fn unreachable(&self, underlay: &Arc<Netns>, pool: Ipv4Net) -> Option<Unreachable> {
+        let own = self.addresses();
+        self.uplink().map(|_| Unreachable::new(underlay.clone(), pool, own))
     }
 
     /// Whether the default route of the IP version of `address` leads to it.

@@ -60,6 +60,9 @@ pub struct Local {
     /// What of the agent's peers may reach as far as every layer that says who may lets them, such as its port forwards. A layer that
     /// has nothing but the echo of the pool, as the workspace's policies while none is about ingress, leaves it to the host.
     pub offered: Vec<RuleSpec>,
+    /// Where the host's way out of the overlay leads nobody, whatever rules say: its own addresses, and those of other agents. The
+    /// host refuses it in any case; as rules, it is refused in the sandbox and on record.
+    pub unreachable: Vec<IpNet>,
 }
 
 impl From<Vec<RuleSpec>> for Local {
@@ -131,6 +134,8 @@ pub fn effective_on<L: Borrow<Layer>>(
             policy.push(term.into_rule(direction, action));
         }
     }
+    // The last, so that a deny rule of a layer is named before.
+    policy.close(&local.unreachable);
     size::check(&policy)?;
     Ok(policy)
 }

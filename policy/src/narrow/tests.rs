@@ -193,3 +193,36 @@ fn what_is_offered_is_reached_as_far_as_layers_say_who_may() {
     assert!(!reached(&[with(&[echo]), Layer::closed("preset sandboxed")], from));
     assert!(!reached(&[with(&[])], from), "a layer that could not be read");
 }
+
+#[test]
+fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
+    let pool = "10.42.0.0/16".parse().unwrap();
+    let unreachable = vec!["192.0.2.1/32".parse().unwrap(), "198.19.0.4/31".parse().unwrap()];
+    let flags = ["0.0.0.0/0", "tcp:192.0.2.1:80"].map(|text| crate::parse_rule(text).unwrap());
+    let local = Local { unreachable, ..Local::from(flags.to_vec()) };
+    let closes = |texts: &[&str]| {
+        let rule = |text: &&str| crate::LayerRule {
+            action: Action::Deny,
+            spec: crate::parse_rule(text).unwrap(),
+            policy: Some("p".to_owned()),
+        };
+        let rules = texts.iter().map(rule).chain([LayerRule::allow(crate::parse_rule("0.0.0.0/0").unwrap())]);
+        Layer { egress: rules.collect(), ..Layer::closed("policies") }
+    };
+    let said = |layers: &[Layer], to: &str, direction| {
+        let policy = effective_on(1, layers, &local, pool).unwrap();
+        let packet = crate::Packet { direction, proto: 6, remote: to.parse().unwrap(), port: Some(80) };
+        let verdict = crate::evaluate(&policy, &packet);
+        assert_eq!(policy.compile().lookup(&packet), verdict);
+        (verdict.action, policy.reason(verdict.reason, verdict.rule))
+    };
+    use crate::Reason::{DefaultDeny, RuleAllow, RuleDeny, Uplink};
+    use Direction::{Egress, Ingress};
+    assert_eq!(said(&[], "192.0.2.1", Egress), (Action::Deny, Uplink));
+    assert_eq!(said(&[], "198.19.0.5", Egress), (Action::Deny, Uplink));
+    assert_eq!(said(&[], "198.19.0.6", Egress), (Action::Allow, RuleAllow));
+    assert_eq!(said(&[], "192.0.2.1", Ingress), (Action::Deny, DefaultDeny));
+    let layer = [closes(&["192.0.2.0/24"])];
+    assert_eq!(said(&layer, "192.0.2.1", Egress), (Action::Deny, RuleDeny), "a policy says so, too");
+    assert_eq!(said(&layer, "198.19.0.5", Egress), (Action::Deny, Uplink));
+}
