@@ -1,4 +1,4 @@
-//! What the owners of a user-space device, and of its filter, ask of its thread.
+//! What the owners of a device, and of its filter, ask of its thread.
 
 use std::{
     io,
@@ -21,8 +21,8 @@ use super::{
 
 /// A request, with the way its answer takes.
 pub(crate) enum Command {
-    SetPeers(Vec<PeerConfig>, SyncSender<()>),
-    Peers(SyncSender<Vec<PeerStatus>>),
+    SetPeers(Vec<PeerConfig>, SyncSender<Result<(), DeviceError>>),
+    Peers(SyncSender<Result<Vec<PeerStatus>, DeviceError>>),
     Drops(SyncSender<Drops>),
     /// Answered with the program of before.
     Apply(Box<Program>, SyncSender<Option<Program>>),
