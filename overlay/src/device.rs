@@ -154,11 +154,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// When the device is gone.
     fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError>;
 
-    /// Packets dropped so far, by reason; `None` where the kernel keeps the count (`ip -s link`).
+    /// Packets dropped so far, by reason. The kernel's WireGuard tells fewer reasons apart, and does not count what is not authentic.
     ///
     /// # Errors
     /// When the device is gone.
-    fn drops(&self) -> Result<Option<Drops>, DeviceError>;
+    fn drops(&self) -> Result<Drops, DeviceError>;
 
     /// Path finding, where it was asked for in the [`DeviceConfig`] and the backend has it.
     fn paths(&self) -> Option<&PathFinder> {

@@ -23,7 +23,7 @@ use super::{
 pub(crate) enum Command {
     SetPeers(Vec<PeerConfig>, SyncSender<Result<(), DeviceError>>),
     Peers(SyncSender<Result<Vec<PeerStatus>, DeviceError>>),
-    Drops(SyncSender<Drops>),
+    Drops(SyncSender<Result<Drops, DeviceError>>),
     /// Answered with the program of before.
     Apply(Box<Program>, SyncSender<Option<Program>>),
     Pin(Vec<Pin>, SyncSender<()>),

@@ -10,6 +10,7 @@
 //!   relays ◄─ connections ◄───────────────────────────────────► engine ◄─ 127.64.x.y ─► UDP port
 //! ```
 
+mod counters;
 mod datagram;
 mod engine;
 mod handshake;
@@ -125,8 +126,8 @@ impl Device for KernelDevice {
         self.commands.ask(Command::Peers)?
     }
 
-    fn drops(&self) -> Result<Option<Drops>, DeviceError> {
-        self.commands.ask(Command::Drops).map(Some)
+    fn drops(&self) -> Result<Drops, DeviceError> {
+        self.commands.ask(Command::Drops)?
     }
 
     fn paths(&self) -> Option<&PathFinder> {

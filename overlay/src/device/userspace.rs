@@ -146,8 +146,8 @@ impl Device for UserSpaceDevice {
         self.commands.ask(Command::Peers)?
     }
 
-    fn drops(&self) -> Result<Option<Drops>, DeviceError> {
-        self.commands.ask(Command::Drops).map(Some)
+    fn drops(&self) -> Result<Drops, DeviceError> {
+        self.commands.ask(Command::Drops)?
     }
 
     fn paths(&self) -> Option<&PathFinder> {

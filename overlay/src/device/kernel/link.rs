@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use lattice_wire::WgPublicKey;
 use wireguard_control as wg;
 
-use super::update;
+use super::{Drops, counters, update};
 use crate::{Netns, device::DeviceError};
 
 /// A link in the namespace to protect.
@@ -45,6 +45,12 @@ impl WgLink {
         change: impl FnOnce(&[wg::PeerInfo]) -> wg::DeviceUpdate + Send,
     ) -> Result<(), DeviceError> {
         self.configured(|| change(&self.get()?).apply(&self.interface, wg::Backend::Kernel))
+    }
+
+    /// What it dropped.
+    pub(super) fn drops(&self) -> Result<Drops, DeviceError> {
+        let table = self.configured(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
+        counters::drops(&table, &self.name).ok_or_else(|| DeviceError::Stopped(self.name.clone()))
     }
 
     /// Has the kernel send to other addresses. The peers must be there.

@@ -29,7 +29,10 @@ impl Engine {
                     let peers = unless_stopped(self.statuses(now))?;
                     let _ = reply.send(peers);
                 }
-                Command::Drops(reply) => drop(reply.send(self.drops())),
+                Command::Drops(reply) => {
+                    let drops = unless_stopped(self.drops())?;
+                    let _ = reply.send(drops);
+                }
                 Command::Relays(reply) => drop(reply.send(self.relays.status())),
                 // Without path finding nobody has a handle to ask with.
                 Command::SetLocal(addresses) => {
@@ -87,10 +90,11 @@ impl Engine {
         Ok(present.iter().map(status).collect())
     }
 
-    /// What was dropped here.
-    fn drops(&self) -> Drops {
+    /// What was dropped by the kernel and, after it, here.
+    fn drops(&self) -> Result<Drops, DeviceError> {
+        let drops = self.link.drops()?;
         let underlay = self.raw.failed() + self.loopback.failed();
-        Drops { malformed: self.malformed, underlay, ..Drops::default() }
+        Ok(Drops { malformed: self.malformed, underlay, ..drops })
     }
 }
 
