@@ -52,7 +52,7 @@ pub(super) struct KernelDevice {
 
 /// Whether paths to a kernel's WireGuard can be found: that takes raw sockets in the underlay (`CAP_NET_RAW`).
 pub(super) fn can_find_paths(underlay: &Netns) -> bool {
-    matches!(underlay.run(|| Raw::open(0)), Ok(Ok(_)))
+    matches!(underlay.run(|| Raw::new(0).open()), Ok(Ok(())))
 }
 
 impl KernelDevice {
@@ -80,8 +80,13 @@ impl KernelDevice {
         let underlay = &device.link.underlay;
         // In a namespace of its own it may be down, and peers without a direct path are reached by it.
         links::set_up(underlay, "lo")?;
-        let open = || -> io::Result<_> { Ok((Raw::open(listen_port)?, Loopback::open(listen_port)?)) };
-        let (raw, loopback) =
+        let mut raw = Raw::new(listen_port);
+        let open = || -> io::Result<_> {
+            // What is not permitted shows now.
+            raw.open()?;
+            Loopback::open(listen_port)
+        };
+        let loopback =
             underlay.run(open).map_err(DeviceError::Namespace)?.map_err(DeviceError::KernelSocket)?;
         let ways = paths.map(|paths| Ways::new(key, paths, Arc::clone(underlay), listen_port));
         let (ways, signals) = ways.unzip();

@@ -119,6 +119,7 @@ impl Engine {
             self.handle_timeout(now);
             self.loopback.flush();
             self.apply_moves()?;
+            self.keep_raw();
         }
     }
 
@@ -237,6 +238,17 @@ impl Engine {
         }
         for (peer, to, initiation) in peers.take_due(now) {
             send(relays, raw, &peer, &to, &initiation);
+        }
+    }
+
+    /// Opens the raw sockets while anybody is checked or searched for, and closes them otherwise.
+    fn keep_raw(&mut self) {
+        if self.peers.is_searching() || self.ways.as_ref().is_some_and(Ways::is_active) {
+            if let Err(error) = self.raw.open() {
+                tracing::debug!(device = self.link.name, %error, "no raw sockets");
+            }
+        } else {
+            self.raw.close();
         }
     }
 

@@ -37,7 +37,7 @@ impl Engine {
             let fd = match index {
                 0 => self.wake.as_fd(),
                 1 => self.loopback.as_fd(),
-                2 | 3 => raw[index - 2],
+                2 | 3 => raw.map_or(self.wake.as_fd(), |raw| raw[index - 2]),
                 // Those without a relay are not polled.
                 _ => self.relays.bell(index - OWN).unwrap_or(self.wake.as_fd()),
             };
@@ -53,7 +53,7 @@ impl Engine {
         Ok(Ready {
             command: ready(&fds[0]),
             home: ready(&fds[1]),
-            stun: fds[2..OWN].iter().any(ready),
+            stun: raw.is_some() && fds[2..OWN].iter().any(ready),
             relay: fds[OWN..].iter().any(ready),
         })
     }

@@ -57,6 +57,13 @@ fn with_cookie(len: usize, first: [u8; 4]) -> Vec<u8> {
     bytes
 }
 
+/// For the port of `host`, in its namespace.
+fn open(host: &Host) -> Raw {
+    let mut raw = Raw::new(host.port());
+    host.netns.run(|| raw.open()).unwrap().unwrap();
+    raw
+}
+
 fn next(raw: &Raw, buffer: &mut [u8]) -> (SocketAddr, IpAddr, Vec<u8>) {
     let begun = Instant::now();
     loop {
@@ -73,7 +80,7 @@ fn next(raw: &Raw, buffer: &mut [u8]) -> (SocketAddr, IpAddr, Vec<u8>) {
 #[test]
 fn of_what_comes_to_the_port_stun_is_received_and_nothing_else() {
     let [here, there] = hosts();
-    let raw = here.netns.run(|| Raw::open(here.port()).unwrap()).unwrap();
+    let mut raw = open(&here);
     let beside = here.netns.run(|| UdpSocket::bind("[::]:0").unwrap()).unwrap();
     let mut buffer = [0; 4096];
     for is_v6 in [0, 1] {
@@ -113,12 +120,16 @@ fn of_what_comes_to_the_port_stun_is_received_and_nothing_else() {
             assert_eq!(here.socket.recv(&mut buffer).unwrap(), len);
         }
     }
+    assert!(raw.fds().is_some());
+    raw.close();
+    assert_eq!(raw.receive(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert!(raw.fds().is_none());
 }
 
 #[test]
 fn what_is_sent_comes_from_the_port_and_the_address_that_routes_choose() {
     let [here, there] = hosts();
-    let mut raw = here.netns.run(|| Raw::open(here.port()).unwrap()).unwrap();
+    let mut raw = Raw::new(here.port());
     link::add_address(&here.netns, "eth0", "192.0.2.77/24".parse().unwrap()).unwrap();
     let mut buffer = [0; 4096];
     for is_v6 in [0, 1] {
