@@ -23,7 +23,7 @@ pub struct OverlayReport {
     pub peers: Vec<PeerReport>,
     /// The relays, by name.
     pub relays: Vec<RelayReport>,
-    /// Packets dropped, by reason; reasons that never came up are left out. Empty where the kernel keeps the count.
+    /// Packets dropped, by reason; reasons that never came up are left out.
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -107,7 +107,7 @@ impl OverlaySources {
         let drops = self.device.drops().map_err(gone)?;
         let mut relays: Vec<_> = relays.iter().map(relay).collect();
         relays.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(OverlayReport { peers, relays, drops: drops.map(named).unwrap_or_default() })
+        Ok(OverlayReport { peers, relays, drops: named(drops) })
     }
 }
 
@@ -131,7 +131,7 @@ fn of(
             ("relay", relay.map(|relay| relay.name.clone()))
         }
         Some(Path::Direct { .. }) => ("direct", None),
-        // The kernel, or a search of the endpoints that were given.
+        // A search of the endpoints that were given.
         None if peer.last_handshake.is_some() => ("direct", None),
         None => ("none", None),
     };

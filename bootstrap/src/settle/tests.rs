@@ -58,8 +58,8 @@ impl Device for Seen {
     fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError> {
         Ok(Vec::new())
     }
-    fn drops(&self) -> Result<Option<Drops>, DeviceError> {
-        Ok(None)
+    fn drops(&self) -> Result<Drops, DeviceError> {
+        Ok(Drops::default())
     }
 }
 
