@@ -100,7 +100,7 @@ impl Sandbox {
             None => WayOut::make(&mut steps, &config, &overlay, &base.underlay, &inside, &state)?,
             Some(pod) => pod.note_device(&state).map(|()| WayOut::default())?,
         };
-        let unreachable = way_out.unreachable(&base.underlay, map.pool);
+        let unreachable = way_out.unreachable(&base.underlay, &overlay);
         let local = Local {
             unreachable: unreachable.as_ref().map_or(Ok(Vec::new()), Unreachable::nets)?,
             most: config.pod.as_ref().map(|pod| pod.most.clone()),

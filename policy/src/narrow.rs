@@ -10,6 +10,8 @@ mod widens;
 
 use std::{borrow::Borrow, sync::Arc};
 
+use ipnet::IpNet;
+
 use crate::{Action, Direction, Layer, LayerRule, Overlay, Policy, Rule, RuleId, RuleSpec, layer};
 use meet::{Term, intersect};
 pub use widens::only_widens;

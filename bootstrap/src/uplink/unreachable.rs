@@ -8,8 +8,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use lattice_overlay::{LinkError, Netns, link, uplink::PREFIX};
+use lattice_policy::Overlay;
 
 use crate::{Failure, addresses::Addresses, live::Live, sandbox::kernel};
 
@@ -20,14 +21,14 @@ const MOST: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct Unreachable {
     underlay: Arc<Netns>,
-    pool: Ipv4Net,
+    overlay: Overlay,
     /// The agent's own.
     own: Vec<IpAddr>,
 }
 
 impl Unreachable {
-    pub(super) fn new(underlay: Arc<Netns>, pool: Ipv4Net, own: Vec<IpAddr>) -> Self {
-        Self { underlay, pool, own }
+    pub(super) fn new(underlay: Arc<Netns>, overlay: Overlay, own: Vec<IpAddr>) -> Self {
+        Self { underlay, overlay, own }
     }
 
     /// As they are now.
@@ -61,12 +62,12 @@ impl Unreachable {
 
     /// What to deny because of the address `ip` of the host's `link`.
     fn net(&self, link: &str, ip: IpAddr) -> Option<IpNet> {
-        // What is in the pool is the overlay's. An agent's loopback is its own; link-local addresses are guarded in every policy.
+        // An agent's loopback is its own; link-local addresses are guarded in every policy.
         let is_elsewhere = match ip {
-            IpAddr::V4(ip) => self.pool.contains(&ip) || ip.is_loopback() || ip.is_link_local(),
+            IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
         };
-        if is_elsewhere {
+        if is_elsewhere || self.overlay.contains(&ip.into()) {
             return None;
         }
         // The other address of the pair is an agent's.
@@ -86,7 +87,8 @@ mod tests {
     fn the_host_and_other_agents_but_neither_the_overlay_nor_the_agent_itself() {
         let of = Unreachable {
             underlay: Arc::new(Netns::current().unwrap()),
-            pool: "10.42.0.0/16".parse().unwrap(),
+            overlay: Overlay::new("10.42.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap())
+                .unwrap(),
             own: vec!["198.19.0.3".parse().unwrap(), "fdc0:296a:8e70::3".parse().unwrap()],
         };
         for (link, ip, expected) in [
@@ -98,6 +100,7 @@ mod tests {
             ("eth0", "fe80::1", None),
             ("eth0", "169.254.3.1", None),
             ("wg0", "10.42.0.9", None),
+            ("wg0", "fd12:3456:789a::a2a:9", None),
             ("lattice-0000001", "198.19.0.2", Some("198.19.0.2/32")),
             ("lattice-0000001", "fdc0:296a:8e70::2", Some("fdc0:296a:8e70::2/128")),
             ("lattice-0000002", "198.19.0.4", Some("198.19.0.4/31")),

@@ -126,6 +126,8 @@ impl Lab {
             own: OWN.iter().map(|ip| ip.parse().expect("an address")).collect(),
             table: Options::TABLE.into(),
             log_group: Options::LOG_GROUP,
+            tied: Vec::new(),
+            confined: None,
         };
         let mut nftables = Nftables::load(&options).expect("nftables: run as root");
         let events = nftables.events().expect("its records");
