@@ -14,9 +14,9 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use lattice_overlay::{Netns, link};
-use lattice_policy::{PrivateNames, Proto, RuleSpec};
+use lattice_policy::{Overlay, PrivateNames, Proto, RuleSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -109,9 +109,9 @@ impl<'a> Entered<'a> {
     }
 
     /// The step `netns`: all but WireGuard's link stands when it is done.
-    pub(crate) fn step(&self, steps: &mut Steps<'_>, pool: Ipv4Net) -> Result<Arc<Netns>, Failure> {
+    pub(crate) fn step(&self, steps: &mut Steps<'_>, overlay: &Overlay) -> Result<Arc<Netns>, Failure> {
         steps.run("netns", || {
-            self.leaves_to_us(pool)?;
+            self.leaves_to_us(overlay)?;
             link::set_up(&self.inside, "lo")
                 .map_err(|error| kernel("cannot raise the pod's loopback", &error))?;
             let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
@@ -145,7 +145,7 @@ impl<'a> Entered<'a> {
         &self,
         steps: &mut Steps<'_>,
         underlay: &Netns,
-        pool: Ipv4Net,
+        overlay: &Overlay,
     ) -> Result<Vec<RuleSpec>, Failure> {
         if !self.pod.probes {
             return Ok(Vec::new());
@@ -157,26 +157,34 @@ impl<'a> Entered<'a> {
         from.sort_unstable();
         from.dedup();
         from.retain(|from| !from.is_loopback() && !own.contains(from));
-        if from.iter().any(|from| IpNet::V4(pool).contains(from)) || (from.is_empty() && !own.is_empty()) {
+        if from.iter().any(|from| overlay.contains(&IpNet::from(*from)))
+            || (from.is_empty() && !own.is_empty())
+        {
             steps.warn("this node has no address from which it could probe the pod: its probes will fail");
         }
-        from.retain(|from| !IpNet::V4(pool).contains(from));
+        from.retain(|from| !overlay.contains(&IpNet::from(*from)));
         Ok(from.into_iter().map(|from| RuleSpec::new(Proto::Tcp, IpNet::from(from), Vec::new())).collect())
     }
 
-    /// Refuses a pool of which the pod's network has a part: what is meant for a peer would go to a pod, or the other way round.
-    fn leaves_to_us(&self, pool: Ipv4Net) -> Result<(), Failure> {
-        let all = IpNet::V4(pool);
+    /// Refuses an overlay of which the pod's network has a part: what is meant for a peer would go to a pod, or the other way round.
+    fn leaves_to_us(&self, overlay: &Overlay) -> Result<(), Failure> {
         let clash = |what: &str, net: &IpNet| {
+            let remedy = match net {
+                IpNet::V4(_) => "give latticed a --pool",
+                IpNet::V6(_) => "take another workspace, with a prefix",
+            };
             let text = format!(
-                "the overlay's pool {pool} holds {net}, which belongs to {what}: give the workspace a pool that this cluster does not use"
+                "the overlay ({}, {}) holds {net}, which belongs to {what}: {remedy} that this cluster does not use",
+                overlay.pool(),
+                overlay.prefix()
             );
             Failure::new(Kind::Input, text)
         };
-        if let Some(net) = self.taken.iter().find(|net| all.contains(*net)) {
+        if let Some(net) = self.taken.iter().find(|net| overlay.contains(net)) {
             return Err(clash("the pod's own network", net));
         }
-        let overlaps = |net: &&IpNet| all.contains(*net) || net.contains(&all);
+        let overlaps =
+            |net: &&IpNet| overlay.contains(net) || overlay.nets().iter().any(|own| net.contains(own));
         match self.pod.private.nets().iter().find(overlaps) {
             Some(net) => Err(clash("the cluster's services", net)),
             None => Ok(()),

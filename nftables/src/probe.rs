@@ -2,7 +2,7 @@
 
 use std::{io, net::Ipv4Addr, sync::Arc, thread};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use lattice_policy::Table;
 use nix::sched::{CloneFlags, unshare};
 
@@ -46,8 +46,9 @@ fn tried() -> Result<(), NftError> {
     let nft = Nft::find(here())?;
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|_| NftError::NotPermitted { doing: "a network namespace", missing: "CAP_SYS_ADMIN" })?;
-    let (net, link) = (Ipv4Net::default(), "lo".to_owned());
-    let place = Place { table: "probe".into(), group: 1, is_tied: true, confined: Some((net, link)) };
+    let nets = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let place =
+        Place { table: "probe".into(), group: 1, is_tied: true, confined: Some((nets, "lo".to_owned())) };
     match nft.apply("make a table", &whole(&place)) {
         Err(NftError::Nft { message, .. }) => return Err(lacking(&nft, message)),
         done => done?,

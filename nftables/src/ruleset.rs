@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use lattice_policy::{Action, Pin, Reason, RuleId};
 
 use crate::sets::{Elements, Lines, Ports, Span};
@@ -43,8 +43,8 @@ pub(crate) struct Place {
     pub(crate) group: u16,
     /// Whether addresses are tied to links.
     pub(crate) is_tied: bool,
-    /// A network whose packets pass one link alone.
-    pub(crate) confined: Option<(Ipv4Net, String)>,
+    /// Networks whose packets pass one link alone.
+    pub(crate) confined: Option<(Vec<IpNet>, String)>,
 }
 
 /// A pin as the kernel is told it.
