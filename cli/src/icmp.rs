@@ -11,8 +11,8 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike as _, SockaddrStorage,
-            recvfrom, sendto, setsockopt, socket, sockopt,
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, sendto,
+            setsockopt, socket, sockopt,
         },
         time::{TimeVal, TimeValLike as _},
     },
