@@ -165,7 +165,14 @@ fn labels_and_policies_are_written_and_explained() {
         "workspace": "w", "peer": "agent", "direction": "egress", "egressAllow": ["10.42.0.0/16"],
         "protocol": "tcp", "address": tool["overlayIP"].as_str().unwrap().trim_end_matches("/32"), "port": 8080,
     });
-    let explain = || server.admin("POST", "/api/v1/policies/explain", Some(question.clone())).1;
+    let ask = |question| server.admin("POST", "/api/v1/policies/explain", Some(question)).1;
+    let explain = || {
+        let mut by_ipv6 = question.clone();
+        by_ipv6["address"] = tool["overlayIPv6"].as_str().unwrap().trim_end_matches("/128").into();
+        let (answer, same) = (ask(question.clone()), ask(by_ipv6));
+        assert_eq!(answer, same, "of its IPv6 address the same is said");
+        answer
+    };
     assert_eq!(explain()["action"], "deny", "{}", explain());
 
     let labels = json!({"labels": {"role": "tool"}});

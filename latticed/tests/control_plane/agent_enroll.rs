@@ -43,6 +43,16 @@ async fn an_agent_with_a_key_is_a_member_at_once() {
         config.contains("Address = 10.42.0.4/32") && config.contains("AllowedIPs = 10.42.0.2/32"),
         "{config}"
     );
+    let v6 = made["overlayIPv6"].as_str().unwrap();
+    assert!(v6.starts_with("fd") && v6.ends_with("::a2a:4/128"), "{v6}");
+    assert!(config.contains(&format!("Address = 10.42.0.4/32, {v6}\n")), "{config}");
+    let tools = v6.replace("a2a:4/", "a2a:2/");
+    assert!(config.contains(&format!("AllowedIPs = 10.42.0.2/32, {tools}\n")), "{config}");
+    let peer = server.admin("GET", &format!("/api/v1/peers/{}", made["peerId"].as_str().unwrap()), None).1;
+    assert_eq!(format!("{}/128", peer["address6"].as_str().unwrap()), v6);
+    let all = server.admin("GET", "/api/v1/workspaces", None).1;
+    let own = all["items"].as_array().unwrap().iter().find(|one| one["name"] == "w").unwrap();
+    assert_eq!(format!("{}a2a:4/128", own["prefix"].as_str().unwrap().trim_end_matches("/48")), v6);
     assert!(!config.contains("10.42.0.3"), "its preset keeps it apart from who is no tool: {config}");
     assert!(!config.lines().any(|line| line.starts_with("PrivateKey")));
     let map = pushed(&mut pushes, "the agent", |map| map.peers.len() == 2).await;
