@@ -26,7 +26,7 @@ use nkeys::KeyPair;
 use tokio::runtime::Runtime;
 
 /// Far beyond what anything takes, also in an emulated machine: only a hang reaches it.
-const HANGS: Duration = Duration::from_secs(120);
+pub(crate) const HANGS: Duration = Duration::from_secs(120);
 const SERVERS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// What a NAT does to ports.
@@ -242,11 +242,26 @@ pub(crate) fn acquaint(a: &Host, b: &Host) {
     }
 }
 
+/// What is sent over and over; one may be late.
+const QUESTION: &[u8] = b"?";
+
+/// The next datagram but for questions.
+pub(crate) fn next(socket: &UdpSocket) -> Vec<u8> {
+    let (begun, mut buffer) = (Instant::now(), [0; 64]);
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(len) if buffer[..len] == *QUESTION => {}
+            Ok(len) => return buffer[..len].to_vec(),
+            Err(error) => assert!(begun.elapsed() < HANGS, "it was lost: {error}"),
+        }
+    }
+}
+
 /// Sends until it arrives, as programs do.
 pub(crate) fn reaches(from: &UdpSocket, to: &UdpSocket) {
     let begun = Instant::now();
     loop {
-        from.send_to(b"?", to.local_addr().unwrap()).unwrap();
+        from.send_to(QUESTION, to.local_addr().unwrap()).unwrap();
         if let Ok((_, sender)) = to.recv_from(&mut [0; 64]) {
             assert_eq!(sender, from.local_addr().unwrap());
             return;
@@ -262,15 +277,15 @@ pub(crate) fn eventually(what: &str, sockets: [&UdpSocket; 2], mut condition: im
         assert!(begun.elapsed() < HANGS, "waited in vain for {what}");
         for (from, to) in [(0, 1), (1, 0)] {
             // While a path is cut there may be no way at all.
-            let _ = sockets[from].send_to(b"?", sockets[to].local_addr().unwrap());
+            let _ = sockets[from].send_to(QUESTION, sockets[to].local_addr().unwrap());
         }
         thread::sleep(Duration::from_millis(20));
-    }
-    // What is left of it is no answer to what is asked next.
-    for socket in sockets {
-        socket.set_nonblocking(true).unwrap();
-        while socket.recv(&mut [0; 64]).is_ok() {}
-        socket.set_nonblocking(false).unwrap();
+        // Or they would leave no room for what is asked next.
+        for socket in sockets {
+            socket.set_nonblocking(true).unwrap();
+            while socket.recv(&mut [0; 64]).is_ok() {}
+            socket.set_nonblocking(false).unwrap();
+        }
     }
 }
 
