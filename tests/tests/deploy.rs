@@ -68,7 +68,9 @@ fn chart() -> PathBuf {
 fn render(helm: &Path, values: &[&str]) -> Result<String, String> {
     let mut command = Command::new(helm);
     command.args(["template", "lattice", "--namespace", "control"]).arg(chart());
-    values.iter().for_each(|value| drop(command.args(["--set", value])));
+    for value in values {
+        command.args(["--set", value]);
+    }
     said(&mut command)
 }
 
