@@ -47,10 +47,11 @@ bench-pod: setup-test
 	other=$(TOOLS)/netstack; [ -x $$other ] || other=; LATTICE_NETSTACK=$$other \
 	    cargo run --release -p lattice-overlay --example pod_bench -- $(ARGS)
 
-# What a containerd shim costs: ours beside containerd's own and, where Go is there, gVisor's. ARGS=5 for a quick look.
+# What a containerd shim costs: ours, without and with an identity, beside containerd's own and, where Go is there, gVisor's. ARGS="5 3" for a quick
+# look: rounds, and pods at rest.
 .PHONY: bench-shim
 bench-shim: setup-test
-	cargo build --release --bin containerd-shim-lattice-v1
+	cargo build --release --bins
 	cargo run --release -p lattice-tests --example shim_bench -- $(ARGS)
 
 # Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.

@@ -1,4 +1,4 @@
-//! Tells a device that finds paths the addresses of its underlay, whenever they change.
+//! Tells whoever must know the addresses of the underlay, whenever they change: a device that finds paths, a policy.
 
 use std::{
     io,
@@ -25,19 +25,25 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// Tells `finder` those of `underlay`, with the device's `port`, now and whenever they change.
     pub(crate) fn start(finder: PathFinder, underlay: Arc<Netns>, port: u16) -> io::Result<Self> {
-        let changes = Changes::of_addresses(&underlay)?;
+        Self::follow(&underlay.clone(), move || match lattice_overlay::endpoints(&underlay, port) {
+            Ok(addresses) => finder.set_local(addresses).is_ok(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot list this host's addresses");
+                true
+            }
+        })
+    }
+
+    /// Calls `look` now and whenever those of `underlay` change, until it says no.
+    pub(crate) fn follow(
+        underlay: &Netns,
+        mut look: impl FnMut() -> bool + Send + 'static,
+    ) -> io::Result<Self> {
+        let changes = Changes::of_addresses(underlay)?;
         let stop = Bell::new()?;
         let stopped = stop.clone();
         let run = move || {
-            loop {
-                match lattice_overlay::endpoints(&underlay, port) {
-                    Ok(addresses) => {
-                        if finder.set_local(addresses).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, "cannot list this host's addresses"),
-                }
+            while look() {
                 if !matches!(stopped.wait(changes.as_fd(), PollTimeout::NONE), Ok(false)) {
                     return;
                 }

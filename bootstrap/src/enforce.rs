@@ -8,7 +8,7 @@
 //! | `userspace` | the user-space WireGuard device, for the only link | nothing more |
 
 mod ebpf;
-mod nftables;
+pub(crate) mod nftables;
 pub(crate) mod userspace;
 
 use std::{
@@ -20,11 +20,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ipnet::Ipv4Net;
 use lattice_audit::Class;
 use lattice_ebpf::AttachMode;
 use lattice_overlay::{Netns, UserFilter};
-use lattice_policy::{Counter, Flow, Pin, Policy, RuleId, RuleSpec, Table};
+use lattice_policy::{Counter, Flow, Overlay, Pin, Policy, RuleId, RuleSpec, Table};
 
 use crate::{Failure, Kind, steps::Undo, uplink};
 
@@ -98,8 +97,8 @@ pub(crate) struct Place {
     pub(crate) netns: Arc<Netns>,
     /// All of its links but loopback, still down.
     pub(crate) links: Vec<PolicedLink>,
-    /// The overlay's pool and its link, where other links lead out of the namespace and nothing but us guards them.
-    pub(crate) confined: Option<(Ipv4Net, &'static str)>,
+    /// The overlay and its link, where other links lead out of the namespace and nothing but us guards them.
+    pub(crate) confined: Option<(Overlay, &'static str)>,
     /// The filter of the device, if it was asked for one.
     pub(crate) filter: Option<UserFilter>,
 }
@@ -123,7 +122,7 @@ pub(crate) struct Started {
 }
 
 impl Enforcer {
-    /// Refuses rules that it could not enforce, as far as the overlay's pool need not be known for it.
+    /// Refuses rules that it could not enforce, as far as the overlay need not be known for it.
     pub(crate) fn permits(self, rules: &[RuleSpec]) -> Result<(), Failure> {
         match uplink::in_no_overlay(rules) {
             Some(rule) if self == Self::Userspace => Err(userspace::outside(rule)),

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use lattice_policy::{Policy, RuleId, builtin};
+use lattice_policy::{Policy, Reason, RuleId, builtin};
 
 /// How many are kept. The recorder lags behind by a second at most, unless the ring is full.
 const KEPT: usize = 8;
@@ -38,6 +38,13 @@ impl Generations {
         let kept = self.lock();
         let policy = kept.iter().rev().find(|policy| policy.generation == generation)?;
         policy.rule(rule).map(|rule| rule.text.clone())
+    }
+
+    /// Why a verdict of `generation` was reached, of which the enforcer says that it was for `reason` and by `rule`.
+    pub(crate) fn reason(&self, generation: u32, reason: Reason, rule: RuleId) -> Reason {
+        let kept = self.lock();
+        let policy = kept.iter().rev().find(|policy| policy.generation == generation);
+        policy.map_or(reason, |policy| policy.reason(reason, rule))
     }
 
     /// The text of a rule of the newest policy.

@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use async_nats::Client;
 use lattice_overlay::{Device, Netns, PathFinder, Servers};
+use lattice_policy::Overlay;
 use lattice_wire::{Credentials, NetMap, RelayServer};
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
@@ -32,7 +33,7 @@ impl Guide {
         device: &Arc<dyn Device>,
         client: &Client,
         credentials: &Credentials,
-        map: &NetMap,
+        overlay: Overlay,
         underlay: &Arc<Netns>,
         runtime: &Handle,
     ) -> Option<Self> {
@@ -41,7 +42,7 @@ impl Guide {
         let roster = watch::Sender::new(Arc::default());
         let (me, key) = (credentials.peer.clone(), credentials.wireguard_private_key.clone());
         let (sender, receiver) = Signals::start(client.clone(), me.clone(), key, roster.subscribe(), runtime);
-        let reachable = Finder::start(client.clone(), me, underlay.clone(), map.pool, runtime);
+        let reachable = Finder::start(client.clone(), me, underlay.clone(), overlay, runtime);
         let mut tasks = JoinSet::new();
         tasks.spawn_on(servers(finder.clone(), reachable), runtime);
         tasks.spawn_on(incoming(finder.clone(), receiver), runtime);

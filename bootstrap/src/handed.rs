@@ -114,8 +114,8 @@ impl HandedSandbox {
         let mut steps = Steps::new(progress, stop.clone());
         let state = Base::state_step(&mut steps, state)?;
         let base = Base::start(&mut steps, &join, runtime, stop)?;
-        let (pool, own) = (base.map().pool, base.own());
-        if let Some(rule) = egress.iter().find(|rule| uplink::is_outside(rule, pool)) {
+        let (overlay, own) = (base.overlay(), base.own());
+        if let Some(rule) = egress.iter().find(|rule| uplink::is_outside(rule, &overlay)) {
             return Err(outside(rule));
         }
 
@@ -145,9 +145,10 @@ impl HandedSandbox {
         })?;
 
         let status = base.status(&*device, &policed.words, audit_file, None);
-        let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
+        let peers = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         let Policed { enforcer, live, words, .. } = policed;
-        let sources = Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay };
+        let sources =
+            Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay: peers };
         control_step(&mut steps, &state, "lattice sandbox rules", move || sources.report())?;
         state.publish(&status)?;
         Ok(Self { steps: steps.finish(), status, ended })

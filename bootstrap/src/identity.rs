@@ -1,12 +1,9 @@
 //! Who this peer is: resumed from its credentials, or enrolled with a token.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use async_nats::Client;
-use ipnet::Ipv4Net;
+use lattice_policy::Overlay;
 use lattice_wire::{
     Credentials, MapRequest, MapUpdate, MapVersion, NetMap, PeerName, Token,
     credentials::VERSION,
@@ -16,7 +13,7 @@ use lattice_wire::{
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    Failure, Kind, ServerUrl, Stop, credentials,
+    Failure, Kind, ServerUrl, Stop, credentials, overlay,
     pending::Pending,
     renew, server,
     session::{self, Jwt, Place, User},
@@ -48,6 +45,8 @@ pub(crate) struct Identity {
     /// What `client` connects with.
     pub(crate) jwt: Jwt,
     pub(crate) netmap: NetMap,
+    /// What `netmap` says of it.
+    pub(crate) overlay: Overlay,
     pub(crate) resumed: bool,
 }
 
@@ -79,31 +78,8 @@ async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Resul
     if netmap.peer != credentials.peer {
         return Err(Failure::new(Kind::Server, "latticed sent the network map of another peer"));
     }
-    if !acceptable(netmap.pool, netmap.address) {
-        let text = format!(
-            "latticed gives out {} from {}, which is no overlay pool: expected an address in a private network (RFC 1918, RFC 6598) of /8 or smaller",
-            netmap.address, netmap.pool
-        );
-        return Err(Failure::new(Kind::Server, text));
-    }
-    Ok(Identity { credentials, client, jwt, netmap, resumed })
-}
-
-/// Whether a host may route `pool` into the overlay. A hostile server could else take over its way to the Internet.
-fn acceptable(pool: Ipv4Net, address: Ipv4Net) -> bool {
-    is_private(pool) && pool.contains(&address)
-}
-
-/// Whether `net` lies where an overlay may be.
-pub(crate) fn is_private(net: Ipv4Net) -> bool {
-    const PRIVATE: [(Ipv4Addr, u8); 5] = [
-        (Ipv4Addr::new(10, 0, 0, 0), 8),
-        (Ipv4Addr::new(172, 16, 0, 0), 12),
-        (Ipv4Addr::new(192, 168, 0, 0), 16),
-        (Ipv4Addr::new(100, 64, 0, 0), 10),
-        (Ipv4Addr::new(198, 18, 0, 0), 15),
-    ];
-    PRIVATE.into_iter().any(|(at, len)| Ipv4Net::new_assert(at, len).contains(&net))
+    let overlay = overlay::of(&netmap)?;
+    Ok(Identity { credentials, client, jwt, netmap, overlay, resumed })
 }
 
 /// Asks for the current network map.
@@ -280,22 +256,6 @@ mod tests {
 
     use super::*;
     use crate::fake::{self, Fake, grant};
-
-    #[test]
-    fn a_pool_is_a_private_network_that_holds_the_address() {
-        let fits = |pool: &str, address: &str| acceptable(pool.parse().unwrap(), address.parse().unwrap());
-        assert!(fits("10.42.0.0/16", "10.42.0.2/32"));
-        assert!(fits("100.64.0.0/10", "100.100.0.1/32"));
-        for (pool, address) in [
-            ("0.0.0.0/0", "10.42.0.2/32"),
-            ("8.8.8.0/24", "8.8.8.8/32"),
-            ("10.0.0.0/7", "10.42.0.2/32"),
-            ("10.42.0.0/16", "10.43.0.2/32"),
-            ("10.42.0.0/16", "10.42.0.2/8"),
-        ] {
-            assert!(!fits(pool, address), "{pool} {address}");
-        }
-    }
 
     #[tokio::test]
     async fn a_refused_or_interrupted_enrolment_goes_on_with_the_same_keys() {

@@ -29,6 +29,7 @@ pub mod layers;
 mod links;
 mod live;
 pub mod node;
+mod overlay;
 mod pending;
 pub mod pod;
 pub mod proxied;

@@ -14,13 +14,14 @@ use lattice_policy::{
     narrow::only_widens,
 };
 use lattice_wire::NetMap;
+use tokio::sync::Notify;
 
 use crate::{
     Failure, Kind,
     enforce::{self, Shared},
     failure::chain,
     generations::Generations,
-    layers,
+    layers, overlay,
 };
 
 /// How soon an enforcer that did not take a pin is given another. An agent asks in a loop.
@@ -43,6 +44,8 @@ pub(crate) struct Live {
     enforcer: Shared,
     /// Closes the ways that do not lead by the device's peers, for good.
     last_resort: Option<LastResort>,
+    /// Rung when what the host says of the sandbox has changed: then the map must be applied again.
+    again: Arc<Notify>,
 }
 
 /// What is left when an enforcer takes no policy any more, not even one that denies everything.
@@ -110,7 +113,7 @@ pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> 
     if is_over(map, now) {
         return Ok(Policy::new(generation));
     }
-    effective_on(generation, &layers::read(map.policy.as_ref()), local, map.pool)
+    effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
         .map_err(|error| Failure::new(Kind::Usage, error))
 }
 
@@ -136,6 +139,20 @@ impl Live {
             generations,
             enforcer,
             last_resort: None,
+            again: Arc::default(),
+        }
+    }
+
+    /// Ready when the newest map must be applied again, because of [`Live::set_unreachable`].
+    pub(crate) fn again(&self) -> Arc<Notify> {
+        self.again.clone()
+    }
+
+    /// Where the host's way out leads nobody, from the next change on.
+    pub(crate) fn set_unreachable(&mut self, nets: Vec<IpNet>) {
+        if self.local.unreachable != nets {
+            self.local.unreachable = nets;
+            self.again.notify_one();
         }
     }
 

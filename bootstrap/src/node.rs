@@ -1,6 +1,5 @@
 //! Phase one of a host (`lattice up`): the same identity and device, in the namespace it is started in, without a policy.
 
-use ipnet::IpNet;
 use lattice_overlay::BackendChoice;
 use tokio::runtime::Handle;
 
@@ -52,22 +51,32 @@ impl Node {
             base.device_step(&mut steps, &config.interface, config.backend, config.mtu, &here, None)?;
         steps.run("links", || {
             use lattice_overlay::link;
-            let map = base.map();
+            let (overlay, own) = (base.overlay(), base.own());
             let name = config.interface.as_str();
             let links = || -> Result<(), lattice_overlay::link::LinkError> {
-                link::add_address(&here, name, IpNet::V4(map.address))?;
+                for address in own {
+                    link::add_address(&here, name, address.into())?;
+                }
                 link::set_mtu(&here, name, config.mtu)?;
                 link::set_up(&here, name)?;
-                link::add_route(&here, IpNet::V4(map.pool), name, Some(map.address.addr().into()))
+                for (net, own) in overlay.nets().into_iter().zip(own) {
+                    link::add_route(&here, net, name, Some(own))?;
+                }
+                Ok(())
             };
             links().map_err(|error| kernel("cannot configure the overlay link", &error))?;
-            Ok(((), drops(device.clone()), format!("{name} {} route {}", map.address, map.pool)))
+            Ok((
+                (),
+                drops(device.clone()),
+                format!("{name} {} {} routes {} {}", own[0], own[1], overlay.pool(), overlay.prefix()),
+            ))
         })?;
         let status = Status {
             name: config.join.name,
             role: Role::Node,
             pid: std::process::id(),
-            address: base.map().address.addr().to_string(),
+            address: base.own()[0].to_string(),
+            address6: base.own()[1].to_string(),
             backend: device.backend().to_string(),
             enforcement: "none".into(),
             listen_port: device.listen_port(),

@@ -2,7 +2,7 @@
 //!
 //! Its links stay the way out of the overlay, and each is policed with its own addresses. `wg0` joins them for the overlay's pool,
 //! whose packets pass no other link, in or out: not when `wg0` is gone, not by a socket that is bound to `eth0`, and not with a source
-//! that a neighbour made up. Only the eBPF enforcer does this. There is no uplink, and the node gets no rules of ours.
+//! that a neighbour made up. The user-space filter cannot do this. There is no uplink, and the node gets no rules of ours.
 //!
 //! That `wg0` was made is noted in the state directory, because the namespace may outlive us.
 
@@ -14,14 +14,14 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use lattice_overlay::{Netns, link};
-use lattice_policy::{PrivateNames, Proto, RuleSpec};
+use lattice_policy::{Overlay, PrivateNames, Proto, RuleSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, Kind, StateDir, Steps,
-    enforce::{Enforcer, PolicedLink},
+    enforce::{self, Enforcer, PolicedLink},
     sandbox::{LINK, kernel},
     source::source_to,
     steps::drops,
@@ -51,6 +51,7 @@ pub(crate) struct Entered<'a> {
     links: Vec<PolicedLink>,
     /// Where unicast routes lead, and the addresses.
     taken: Vec<IpNet>,
+    enforcer: Enforcer,
 }
 
 /// What was made in a pod's namespace.
@@ -61,6 +62,9 @@ struct Mark {
     id: (u64, u64),
     /// The index of `wg0`.
     link: u32,
+    /// Whether the policy is a table of nftables there.
+    #[serde(default)]
+    table: bool,
 }
 
 impl<'a> Entered<'a> {
@@ -95,19 +99,19 @@ impl<'a> Entered<'a> {
             );
             return Err(Failure::new(Kind::Taken, text));
         }
-        if enforcer != Enforcer::Ebpf {
-            let text = "policy: only the eBPF enforcer keeps the overlay's packets from a pod's other links, and it cannot run here, or another one was asked for; `lattice doctor` says what eBPF lacks";
+        if enforcer == Enforcer::Userspace {
+            let text = "policy: the user-space filter is for an agent's only link, and a pod has others: eBPF or nftables must be permitted here; `lattice doctor` says what they lack";
             return Err(Failure::new(Kind::Kernel, text));
         }
         let addresses = addresses.iter().map(|(_, address)| IpNet::from(*address));
         let taken = routes.iter().map(|route| route.destination).chain(addresses).collect();
-        Ok(Self { pod, inside: Arc::new(inside), links, taken })
+        Ok(Self { pod, inside: Arc::new(inside), links, taken, enforcer })
     }
 
     /// The step `netns`: all but WireGuard's link stands when it is done.
-    pub(crate) fn step(&self, steps: &mut Steps<'_>, pool: Ipv4Net) -> Result<Arc<Netns>, Failure> {
+    pub(crate) fn step(&self, steps: &mut Steps<'_>, overlay: &Overlay) -> Result<Arc<Netns>, Failure> {
         steps.run("netns", || {
-            self.leaves_to_us(pool)?;
+            self.leaves_to_us(overlay)?;
             link::set_up(&self.inside, "lo")
                 .map_err(|error| kernel("cannot raise the pod's loopback", &error))?;
             let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
@@ -116,13 +120,14 @@ impl<'a> Entered<'a> {
         })
     }
 
-    /// Notes that `wg0` is there.
+    /// Notes that `wg0` is there, and what will police it.
     pub(crate) fn note_device(&self, state: &StateDir) -> Result<(), Failure> {
         let links =
             link::links(&self.inside).map_err(|error| kernel("cannot list the pod's links", &error))?;
         let Some(link) = links.iter().find(|link| link.name == LINK) else { return Ok(()) };
         let id = id(&self.inside).map_err(|error| kernel("cannot look at the pod's namespace", &error))?;
-        Mark { netns: self.pod.netns.clone(), id, link: link.index }.write(state)
+        let table = self.enforcer == Enforcer::Nftables;
+        Mark { netns: self.pod.netns.clone(), id, link: link.index, table }.write(state)
     }
 
     /// The links that the CNI plugin made.
@@ -140,7 +145,7 @@ impl<'a> Entered<'a> {
         &self,
         steps: &mut Steps<'_>,
         underlay: &Netns,
-        pool: Ipv4Net,
+        overlay: &Overlay,
     ) -> Result<Vec<RuleSpec>, Failure> {
         if !self.pod.probes {
             return Ok(Vec::new());
@@ -152,26 +157,34 @@ impl<'a> Entered<'a> {
         from.sort_unstable();
         from.dedup();
         from.retain(|from| !from.is_loopback() && !own.contains(from));
-        if from.iter().any(|from| IpNet::V4(pool).contains(from)) || (from.is_empty() && !own.is_empty()) {
+        if from.iter().any(|from| overlay.contains(&IpNet::from(*from)))
+            || (from.is_empty() && !own.is_empty())
+        {
             steps.warn("this node has no address from which it could probe the pod: its probes will fail");
         }
-        from.retain(|from| !IpNet::V4(pool).contains(from));
+        from.retain(|from| !overlay.contains(&IpNet::from(*from)));
         Ok(from.into_iter().map(|from| RuleSpec::new(Proto::Tcp, IpNet::from(from), Vec::new())).collect())
     }
 
-    /// Refuses a pool of which the pod's network has a part: what is meant for a peer would go to a pod, or the other way round.
-    fn leaves_to_us(&self, pool: Ipv4Net) -> Result<(), Failure> {
-        let all = IpNet::V4(pool);
+    /// Refuses an overlay of which the pod's network has a part: what is meant for a peer would go to a pod, or the other way round.
+    fn leaves_to_us(&self, overlay: &Overlay) -> Result<(), Failure> {
         let clash = |what: &str, net: &IpNet| {
+            let remedy = match net {
+                IpNet::V4(_) => "give latticed a --pool",
+                IpNet::V6(_) => "take another workspace, with a prefix",
+            };
             let text = format!(
-                "the overlay's pool {pool} holds {net}, which belongs to {what}: give the workspace a pool that this cluster does not use"
+                "the overlay ({}, {}) holds {net}, which belongs to {what}: {remedy} that this cluster does not use",
+                overlay.pool(),
+                overlay.prefix()
             );
             Failure::new(Kind::Input, text)
         };
-        if let Some(net) = self.taken.iter().find(|net| all.contains(*net)) {
+        if let Some(net) = self.taken.iter().find(|net| overlay.contains(net)) {
             return Err(clash("the pod's own network", net));
         }
-        let overlaps = |net: &&IpNet| all.contains(*net) || net.contains(&all);
+        let overlaps =
+            |net: &&IpNet| overlay.contains(net) || overlay.nets().iter().any(|own| net.contains(own));
         match self.pod.private.nets().iter().find(overlaps) {
             Some(net) => Err(clash("the cluster's services", net)),
             None => Ok(()),
@@ -205,7 +218,7 @@ impl Mark {
     }
 }
 
-/// Removes `wg0` from the pod's namespace: WireGuard's own link outlives a killed owner.
+/// Removes `wg0`, and the policy if it is in nftables, from the pod's namespace: WireGuard's own link and tables outlive a killed owner.
 pub(crate) fn clear(state: &StateDir) -> Result<(), Failure> {
     let Some(mark) = Mark::read(state)? else { return Ok(()) };
     if let Some(netns) = mark.netns() {
@@ -215,6 +228,12 @@ pub(crate) fn clear(state: &StateDir) -> Result<(), Failure> {
             links.iter().find(is_ours).map_or(Ok(()), |link| link::delete(&netns, &link.name))
         };
         remove().map_err(|error| kernel("cannot remove wg0 from the pod's namespace", &error))?;
+        if mark.table {
+            enforce::nftables::remove(Arc::new(netns)).map_err(|reason| {
+                let text = format!("cannot remove the policy from the pod's namespace: {reason}");
+                Failure::new(Kind::Kernel, text)
+            })?;
+        }
     }
     let path = state.pod();
     fs::remove_file(&path).map_err(|error| unusable(&path, &error))
@@ -270,7 +289,7 @@ mod tests {
         };
         let own = index(&inside).unwrap();
         let mark = |netns: &Netns, of: &Netns, link| {
-            Mark { netns: netns.path(), id: id(of).unwrap(), link }.write(&state).unwrap();
+            Mark { netns: netns.path(), id: id(of).unwrap(), link, table: false }.write(&state).unwrap();
             clear(&state).unwrap();
             assert!(!state.pod().exists());
         };

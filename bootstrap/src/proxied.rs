@@ -84,8 +84,12 @@ impl ProxiedSandbox {
         let state = Base::state_step(&mut steps, state)?;
         let base = Base::start(&mut steps, &join, runtime, stop)?;
         let map = base.map();
-        let (own, pool) = (base.own(), map.pool);
-        let local = Local { flags: egress, offered: forwards::offered(&forwards, pool)?, ..Local::default() };
+        let (own, overlay) = (base.own(), base.overlay());
+        let local = Local {
+            flags: egress,
+            offered: forwards::offered(&forwards, overlay.pool())?,
+            ..Local::default()
+        };
 
         let (tasks, ended, serve) = tasks::tasks();
         let device = steps::device(&mut steps, &base, &join.name, mtu, serve)?;
@@ -100,17 +104,18 @@ impl ProxiedSandbox {
         steps::forwards(&mut steps, &tasks, forwards, &policed.generations)?;
         let served = match proxy {
             Some(proxy) => {
-                let behind = steps::Behind { names: resolver.asker(), policed: &policed, own, pool };
+                let behind = steps::Behind { names: resolver.asker(), policed: &policed, own, overlay };
                 Some(steps::proxy(&mut steps, &tasks, proxy, behind)?)
             }
             None => None,
         };
 
         let status = base.status(&*device, &policed.words, audit_file, None);
-        let overlay = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
+        let peers = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
         let policy::Policed { enforcer, live, words, .. } = policed;
         let (address, counters) = served.unzip();
-        let sources = Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay };
+        let sources =
+            Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay: peers };
         let report = move || {
             let proxy = counters.as_ref().map(steps::Counted::ask).transpose()?;
             Ok(Report { proxy, ..sources.report()? })

@@ -18,8 +18,8 @@ use std::{
 };
 
 use async_nats::{Client, connection::State};
-use ipnet::Ipv4Net;
 use lattice_overlay::Netns;
+use lattice_policy::Overlay;
 use lattice_wire::{
     HostPort, PeerId, Reach, RelayServer,
     message::Ack,
@@ -68,7 +68,7 @@ pub struct RelayPlace {
 pub struct Finder {
     client: Client,
     me: PeerId,
-    pool: Ipv4Net,
+    overlay: Overlay,
     reach: Reach,
     lookups: Lookups,
     /// Connections to NATS so far, when it was last asked.
@@ -81,18 +81,18 @@ pub struct Finder {
 
 impl Finder {
     /// Starts on `runtime`, for the peer `me`: until every receiver of the result is dropped. Names are looked up in `underlay`;
-    /// addresses of the overlay's `pool` are none at which a server can be.
+    /// addresses of the `overlay` are none at which a server can be.
     pub fn start(
         client: Client,
         me: PeerId,
         underlay: Arc<Netns>,
-        pool: Ipv4Net,
+        overlay: Overlay,
         runtime: &Handle,
     ) -> watch::Receiver<Arc<Reachable>> {
         let (found, receiver) = watch::channel(Arc::default());
         let lookups = Lookups::new(underlay);
         let reach = Reach::default();
-        let finder = Self { client, me, pool, reach, lookups, connects: 0, due: 0, failures: 0, found };
+        let finder = Self { client, me, overlay, reach, lookups, connects: 0, due: 0, failures: 0, found };
         runtime.spawn(finder.run());
         receiver
     }
@@ -170,7 +170,7 @@ impl Finder {
         let found = self.lookups.addresses(place.host());
         found
             .iter()
-            .filter(|ip| may_be_a_server(**ip, self.pool))
+            .filter(|ip| may_be_a_server(**ip, &self.overlay))
             .map(|ip| (*ip, place.port()).into())
             .collect()
     }
@@ -200,9 +200,10 @@ fn jitter() -> u8 {
     byte[0]
 }
 
-fn may_be_a_server(ip: IpAddr, pool: Ipv4Net) -> bool {
-    let is_overlay = matches!(ip.to_canonical(), IpAddr::V4(ip) if pool.contains(&ip) || ip.is_broadcast());
-    !(is_overlay || ip.is_unspecified() || ip.is_multicast())
+fn may_be_a_server(ip: IpAddr, overlay: &Overlay) -> bool {
+    let ip = ip.to_canonical();
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !(overlay.contains(&ip.into()) || is_broadcast || ip.is_unspecified() || ip.is_multicast())
 }
 
 impl fmt::Debug for Reachable {

@@ -274,7 +274,7 @@ fn record(flow: &Flow, generations: &Generations, boot: Timestamp) -> lattice_au
         proto: flow.proto,
         direction: flow.direction,
         action: flow.action,
-        reason: flow.reason,
+        reason: generations.reason(flow.generation, flow.reason, flow.rule),
         rule: flow.rule,
         rule_text: generations.rule_text(flow.generation, flow.rule),
         generation: flow.generation,

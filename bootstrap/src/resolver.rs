@@ -8,12 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use lattice_dns::{Config, Names, Resolver};
 use lattice_overlay::Netns;
 use lattice_wire::NetMap;
 
-use crate::gate::{PolicyGate, RESOLVER};
+use crate::{
+    gate::{PolicyGate, RESOLVER},
+    overlay,
+};
 
 /// Which nameservers the host asks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -47,10 +49,14 @@ pub(crate) fn start(
 
 /// Replaces the overlay's names by those of `map`.
 pub(crate) fn update(names: &Names, map: &NetMap) {
+    // One that is none has no names either.
+    let Ok(overlay) = overlay::of(map) else { return };
     let peers = map.peers.iter().map(|peer| {
-        let addresses = peer.allowed_ips.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
-        (peer.name.to_string(), addresses.map(IpNet::addr).collect())
+        let addresses = overlay::of_peer(&overlay, map, peer)
+            .into_iter()
+            .filter(|net| net.prefix_len() == net.max_prefix_len());
+        (peer.name.to_string(), addresses.map(|net| net.addr()).collect())
     });
     let workspaces = [Some(map.workspace.as_str()), map.workspace_name.as_deref()];
-    names.replace(peers, workspaces.into_iter().flatten(), vec![map.pool.into()]);
+    names.replace(peers, workspaces.into_iter().flatten(), overlay.nets().to_vec());
 }

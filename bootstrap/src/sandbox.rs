@@ -22,7 +22,7 @@ use crate::{
     pod::Entered,
     resolver,
     steps::drops,
-    uplink::WayOut,
+    uplink::{Unreachable, WayOut},
 };
 
 mod base;
@@ -84,11 +84,11 @@ impl Sandbox {
         let preparing = enforcer.prepare(state.bpf(), config.attach)?;
         let base = Base::start(&mut steps, &config.join, runtime, stop)?;
         let map = base.map();
-        let own = base.own();
+        let (own, overlay) = (base.own(), base.overlay());
 
         let inside = match &pod {
             None => namespace_step(&mut steps)?,
-            Some(pod) => pod.step(&mut steps, map.pool)?,
+            Some(pod) => pod.step(&mut steps, &overlay)?,
         };
         if config.enforcer == EnforcerChoice::Auto && enforcer != Enforcer::Ebpf {
             steps.warn(&format!("the policy is enforced by {words}"));
@@ -97,14 +97,16 @@ impl Sandbox {
         let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &inside, filter)?;
 
         let way_out = match &pod {
-            None => WayOut::make(&mut steps, &config, map.pool, &base.underlay, &inside, &state)?,
+            None => WayOut::make(&mut steps, &config, &overlay, &base.underlay, &inside, &state)?,
             Some(pod) => pod.note_device(&state).map(|()| WayOut::default())?,
         };
+        let unreachable = way_out.unreachable(&base.underlay, &overlay);
         let local = Local {
+            unreachable: unreachable.as_ref().map_or(Ok(Vec::new()), Unreachable::nets)?,
             most: config.pod.as_ref().map(|pod| pod.most.clone()),
             ingress: pod
                 .as_ref()
-                .map_or(Ok(Vec::new()), |pod| pod.probes(&mut steps, &base.underlay, map.pool))?,
+                .map_or(Ok(Vec::new()), |pod| pod.probes(&mut steps, &base.underlay, &overlay))?,
             flags: config.egress,
             offered: Vec::new(),
         };
@@ -113,14 +115,14 @@ impl Sandbox {
             nets: base.closed()?,
             private: config.pod.as_ref().map(|pod| pod.private.clone()).unwrap_or_default(),
         };
-        let overlay = PolicedLink { name: LINK.into(), own: own.to_vec() };
+        let wg = PolicedLink { name: LINK.into(), own: own.to_vec() };
         let uplink = way_out.link().map(|name| PolicedLink { name: name.into(), own: way_out.addresses() });
         let others: Vec<PolicedLink> =
             uplink.into_iter().chain(pod.iter().flat_map(|pod| pod.links().iter().cloned())).collect();
         let other_names: Vec<String> = others.iter().map(|link| link.name.clone()).collect();
-        let links: Vec<PolicedLink> = [overlay].into_iter().chain(others).collect();
+        let links: Vec<PolicedLink> = [wg].into_iter().chain(others).collect();
         let names: Vec<String> = links.iter().map(|link| link.name.clone()).collect();
-        let confined = pod.is_some().then_some((map.pool, LINK));
+        let confined = pod.is_some().then_some((overlay, LINK));
         let policed = steps.run("policy", || {
             let filter = device.filter().cloned();
             let started = preparing.start(Place { netns: inside.clone(), links, confined, filter })?;
@@ -145,7 +147,7 @@ impl Sandbox {
                 let here = all.into_iter().zip(own).filter(|(_, own)| {
                     !way_out.carries(*own) && !pod.as_ref().is_some_and(|pod| pod.carries(*own))
                 });
-                for (net, own) in here.chain([(IpNet::V4(map.pool), own[0])]) {
+                for (net, own) in here.chain(overlay.nets().into_iter().zip(own)) {
                     link::add_route(&inside, net, LINK, Some(own))?;
                 }
                 Ok(())
@@ -161,7 +163,9 @@ impl Sandbox {
         steps.run("watch", || {
             let watch = Watch::start(inside.clone(), policed.enforcer.clone(), &names)
                 .map_err(|error| kernel("cannot watch the agent's links", &error))?;
-            Ok(((), drops(watch), "links that appear are policed".into()))
+            let follow = |unreachable: Unreachable| unreachable.follow(policed.live.clone());
+            let addresses = unreachable.map(follow).transpose()?;
+            Ok(((), drops((watch, addresses)), "links that appear are policed".into()))
         })?;
 
         let resolver = steps.run("resolver", || {

@@ -13,6 +13,7 @@ use crate::{
     Failure, Kind,
     failure::chain,
     live::{Live, is_over},
+    overlay,
 };
 
 /// Keeps NAT and firewall state of the underlay alive, in seconds (the value that `wg` documents).
@@ -58,30 +59,23 @@ pub(crate) fn next_expiry(map: &NetMap, now: i64) -> Option<i64> {
     all.filter(|at| *at > now).min()
 }
 
-/// The device's peers: those whose time is not over, with the addresses of the pool only; none when our own is over.
+/// The device's peers: those whose time is not over, with the addresses of the overlay only; none when our own is over.
 fn peers(map: &NetMap, now: i64) -> Vec<PeerConfig> {
     if is_over(map, now) {
         return Vec::new();
     }
+    let Ok(overlay) = overlay::of(map) else { return Vec::new() };
     let alive = map.peers.iter().take(MAX_PEERS).filter(|peer| peer.not_after.is_none_or(|at| at > now));
     alive
         .map(|peer| PeerConfig {
             public_key: peer.public_key,
-            allowed_ips: peer
-                .allowed_ips
-                .iter()
-                .filter(|net| match net {
-                    ipnet::IpNet::V4(net) => map.pool.contains(net) && !net.contains(&map.address.addr()),
-                    ipnet::IpNet::V6(_) => false,
-                })
-                .copied()
-                .collect(),
+            allowed_ips: overlay::of_peer(&overlay, map, peer),
             // The peer itself says where it is.
             endpoints: peer
                 .endpoints
                 .iter()
                 .map(|endpoint| canonical(*endpoint))
-                .filter(|endpoint| may_be_probed(*endpoint, &[map.pool.into()]))
+                .filter(|endpoint| may_be_probed(*endpoint, &overlay.nets()))
                 .take(MAX_ENDPOINTS)
                 .collect(),
             keepalive: Some(KEEPALIVE_SECS),

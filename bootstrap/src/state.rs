@@ -68,6 +68,9 @@ pub struct Status {
     pub pid: u32,
     /// Overlay address.
     pub address: String,
+    /// Its IPv6 address in it.
+    #[serde(default)]
+    pub address6: String,
     /// WireGuard backend: `kernel` or `userspace`.
     pub backend: String,
     /// What enforces the policy, and its class: `ebpf/tcx+calls (kernel)`; `none` on a node.

@@ -10,7 +10,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +22,11 @@ use lattice_wire::{
     message::{Ack, HEARTBEAT_SECS, Heartbeat, Leave, REFRESH_SECS},
     subject::{self, PeerVerb},
 };
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use crate::{
     Failure, Kind,
@@ -101,6 +105,8 @@ impl Tunnel {
         let mut refresh = tokio::time::interval(Duration::from_secs(REFRESH_SECS));
         let mut sent: Option<(Instant, Vec<SocketAddr>)> = None;
         let mut told = false;
+        let again =
+            self.live.as_ref().map(|live| live.lock().unwrap_or_else(PoisonError::into_inner).again());
         loop {
             let expiry = self.until_expiry();
             // By the clock on the wall, looked at anew at each turn: a host that slept must not be late.
@@ -128,6 +134,7 @@ impl Tunnel {
                         self.heartbeat(&mut sent).await;
                     }
                     () = tokio::time::sleep(expiry) => self.reapply().await,
+                    () = rung(again.as_deref()) => self.reapply().await,
                     () = tokio::time::sleep(renewal) => {
                         self.renewal.run(&self.client, &mut self.credentials).await;
                     }
@@ -219,10 +226,10 @@ impl Tunnel {
             return;
         }
         // The link, its routes and the policy were made for these.
-        if (map.pool, map.address) != (self.map.pool, self.map.address) {
+        if (map.pool, map.prefix, map.address) != (self.map.pool, self.map.prefix, self.map.address) {
             tracing::warn!(
-                address = %map.address, pool = %map.pool,
-                "latticed moved this peer to another address or pool: ignored until the next start"
+                address = %map.address, pool = %map.pool, prefix = %map.prefix,
+                "latticed moved this peer to another address, pool or prefix: ignored until the next start"
             );
             return;
         }
@@ -294,6 +301,14 @@ impl Tunnel {
         let next = next_expiry(&self.map, self.standing.applied_at);
         let left = next.map_or(3600, |at| at.saturating_sub(now_unix()));
         Duration::from_secs(u64::try_from(left).unwrap_or(0))
+    }
+}
+
+/// Ready when `bell` was rung; never without one.
+async fn rung(bell: Option<&Notify>) {
+    match bell {
+        Some(bell) => bell.notified().await,
+        None => std::future::pending().await,
     }
 }
 

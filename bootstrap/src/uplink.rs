@@ -7,20 +7,24 @@
 //! A file in the sandbox's state directory says that there may be something in the underlay, from before it is made until after
 //! it is removed. What a killed run left is found by it.
 
+mod unreachable;
+
 use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lattice_overlay::{LinkError, Netns, Uplink, UplinkConfig, UplinkError, UplinkId, uplink};
-use lattice_policy::{RuleSpec, Target};
+use lattice_policy::{Overlay, RuleSpec, Target};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Failure, Kind, SandboxConfig, StateDir, Steps, failure::chain, identity, sandbox::kernel, steps::nothing,
+    Failure, Kind, SandboxConfig, StateDir, Steps, failure::chain, overlay, sandbox::kernel, steps::nothing,
 };
 
-/// Whether a rule names something outside the overlay `pool`.
-pub fn needs_uplink(rules: &[RuleSpec], pool: Ipv4Net) -> bool {
-    rules.iter().any(|rule| is_outside(rule, pool))
+pub(crate) use unreachable::Unreachable;
+
+/// Whether a rule names something outside the `overlay`.
+pub fn needs_uplink(rules: &[RuleSpec], overlay: &Overlay) -> bool {
+    rules.iter().any(|rule| is_outside(rule, overlay))
 }
 
 /// Finds out before a token is spent whether this host lacks what `rules` take.
@@ -36,11 +40,11 @@ pub fn check(rules: &[RuleSpec]) -> Result<(), Failure> {
     }
 }
 
-/// The first rule that takes an uplink whatever the overlay's pool, which is known only after the enrolment.
+/// The first rule that takes an uplink whatever the overlay, which is known only after the enrolment.
 pub(crate) fn in_no_overlay(rules: &[RuleSpec]) -> Option<&RuleSpec> {
     let public = |net: &IpNet| match net {
-        IpNet::V4(net) => !identity::is_private(*net),
-        IpNet::V6(_) => true,
+        IpNet::V4(net) => !overlay::is_private(*net),
+        IpNet::V6(net) => !overlay::ULA.contains(net),
     };
     rules.iter().find(|rule| targets(rule).iter().any(public))
 }
@@ -61,8 +65,8 @@ fn targets(rule: &RuleSpec) -> Vec<IpNet> {
     }
 }
 
-pub(crate) fn is_outside(rule: &RuleSpec, pool: Ipv4Net) -> bool {
-    targets(rule).iter().any(|net| !IpNet::V4(pool).contains(net))
+pub(crate) fn is_outside(rule: &RuleSpec, overlay: &Overlay) -> bool {
+    targets(rule).iter().any(|net| !overlay.contains(net))
 }
 
 /// An agent's way out, if it has one. Dropping it closes it.
@@ -79,12 +83,12 @@ impl WayOut {
     pub(crate) fn make(
         steps: &mut Steps<'_>,
         config: &SandboxConfig,
-        pool: Ipv4Net,
+        overlay: &Overlay,
         underlay: &Arc<Netns>,
         inside: &Arc<Netns>,
         state: &StateDir,
     ) -> Result<Self, Failure> {
-        let outside: Vec<&RuleSpec> = config.egress.iter().filter(|rule| is_outside(rule, pool)).collect();
+        let outside: Vec<&RuleSpec> = config.egress.iter().filter(|rule| is_outside(rule, overlay)).collect();
         if outside.is_empty() {
             return Ok(Self(None));
         }
@@ -100,7 +104,7 @@ impl WayOut {
                 underlay: underlay.clone(),
                 inside: inside.clone(),
                 targets,
-                pool,
+                overlay: overlay.nets(),
                 lock: state.uplink_lock(),
             });
             let uplink = made.map_err(|error| {
@@ -139,6 +143,12 @@ impl WayOut {
     /// The agent's addresses on it.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         self.uplink().map(Uplink::addresses).unwrap_or_default()
+    }
+
+    /// Where it leads nobody; nothing when there is none.
+    pub(crate) fn unreachable(&self, underlay: &Arc<Netns>, overlay: &Overlay) -> Option<Unreachable> {
+        let own = self.addresses();
+        self.uplink().map(|_| Unreachable::new(underlay.clone(), *overlay, own))
     }
 
     /// Whether the default route of the IP version of `address` leads to it.
@@ -255,13 +265,18 @@ mod tests {
 
     fn needs(rules: &[&str]) -> bool {
         let rules: Vec<RuleSpec> = rules.iter().map(|text| parse_rule(text).unwrap()).collect();
-        needs_uplink(&rules, "10.42.0.0/16".parse().unwrap())
+        needs_uplink(&rules, &crate::live::tests::overlay())
     }
 
     #[test]
-    fn only_what_is_outside_the_pool_needs_an_uplink() {
+    fn only_what_is_outside_the_overlay_needs_an_uplink() {
         assert!(!needs(&[]));
-        assert!(!needs(&["tcp:10.42.0.9/32:80", "10.42.0.0/16", "10.42.128.0/17:1-2"]));
+        assert!(!needs(&[
+            "tcp:10.42.0.9/32:80",
+            "10.42.0.0/16",
+            "10.42.128.0/17:1-2",
+            "[fd12:3456:789a::a2a:9]:80"
+        ]));
         for outside in [
             "api.example.com:443",
             "203.0.113.7/32:443",
@@ -269,6 +284,7 @@ mod tests {
             "0.0.0.0/0",
             "10.43.0.1/32",
             "::/0",
+            "fd12:3456:789b::/48",
             "tcp:[2001:db8::7]:443",
         ] {
             assert!(needs(&["10.42.0.9/32:80", outside]), "{outside}");

@@ -126,6 +126,9 @@ pub(crate) struct Ping {
     /// Which node or sandbox of this host asks, when several run; a sandbox's policy applies
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Option<String>,
+    /// By IPv6; an IPv6 address says so itself
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
     /// How many times, one second apart
     #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) count: u16,

@@ -14,7 +14,8 @@ use crate::{
 };
 
 const PATH: &str = "/api/v1/peers";
-const HEADINGS: [&str; 8] = ["ID", "NAME", "KIND", "ADDRESS", "STATE", "PRESET", "LABELS", "LAST SEEN"];
+const HEADINGS: [&str; 9] =
+    ["ID", "NAME", "KIND", "ADDRESS", "IPV6", "STATE", "PRESET", "LABELS", "LAST SEEN"];
 
 /// A peer as the server shows it.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +25,8 @@ struct Peer {
     name: String,
     kind: String,
     address: String,
+    #[serde(default)]
+    address6: String,
     online: bool,
     #[serde(default)]
     reserved: bool,
@@ -95,6 +98,7 @@ fn row(peer: &Peer) -> Vec<String> {
         peer.name.clone(),
         peer.kind.clone(),
         peer.address.clone(),
+        or_dash(peer.address6.clone()),
         state.into(),
         or_dash(peer.preset.clone().unwrap_or_default()),
         or_dash(labels.join(",")),

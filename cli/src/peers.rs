@@ -8,7 +8,18 @@ use crate::output;
 pub(crate) fn table(overlay: &OverlayReport) {
     let rows: Vec<_> = overlay.peers.iter().map(row).collect();
     output::table(
-        &["PEER", "ADDRESS", "PATH", "ENDPOINT", "RTT", "HANDSHAKE", "RECEIVED", "SENT", "WHY NOT DIRECT"],
+        &[
+            "PEER",
+            "ADDRESS",
+            "IPV6",
+            "PATH",
+            "ENDPOINT",
+            "RTT",
+            "HANDSHAKE",
+            "RECEIVED",
+            "SENT",
+            "WHY NOT DIRECT",
+        ],
         &rows,
     );
     if !overlay.relays.is_empty() {
@@ -31,6 +42,7 @@ fn row(peer: &PeerReport) -> Vec<String> {
     vec![
         peer.name.clone(),
         or_dash(peer.address.map(|address| address.to_string())),
+        or_dash(peer.address6.map(|address| address.to_string())),
         path(peer),
         or_dash(peer.endpoint.map(|endpoint| endpoint.to_string())),
         rtt(peer.rtt_ms),

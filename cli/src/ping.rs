@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -27,7 +27,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn run(global: &Global, args: &Ping) -> Result<ExitCode, Failure> {
     let Found { root, peer: here } = chosen(global, args.from.as_deref())?;
     let asked = |report: &PeerReport| {
-        report.name == args.peer || report.address.is_some_and(|address| address.to_string() == args.peer)
+        let addresses = [report.address, report.address6].into_iter().flatten();
+        report.name == args.peer || addresses.into_iter().any(|address| Ok(address) == args.peer.parse())
     };
     let look = || -> Result<PeerReport, Failure> {
         let report = control::report(&root, here.role, &here.name)?;
@@ -40,14 +41,17 @@ pub(crate) fn run(global: &Global, args: &Ping) -> Result<ExitCode, Failure> {
             Failure::new(Kind::Input, text)
         })
     };
-    let Some(IpAddr::V4(address)) = look()?.address else {
-        return Err(Failure::new(Kind::Input, format!("{} has no IPv4 address", args.peer)));
+    let by_ipv6 = args.ipv6 || args.peer.parse::<Ipv6Addr>().is_ok();
+    let found = look()?;
+    let Some(address) = (if by_ipv6 { found.address6 } else { found.address }) else {
+        let version = if by_ipv6 { "IPv6" } else { "IPv4" };
+        return Err(Failure::new(Kind::Input, format!("{} has no {version} address", args.peer)));
     };
-    let mut echo = socket(&here)?;
+    let mut echo = socket(&here, address)?;
     let mut answered = 0;
     for number in 0..args.count {
         let begun = Instant::now();
-        match echo.ask(address, number, args.timeout()) {
+        match echo.ask(number, args.timeout()) {
             Ok(time) => {
                 answered += 1;
                 let by = look()?;
@@ -96,7 +100,7 @@ fn chosen(global: &Global, from: Option<&str>) -> Result<Found, Failure> {
 }
 
 /// In the namespace of the one that asks, so that a sandbox's policy applies.
-fn socket(here: &Listed) -> Result<Echo, Failure> {
+fn socket(here: &Listed, to: IpAddr) -> Result<Echo, Failure> {
     let netns = here.status.as_ref().and_then(|status| status.netns.as_deref());
     if here.role == Role::Sandbox && netns.is_none() {
         let text = format!(
@@ -106,8 +110,8 @@ fn socket(here: &Listed) -> Result<Echo, Failure> {
         return Err(Failure::new(Kind::Input, text));
     }
     let opened = match netns {
-        Some(path) => Netns::open(path).and_then(|netns| netns.run(Echo::open)?),
-        None => Echo::open(),
+        Some(path) => Netns::open(path).and_then(|netns| netns.run(|| Echo::open(to))?),
+        None => Echo::open(to),
     };
     opened.map_err(|error| {
         Failure::new(Kind::Privilege, format!("cannot open an ICMP socket: {error}; run as root"))

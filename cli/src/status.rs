@@ -65,6 +65,7 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failur
             state.into(),
             of(|s| s.pid.to_string()),
             of(|s| s.address.clone()),
+            of(|s| s.address6.clone()),
             of(|s| s.backend.clone()),
             of(|s| s.enforcement.clone()),
             match in_force {
@@ -78,7 +79,18 @@ pub(crate) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failur
     };
     let rows: Vec<_> = all.iter().map(row).collect();
     output::table(
-        &["NAME", "ROLE", "STATE", "PID", "ADDRESS", "WIREGUARD", "ENFORCED BY", "LAYERS", "AUDIT FILE"],
+        &[
+            "NAME",
+            "ROLE",
+            "STATE",
+            "PID",
+            "ADDRESS",
+            "IPV6",
+            "WIREGUARD",
+            "ENFORCED BY",
+            "LAYERS",
+            "AUDIT FILE",
+        ],
         &rows,
     );
     if args.name.is_some() {

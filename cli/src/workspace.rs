@@ -12,12 +12,14 @@ use crate::{
     output,
 };
 
-const HEADINGS: [&str; 2] = ["ID", "NAME"];
+const HEADINGS: [&str; 3] = ["ID", "NAME", "PREFIX"];
 
 #[derive(Serialize, Deserialize)]
 struct Workspace {
     id: String,
     name: String,
+    #[serde(default)]
+    prefix: String,
 }
 
 pub(crate) fn run(command: WorkspaceCommand) -> Result<ExitCode, Failure> {
@@ -38,5 +40,5 @@ pub(crate) fn run(command: WorkspaceCommand) -> Result<ExitCode, Failure> {
 }
 
 fn row(workspace: &Workspace) -> Vec<String> {
-    vec![workspace.id.clone(), workspace.name.clone()]
+    vec![workspace.id.clone(), workspace.name.clone(), workspace.prefix.clone()]
 }

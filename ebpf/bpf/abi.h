@@ -25,9 +25,9 @@
 enum direction { EGRESS = 0, INGRESS = 1 };
 enum action { ALLOW = 1, DENY = 2 };
 
-/* The words of CONFIG: the policy in force; the only network whose packets are confined to one link, its address in the high half
- * and its mask in the low half, as they stand in a packet; that link, or 0. */
-enum config_word { IN_FORCE, CONFINED, CONFINED_TO, CONFIG_WORDS };
+/* The words of CONFIG: the policy in force; the networks whose packets are confined to one link, as they stand in a packet: that of IPv4,
+ * its address in the high half and its mask in the low half; the first eight bytes of that of IPv6, and of its mask; that link, or 0. */
+enum config_word { IN_FORCE, CONFINED, CONFINED6, CONFINED6_MASK, CONFINED_TO, CONFIG_WORDS };
 
 /* The numbers of lattice_policy::Reason, which are indices of struct stats. The others count what did not fit. */
 enum reason {

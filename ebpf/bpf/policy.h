@@ -70,13 +70,18 @@ static __always_inline bool is_own(__u8 family, const struct address *address)
 	return owner_of(family, address, ANY_LINK) != FOREIGN;
 }
 
-/* Whether an address of the network that is confined to one link is met on another: a socket that is bound to a link
+/* Whether an address of the networks that are confined to one link is met on another: a socket that is bound to a link
  * (SO_BINDTODEVICE) sends by no route, and a neighbour may claim any source. */
 static __always_inline bool strays(__u8 family, const struct address *remote, __u32 link)
 {
-	__u64 net = config_word(CONFINED), home = config_word(CONFINED_TO);
+	__u64 net = config_word(CONFINED), home = config_word(CONFINED_TO), half;
 
-	return home && home != link && family == 4 && (remote->word[0] & (__u32)net) == net >> 32;
+	if (!home || home == link)
+		return false;
+	if (family == 4)
+		return (remote->word[0] & (__u32)net) == net >> 32;
+	__builtin_memcpy(&half, remote->word, sizeof(half));
+	return (half & config_word(CONFINED6_MASK)) == config_word(CONFINED6);
 }
 
 static __always_inline __u64 by_action(__u32 action, __u32 rule)

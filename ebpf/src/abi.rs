@@ -11,12 +11,16 @@ use lattice_policy::{Direction, Proto};
 
 /// Part of the pin path: maps of another layout are never taken over. Count it up with every change of `bpf/abi.h` or
 /// `bpf/maps.h`.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 
 /// Words of `CONFIG`; see `enum config_word`.
 pub(crate) const CONFINED: u32 = 1;
 /// See [`CONFINED`].
-pub(crate) const CONFINED_TO: u32 = 2;
+pub(crate) const CONFINED6: u32 = 2;
+/// See [`CONFINED`].
+pub(crate) const CONFINED6_MASK: u32 = 3;
+/// See [`CONFINED`].
+pub(crate) const CONFINED_TO: u32 = 4;
 
 /// Policies in the maps; see `CONFIG` in `bpf/maps.h`.
 pub(crate) const SLOTS: u32 = 4;

@@ -3,7 +3,7 @@
 use std::{
     fs::{DirBuilder, File},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::atomic::{Ordering, fence},
@@ -13,8 +13,7 @@ use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf},
 };
-use ipnet::Ipv4Net;
-use lattice_policy::{Match, Pin, Table, builtin};
+use lattice_policy::{Match, Overlay, Pin, Table, builtin};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -214,20 +213,27 @@ impl Enforcer {
         link.attach(&mut self.ebpf, self.mode, &self.pins)
     }
 
-    /// Lets packets from and to `net` pass no link of the caller's network namespace but that one, whatever the policy
-    /// says: the network of a tunnel, where other links lead out of the namespace as well. Outgoing ones are refused by default,
+    /// Lets packets from and to the `overlay` pass no link of the caller's network namespace but that one, whatever the policy
+    /// says: where other links lead out of the namespace as well. Outgoing ones are refused by default,
     /// incoming ones are [`Spoofed`](lattice_policy::Reason::Spoofed).
     ///
     /// # Errors
     /// When there is no such link.
-    pub fn confine(&mut self, net: Ipv4Net, link_name: &str) -> Result<(), EbpfError> {
+    pub fn confine(&mut self, overlay: &Overlay, link_name: &str) -> Result<(), EbpfError> {
         let link = Link::find(link_name)?;
         let word = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
-        let confined = word(net.network()) << 32 | word(net.netmask());
-        // No link, while the network is no longer the old one and not yet the new one.
-        for (at, word) in
-            [(abi::CONFINED_TO, 0), (abi::CONFINED, confined), (abi::CONFINED_TO, link.index.into())]
-        {
+        let half = |address: Ipv6Addr| (address.to_bits() >> 64) as u64;
+        let (pool, prefix) = (overlay.pool(), overlay.prefix());
+        let confined = word(pool.network()) << 32 | word(pool.netmask());
+        let (confined6, mask) = (half(prefix.network()).to_be(), half(prefix.netmask()).to_be());
+        // No link, while the networks are no longer the old ones and not yet the new ones.
+        for (at, word) in [
+            (abi::CONFINED_TO, 0),
+            (abi::CONFINED, confined),
+            (abi::CONFINED6, confined6),
+            (abi::CONFINED6_MASK, mask),
+            (abi::CONFINED_TO, link.index.into()),
+        ] {
             self.config.set(at, word, 0).map_err(EbpfError::map("write", "CONFIG"))?;
         }
         Ok(())

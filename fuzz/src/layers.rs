@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use lattice_bootstrap::layers::read as read_layers;
 use lattice_policy::{
-    Action, Direction, Packet, Policy, Proto, RuleSpec, Target, effective, evaluate, explain, parse_rule,
+    Action, Direction, Overlay, Packet, Policy, Proto, RuleSpec, Target, effective, evaluate, explain,
+    parse_rule,
 };
 use lattice_wire::MapPolicy;
 
@@ -22,13 +23,14 @@ pub(crate) fn layers(bytes: &[u8]) -> bool {
     let flags: Vec<RuleSpec> = lines.filter_map(flag).collect();
     let layers = read_layers(Some(&sent));
     assert_eq!(layers.is_empty(), sent.layers.is_empty(), "no layer may be left out");
-    let pool: Ipv4Net = "10.42.0.0/16".parse().expect("a network");
-    let Ok(policy) = effective(1, &layers, &flags, pool) else { return false };
+    let (pool, prefix) = ("10.42.0.0/16".parse().expect("a network"), Overlay::prefix_of([7; 5]));
+    let overlay = Overlay::new(pool, prefix).expect("a prefix");
+    let Ok(policy) = effective(1, &layers, &flags, &overlay) else { return false };
     let table = policy.compile();
     for packet in packets(&policy, &flags) {
         let verdict = evaluate(&policy, &packet);
         assert_eq!(table.lookup(&packet), verdict, "the table about {packet:?}");
-        let opinions = explain(&layers, &flags, pool, &packet);
+        let opinions = explain(&layers, &flags, &overlay, &packet);
         let all_allow = opinions.iter().all(|opinion| opinion.action == Action::Allow);
         assert_eq!(verdict.action == Action::Allow, all_allow, "the layers about {packet:?}: {opinions:?}");
     }

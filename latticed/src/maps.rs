@@ -18,6 +18,7 @@ use std::{
 
 use axum::body::Bytes;
 use lattice_wire::{MapRequest, MapUpdate, NetMap, PeerId, WorkspaceId, message::MAX_MESSAGE, subject};
+use nix::time::{ClockId, clock_gettime};
 use tokio::{
     sync::Notify,
     task::yield_now,
@@ -103,12 +104,13 @@ pub async fn push(app: &App) {
         }
         last = Some(tokio::time::Instant::now());
         for workspace in app.maps.take() {
-            let began = Instant::now();
+            let (began, worked) = (Instant::now(), processor_time());
             let pushed = push_workspace(app, &workspace).await;
             app.metrics.pushed(began.elapsed());
-            // Peers that come and move all the time make the maps new all the time: whatever they do, three quarters of the time are
-            // left for others.
-            sleep(began.elapsed() * 3).await;
+            // Peers that come and move all the time make the maps new all the time: whatever they do, three quarters of the
+            // processor are left for others. Not of the time: on a busy host a push that took little work may take long, and the
+            // next one would wait three times as long.
+            sleep(processor_time().saturating_sub(worked) * 3).await;
             if let Err(error) = pushed {
                 error!(%workspace, %error, "network maps could not be read; trying again");
                 app.maps.changed(workspace);
@@ -118,9 +120,14 @@ pub async fn push(app: &App) {
     }
 }
 
+/// What this thread, which is all of latticed but the database's, has had of the processor.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
 async fn push_workspace(app: &App, workspace: &WorkspaceId) -> Result<(), StoreError> {
     let now = now();
-    let slot = app.maps.held.slot(workspace, app.store.pool());
+    let slot = app.maps.held.slot(workspace);
     let plan = {
         let mut view = slot.lock().await;
         held::refresh(&mut view, &app.store, None, now).await?;
@@ -183,7 +190,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUp
         return Ok(MapUpdate::Current);
     }
     app.maps.answers.take(id, Instant::now()).map_err(NoMap::TooOften)?;
-    let slot = app.maps.held.slot(&own.workspace, app.store.pool());
+    let slot = app.maps.held.slot(&own.workspace);
     let mut view = slot.lock().await;
     held::refresh(&mut view, &app.store, Some(own.version), now).await?;
     view.answer(id, request.have, now).ok_or(NoMap::Unknown)
@@ -195,7 +202,7 @@ pub async fn answer(app: &App, id: &PeerId, request: MapRequest) -> Result<MapUp
 /// When the database fails.
 pub async fn whole(app: &App, workspace: &WorkspaceId, id: &PeerId) -> Result<Option<NetMap>, StoreError> {
     let now = now();
-    let slot = app.maps.held.slot(workspace, app.store.pool());
+    let slot = app.maps.held.slot(workspace);
     let mut view = slot.lock().await;
     held::refresh(&mut view, &app.store, None, now).await?;
     Ok(view.netmap(id, now))

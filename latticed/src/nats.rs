@@ -67,13 +67,15 @@ pub enum NatsError {
     #[error("nats-server was not ready after {0} s; run with --log latticed=debug to see its output")]
     Slow(u64),
     /// latticed could not connect.
-    #[error("cannot connect to NATS at {url}: {source}; is it up, and does its configuration include {}?", config.display())]
+    #[error("cannot connect to NATS at {url}, in {attempts} attempts: {source}; is it up, and does its configuration include {}?", config.display())]
     Connect {
         /// Where.
         url: String,
         /// The configuration that it must have.
         config: PathBuf,
-        /// How it failed.
+        /// How often it was tried.
+        attempts: u32,
+        /// How the last one failed.
         source: async_nats::ConnectError,
     },
     /// latticed could not subscribe.

@@ -1,7 +1,8 @@
 //! Whether a policy can be enforced here.
 
-use std::{io, sync::Arc, thread};
+use std::{io, net::Ipv4Addr, sync::Arc, thread};
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use lattice_policy::Table;
 use nix::sched::{CloneFlags, unshare};
 
@@ -45,7 +46,9 @@ fn tried() -> Result<(), NftError> {
     let nft = Nft::find(here())?;
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|_| NftError::NotPermitted { doing: "a network namespace", missing: "CAP_SYS_ADMIN" })?;
-    let place = Place { table: "probe".into(), group: 1 };
+    let nets = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let place =
+        Place { table: "probe".into(), group: 1, is_tied: true, confined: Some((nets, "lo".to_owned())) };
     match nft.apply("make a table", &whole(&place)) {
         Err(NftError::Nft { message, .. }) => return Err(lacking(&nft, message)),
         done => done?,
@@ -73,7 +76,9 @@ fn whole(place: &Place) -> String {
     let mut classes = Classes::new(Serials::new(1));
     let elements = classes.table(&Table::default()).unwrap_or_default();
     let live = ruleset::live(place, 1, 1, true);
-    ruleset::closed(place, &[]) + &ruleset::sets(place, 1, &elements, &[]) + &live
+    ruleset::closed(place, &[], &[("lo".into(), Ipv4Addr::LOCALHOST.into())])
+        + &ruleset::sets(place, 1, &elements, &[])
+        + &live
 }
 
 fn lacking(nft: &Nft, message: String) -> NftError {

@@ -60,7 +60,7 @@ impl fmt::Display for Backend {
 /// Which backend to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// The kernel's where it has one and no filter is asked for, else user space.
+    /// The kernel's where it has one and no filter is asked for, else user space. To find paths beside the kernel's takes `CAP_NET_RAW`.
     #[default]
     Auto,
     /// The kernel's or none.
@@ -103,7 +103,7 @@ pub struct DeviceConfig {
     pub inside: Arc<Netns>,
     /// Has the device judge the link's packets itself; see [`Device::filter`]. Only user space can: `Auto` takes it then.
     pub filter: Option<FilterConfig>,
-    /// Has the device find paths itself; see [`Device::paths`]. The kernel's WireGuard tries endpoints only.
+    /// Has the device find paths itself; see [`Device::paths`]. Otherwise it tries the endpoints that it is given.
     pub paths: Option<PathsConfig>,
 }
 
@@ -154,11 +154,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// When the device is gone.
     fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError>;
 
-    /// Packets dropped so far, by reason; `None` where the kernel keeps the count (`ip -s link`).
+    /// Packets dropped so far, by reason. The kernel's WireGuard tells fewer reasons apart, and does not count what is not authentic.
     ///
     /// # Errors
     /// When the device is gone.
-    fn drops(&self) -> Result<Option<Drops>, DeviceError>;
+    fn drops(&self) -> Result<Drops, DeviceError>;
 
     /// Path finding, where it was asked for in the [`DeviceConfig`] and the backend has it.
     fn paths(&self) -> Option<&PathFinder> {
@@ -179,7 +179,9 @@ pub trait Device: Send + Sync + fmt::Debug {
 pub fn create(config: DeviceConfig, choice: BackendChoice) -> Result<Box<dyn Device>, DeviceError> {
     check_name(&config.name)?;
     let kernel = match choice {
-        BackendChoice::Auto => config.filter.is_none() && kernel_has_wireguard(),
+        BackendChoice::Auto => {
+            config.filter.is_none() && kernel_has_wireguard() && kernel::can_find_paths(&config.underlay)
+        }
         BackendChoice::Kernel if config.filter.is_some() => return Err(DeviceError::KernelFilter),
         BackendChoice::Kernel if !kernel_has_wireguard() => return Err(DeviceError::NoKernelWireGuard),
         BackendChoice::Kernel => true,

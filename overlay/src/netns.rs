@@ -60,11 +60,20 @@ impl Netns {
     /// When the namespace cannot be entered (`EPERM` without `CAP_SYS_ADMIN`). The caller's own needs not be entered, and takes no right.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         scratch_thread(|| {
-            if !self.is_here() {
-                setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            }
+            self.enter()?;
             Ok(work())
         })?
+    }
+
+    /// Moves the calling thread into the namespace, for good: for threads that end there.
+    ///
+    /// # Errors
+    /// As [`Netns::run`].
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        if !self.is_here() {
+            setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        }
+        Ok(())
     }
 
     /// Whether the calling thread is in it. False when that cannot be told.

@@ -84,7 +84,7 @@ pub struct UplinkConfig {
     /// The destinations that it is for.
     pub targets: Vec<IpNet>,
     /// The overlay, which is never reached by it.
-    pub pool: Ipv4Net,
+    pub overlay: [IpNet; 2],
     /// A file that only root can write, the same for all uplinks of the underlay: one at a time changes what they share.
     pub lock: PathBuf,
 }
@@ -120,7 +120,7 @@ impl Uplink {
         remove_locked(&config.underlay, config.id, &nft)?;
         let links = link::links(&config.underlay)?;
         let routes = link::routes(&config.underlay)?;
-        let to = |every: IpNet| ways::ways(&every, &config.targets, config.pool, &routes, &links);
+        let to = |every: IpNet| ways::ways(&every, &config.targets, &config.overlay, &routes, &links);
         let v4 = to(Ipv4Net::default().into());
         let v6 = match forwarding::ipv6(&config.underlay)? {
             Ipv6::No => Ways::default(),
@@ -128,7 +128,7 @@ impl Uplink {
         };
         let Some(mtu) = [v4.mtu, v6.mtu].into_iter().flatten().min() else { return Ok(None) };
         let taken: Vec<IpAddr> = link::addresses(&config.underlay)?.into_iter().map(|(_, ip)| ip).collect();
-        let pair = addresses::allocate(config.id.number(), &taken, &routes, config.pool)
+        let pair = addresses::allocate(config.id.number(), &taken, &routes, &config.overlay)
             .ok_or(UplinkError::NoAddress)?;
         let both = pair.outside().into_iter().zip(pair.inside()).zip([&v4, &v6]);
         let ends = both

@@ -49,7 +49,7 @@ fn received_packets(host: &Host) -> u64 {
 
 /// But for what TCP repairs: nothing that ours made is refused by anybody.
 fn assert_nothing_lost(host: &Host) {
-    let drops = host.device().drops().unwrap().unwrap();
+    let drops = host.device().drops().unwrap();
     let refused = [drops.malformed, drops.unauthenticated, drops.wrong_source, drops.link, drops.underlay];
     assert_eq!(refused, [0; 5], "{drops:?}");
 }
@@ -105,7 +105,7 @@ fn what_a_link_or_the_underlay_does_not_take_is_counted_each() {
     assert!(a.udp_echo(&b, b.inner_v4(), b"a session is there"));
     let to = SocketAddr::new(b.inner_v4(), 9);
     let socket = segmenting(&a, to, 1000);
-    let drops = |host: &Host| host.device().drops().unwrap().unwrap();
+    let drops = |host: &Host| host.device().drops().unwrap();
 
     link::set_down(&b.inside, "wg0").unwrap();
     socket.send_to(&[7; 30_000], to).unwrap();

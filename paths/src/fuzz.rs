@@ -99,7 +99,8 @@ fn settle(paths: &mut Paths) -> usize {
         sent += 1;
     }
     while paths.poll_signal().is_some() {}
-    while let Some(Event::Select { path, .. }) = paths.poll_event() {
+    while let Some(event) = paths.poll_event() {
+        let Event::Select { path, .. } = event else { continue };
         assert!(path.is_none_or(|path| path.remote().is_none()), "an address that never answered is used");
     }
     sent

@@ -7,7 +7,7 @@
 //!  network map         set_peers, set_stun_servers ─►┌──────────────────────────────┐
 //!  links               set_local                   ─►│ one Peer each; a Session only│
 //!  relay clients       set_relay, remove_relay     ─►│ while there is traffic       │
-//!  WireGuard           wants, saw_traffic          ─►│                              │─► poll_event: Select { peer, path }
+//!  WireGuard           wants, saw_traffic          ─►│                              │─► poll_event: Select { peer, path }, Ended { peer }
 //!  UDP, mux says STUN  handle_stun                 ─►│                              │─► poll_transmit: (local, remote, bytes)
 //!  NATS                handle_signal               ─►│                              │─► poll_signal: (peer, Signal)
 //!  clock               handle_timeout              ─►└──────────────────────────────┘─► poll_timeout

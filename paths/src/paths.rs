@@ -256,6 +256,11 @@ impl Paths {
         self.events.pop_front()
     }
 
+    /// Whether there is traffic with any peer, or was lately.
+    pub fn is_active(&self) -> bool {
+        self.sessions > 0
+    }
+
     /// How things are with a peer; `None` if there is no such.
     pub fn status(&self, peer: &WgPublicKey) -> Option<PathStatus> {
         let slot = self.by_key.get(peer)?;

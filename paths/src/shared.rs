@@ -51,6 +51,12 @@ pub enum Event {
         /// `None`: search by yourself, among the map's endpoints. That is also the state before the first such event.
         path: Option<Path>,
     },
+    /// Nothing is known of the path to `peer` any more, which has had no traffic for a while: what was selected holds until the next
+    /// [`crate::Paths::wants`], which has to hear of the next packet.
+    Ended {
+        /// The peer.
+        peer: WgPublicKey,
+    },
 }
 
 pub(crate) type Random = Box<dyn FnMut(&mut [u8]) + Send>;

@@ -1,4 +1,5 @@
-//! Layers: what the control plane allows one peer, in plain rules. A flow passes when *every* layer allows it.
+//! Layers: what the control plane allows one peer, in plain rules. A flow passes when *every* layer allows it. Peers are named by their
+//! IPv4 addresses; their IPv6 addresses follow ([`crate::overlay`]).
 //!
 //! | layer | egress | ingress |
 //! |---|---|---|
@@ -12,7 +13,7 @@ mod compiler;
 
 use std::net::Ipv4Addr;
 
-use crate::{Action, Direction, Labels, Policy, Preset, RuleSpec, Selector, label};
+use crate::{Action, Direction, Labels, Overlay, Policy, Preset, RuleSpec, Selector, label};
 pub use compiler::Compiler;
 pub(crate) use compiler::echo;
 
@@ -104,12 +105,15 @@ impl Layer {
         }
     }
 
-    /// The layer as a policy of its own, egress rules first.
-    pub fn policy(&self, generation: u32) -> Policy {
-        let add = |policy: Policy, rule: &LayerRule| policy.egress(rule.action, rule.spec.clone());
-        let policy = self.egress.iter().fold(Policy::new(generation), add);
-        let add = |policy: Policy, rule: &LayerRule| policy.ingress(rule.action, rule.spec.clone());
-        self.ingress.iter().fold(policy, add)
+    /// The layer as a policy of its own in `overlay`, egress rules first.
+    pub fn policy(&self, generation: u32, overlay: &Overlay) -> Policy {
+        let mut policy = Policy::new(generation);
+        for direction in [Direction::Egress, Direction::Ingress] {
+            for LayerRule { action, spec, .. } in self.rules(direction) {
+                policy.push_scopes(direction, *action, spec, overlay.with_twins(spec.scopes()));
+            }
+        }
+        policy
     }
 }
 

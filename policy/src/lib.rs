@@ -27,6 +27,8 @@
 //! What the control plane says about a peer comes in [`layer`]s, made of [`named`] policies and a [`preset`]. [`narrow`] puts
 //! them and the sandbox's own flags together into the one policy that its enforcer loads.
 //!
+//! What is said of a peer's IPv4 address holds for its IPv6 address too: see [`overlay`].
+//!
 //! Pure: no I/O, no clock. Every enforcer (eBPF, the user-space filter, nftables) is tested against [`evaluate()`].
 
 #![forbid(unsafe_code)]
@@ -43,6 +45,7 @@ pub mod model;
 pub mod named;
 pub mod names;
 pub mod narrow;
+pub mod overlay;
 pub mod pattern;
 mod pin;
 pub mod policy;
@@ -60,6 +63,7 @@ pub use model::{Action, Direction, PortRange, Proto, Reason, Rule, RuleId};
 pub use named::{NamedPolicy, NamedRule, PolicyError, PolicyRule};
 pub use names::{Learned, NameVerdict, Names, PinBook, PrivateNames, PrivateNamesError, Refused};
 pub use narrow::{Local, NarrowError, effective, effective_on};
+pub use overlay::{NoPrefix, Overlay};
 pub use pattern::{NameError, NamePattern};
 pub use pin::Pin;
 pub use policy::Policy;

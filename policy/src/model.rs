@@ -126,4 +126,7 @@ pub enum Reason {
     Name = 12,
     /// A permitted name was answered with an address that a name may not open (private, loopback, metadata, a peer's).
     Answer = 13,
+    /// The way out of the overlay leads there for nobody: an address of this host, or another agent's. To enforcers it is a rule
+    /// that denies; [`Policy::reason`](crate::Policy::reason) knows better.
+    Uplink = 14,
 }

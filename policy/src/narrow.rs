@@ -10,9 +10,9 @@ mod widens;
 
 use std::{borrow::Borrow, sync::Arc};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use crate::{Action, Direction, Layer, LayerRule, Policy, Rule, RuleId, RuleSpec, layer};
+use crate::{Action, Direction, Layer, LayerRule, Overlay, Policy, Rule, RuleId, RuleSpec, layer};
 use meet::{Term, intersect};
 pub use widens::only_widens;
 
@@ -62,6 +62,9 @@ pub struct Local {
     /// What of the agent's peers may reach as far as every layer that says who may lets them, such as its port forwards. A layer that
     /// has nothing but the echo of the pool, as the workspace's policies while none is about ingress, leaves it to the host.
     pub offered: Vec<RuleSpec>,
+    /// Where the host's way out of the overlay leads nobody, whatever rules say: its own addresses, and those of other agents. The
+    /// host refuses it in any case; as rules, it is refused in the sandbox and on record.
+    pub unreachable: Vec<IpNet>,
 }
 
 impl From<Vec<RuleSpec>> for Local {
@@ -72,7 +75,7 @@ impl From<Vec<RuleSpec>> for Local {
 }
 
 /// The policy that allows what every layer and, in egress, a flag allows. Without a flag the agent opens nothing. Without
-/// a layer the flags alone decide, and `pool` may send ICMP.
+/// a layer the flags alone decide, and the overlay's pool may send ICMP.
 ///
 /// # Errors
 /// When the result would be too big.
@@ -80,9 +83,9 @@ pub fn effective<L: Borrow<Layer>>(
     generation: u32,
     layers: &[L],
     flags: &[RuleSpec],
-    pool: Ipv4Net,
+    overlay: &Overlay,
 ) -> Result<Policy, NarrowError> {
-    effective_on(generation, layers, &flags.to_vec().into(), pool)
+    effective_on(generation, layers, &flags.to_vec().into(), overlay)
 }
 
 /// [`effective`] on a host that limits the flags, or lets somebody in.
@@ -93,32 +96,32 @@ pub fn effective_on<L: Borrow<Layer>>(
     generation: u32,
     layers: &[L],
     local: &Local,
-    pool: Ipv4Net,
+    overlay: &Overlay,
 ) -> Result<Policy, NarrowError> {
     let layers: Vec<&Layer> = layers.iter().map(Borrow::borrow).collect();
-    let pool_net = IpNet::V4(pool);
-    let mut flags = flags(&local.flags);
+    let mut flags = flags(&local.flags, overlay);
     if let Some(most) = &local.most {
-        flags = intersect(&flags, &self::flags(most), &pool_net)?;
+        flags = intersect(&flags, &self::flags(most, overlay), overlay)?;
     }
     let egress = layers.iter().try_fold(flags, |terms, layer| {
-        intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow), &pool_net)
+        intersect(&terms, &terms_of(layer, Direction::Egress, Action::Allow, overlay), overlay)
     })?;
     let ingress = match layers.split_first() {
-        None => Term::flag(0, &layer::echo(pool)).collect(),
+        None => Term::flag(0, &layer::echo(overlay.pool()), overlay).collect(),
         Some((first, others)) => {
-            let first = terms_of(first, Direction::Ingress, Action::Allow);
+            let first = terms_of(first, Direction::Ingress, Action::Allow, overlay);
             others.iter().try_fold(first, |terms, layer| {
-                intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow), &pool_net)
+                intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow, overlay), overlay)
             })?
         }
     };
-    let mut saying = layers.iter().filter(|layer| !leaves_ingress(layer, pool));
-    let offered = saying.try_fold(host(&local.offered), |terms, layer| {
-        intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow), &pool_net)
+    let mut saying = layers.iter().filter(|layer| !leaves_ingress(layer, overlay));
+    let offered = saying.try_fold(host(&local.offered, overlay), |terms, layer| {
+        intersect(&terms, &terms_of(layer, Direction::Ingress, Action::Allow, overlay), overlay)
     })?;
-    let denies =
-        |direction| layers.iter().flat_map(move |layer| terms_of(layer, direction, Action::Deny)).collect();
+    let denies = |direction| {
+        layers.iter().flat_map(move |layer| terms_of(layer, direction, Action::Deny, overlay)).collect()
+    };
 
     let mut policy = Policy::new(generation);
     for (direction, action, terms) in [
@@ -126,60 +129,78 @@ pub fn effective_on<L: Borrow<Layer>>(
         (Direction::Egress, Action::Deny, denies(Direction::Egress)),
         (Direction::Ingress, Action::Allow, ingress),
         (Direction::Ingress, Action::Allow, offered),
-        (Direction::Ingress, Action::Allow, host(&local.ingress)),
+        (Direction::Ingress, Action::Allow, host(&local.ingress, overlay)),
         (Direction::Ingress, Action::Deny, denies(Direction::Ingress)),
     ] {
         for term in terms {
             policy.push(term.into_rule(direction, action));
         }
     }
+    // The last, so that a deny rule of a layer is named before.
+    policy.close(&local.unreachable);
     size::check(&policy)?;
     Ok(policy)
 }
 
-fn flags(specs: &[RuleSpec]) -> Vec<Term> {
-    specs.iter().enumerate().flat_map(|(order, spec)| Term::flag(order, spec)).collect()
+fn flags(specs: &[RuleSpec], overlay: &Overlay) -> Vec<Term> {
+    specs.iter().enumerate().flat_map(|(order, spec)| Term::flag(order, spec, overlay)).collect()
 }
 
 /// The rules by which the host lets somebody in.
-fn host(specs: &[RuleSpec]) -> Vec<Term> {
-    let from = |spec| Term::of(0, spec, vec![Arc::from("this host")]);
+fn host(specs: &[RuleSpec], overlay: &Overlay) -> Vec<Term> {
+    let from = |spec| Term::of(0, spec, vec![Arc::from("this host")], overlay);
     specs.iter().filter(|spec| !spec.is_by_name()).flat_map(from).collect()
 }
 
 /// Whether a layer says nothing of who may reach the agent but what every workspace has.
-fn leaves_ingress(layer: &Layer, pool: Ipv4Net) -> bool {
-    let echo = layer::echo(pool);
+fn leaves_ingress(layer: &Layer, overlay: &Overlay) -> bool {
+    let echo = layer::echo(overlay.pool());
     let mut allowed = layer.ingress.iter().filter(|rule| rule.action == Action::Allow).peekable();
     allowed.peek().is_some() && allowed.all(|rule| rule.policy.is_none() && rule.spec == echo)
 }
 
 /// The rules of a layer with one action, each knowing where it comes from.
-fn terms_of(layer: &Layer, direction: Direction, action: Action) -> Vec<Term> {
+fn terms_of(layer: &Layer, direction: Direction, action: Action, overlay: &Overlay) -> Vec<Term> {
     let name: Arc<str> = layer.name.as_str().into();
     let of_action = layer.rules(direction).iter().filter(move |rule| rule.action == action);
-    of_action.enumerate().flat_map(|(order, rule)| Term::layer(order, rule, &name)).collect()
+    of_action.enumerate().flat_map(|(order, rule)| Term::layer(order, rule, &name, overlay)).collect()
 }
 
 impl Term {
-    fn flag(order: usize, spec: &RuleSpec) -> impl Iterator<Item = Self> {
-        Self::of(order, spec, Vec::new())
+    fn flag(order: usize, spec: &RuleSpec, overlay: &Overlay) -> impl Iterator<Item = Self> + use<> {
+        Self::of(order, spec, Vec::new(), overlay)
     }
 
     /// A rule that leaves everything to the others is no source worth a word.
-    fn layer(order: usize, rule: &LayerRule, name: &Arc<str>) -> impl Iterator<Item = Self> {
+    fn layer(
+        order: usize,
+        rule: &LayerRule,
+        name: &Arc<str>,
+        overlay: &Overlay,
+    ) -> impl Iterator<Item = Self> + use<> {
         let from = match &rule.policy {
             Some(policy) => vec![format!("policy {policy}").into()],
             None if meet::is_open(&rule.spec) => Vec::new(),
             None => vec![name.clone()],
         };
-        Self::of(order, &rule.spec, from)
+        Self::of(order, &rule.spec, from, overlay)
     }
 
-    fn of(order: usize, spec: &RuleSpec, from: Vec<Arc<str>>) -> impl Iterator<Item = Self> {
-        spec.scopes().into_iter().map(move |scope| {
-            let RuleSpec { proto, ports, text, .. } = spec.clone();
-            Self { order, scope, proto, ports, text, from: from.clone() }
+    fn of(
+        order: usize,
+        spec: &RuleSpec,
+        from: Vec<Arc<str>>,
+        overlay: &Overlay,
+    ) -> impl Iterator<Item = Self> + use<> {
+        let RuleSpec { proto, ports, text, .. } = spec.clone();
+        let scopes = overlay.with_twins(spec.scopes()).into_iter();
+        scopes.map(move |scope| Self {
+            order,
+            scope,
+            proto,
+            ports: ports.clone(),
+            text: text.clone(),
+            from: from.clone(),
         })
     }
 

@@ -1,21 +1,30 @@
 //! A policy: numbered rules and the generation they belong to.
 
-use crate::{Action, Direction, Rule, RuleId, RuleSpec, Table, builtin, compile, grammar::Scope};
+use std::ops::Range;
+
+use ipnet::IpNet;
+
+use crate::{
+    Action, Direction, Proto, Reason, Rule, RuleId, RuleSpec, Table, builtin, compile, grammar::Scope,
+};
 
 /// What one sandbox may do. Without rules it may do nothing.
 ///
-/// A rule by name is two, one for each address family, of the same text.
+/// A rule by name is two, one for each address family, of the same text; so is one for IPv4 addresses of the overlay, where it is known:
+/// see [`crate::overlay`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Grows with every change, so that an enforcer can tell which policy decided about a flow.
     pub generation: u32,
     rules: Vec<Rule>,
+    /// The ids of those rules that say where the host's way out leads nobody.
+    unreachable: Range<u32>,
 }
 
 impl Policy {
     /// A policy without rules: everything is denied.
     pub fn new(generation: u32) -> Self {
-        Self { generation, rules: Vec::new() }
+        Self { generation, rules: Vec::new(), unreachable: 0..0 }
     }
 
     /// Adds a rule for flows that the agent opens.
@@ -44,17 +53,52 @@ impl Policy {
         self.rules.get(index)
     }
 
+    /// Why a verdict was reached, of which an enforcer says that it was for `reason` and by the rule `id`.
+    pub fn reason(&self, reason: Reason, id: RuleId) -> Reason {
+        if reason == Reason::RuleDeny && self.unreachable.contains(&id.0) { Reason::Uplink } else { reason }
+    }
+
     /// The flat form for enforcers. Takes time and space in proportion to the result, apart from one sort.
     pub fn compile(&self) -> Table {
         compile::compile(self)
     }
 
     fn add(mut self, direction: Direction, action: Action, spec: RuleSpec) -> Self {
-        for Scope { name, net } in spec.scopes() {
+        self.push_scopes(direction, action, &spec, spec.scopes());
+        self
+    }
+
+    /// Adds `spec` as one rule for each of `scopes`.
+    pub(crate) fn push_scopes(
+        &mut self,
+        direction: Direction,
+        action: Action,
+        spec: &RuleSpec,
+        scopes: Vec<Scope>,
+    ) {
+        for Scope { name, net } in scopes {
             let RuleSpec { text, proto, ports, .. } = spec.clone();
             self.push(Rule { id: RuleId::NONE, text, direction, action, proto, net, name, ports });
         }
-        self
+    }
+
+    /// Denies flows to `nets`, because the host's way out leads there for nobody. Call it once.
+    pub(crate) fn close(&mut self, nets: &[IpNet]) {
+        let next = |rules: &[Rule]| u32::try_from(rules.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let first = next(&self.rules);
+        for &net in nets {
+            self.push(Rule {
+                id: RuleId::NONE,
+                text: format!("{net} (by the uplink nobody reaches this host or another agent)"),
+                direction: Direction::Egress,
+                action: Action::Deny,
+                proto: Proto::Any,
+                net,
+                name: None,
+                ports: Vec::new(),
+            });
+        }
+        self.unreachable = first..next(&self.rules);
     }
 
     /// Adds a rule, which gets its id here.

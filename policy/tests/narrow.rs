@@ -4,15 +4,16 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use lattice_policy::{
-    Action, Direction, Layer, LayerRule, Local, NameVerdict, NamedFlow, Names, Packet, Pin, PinBook, Policy,
-    Proto, RuleSpec, effective, effective_on, evaluate, evaluate_pinned, explain, explain_name,
-    narrow::only_widens, parse_rule,
+    Action, Direction, Layer, LayerRule, Local, NameVerdict, NamedFlow, Names, Overlay, Packet, Pin, PinBook,
+    Policy, Proto, RuleSpec, Target, effective, effective_on, evaluate, evaluate_pinned, explain,
+    explain_name, narrow::only_widens, parse_rule,
 };
 use proptest::{prelude::*, sample::select};
 
 const POOL: &str = "10.42.0.0/16";
+const PREFIX: &str = "fd12:3456:789a::/48";
 
 /// Few addresses and ports, so that rules cover, cut and repeat each other.
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -21,6 +22,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         6 => (0u8..8).prop_map(|host| IpAddr::from([10, 42, 0, host])),
         1 => (0u16..4).prop_map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host])),
+        3 => (0u8..8).prop_map(|host| overlay().v6([10, 42, 0, host].into()).into()),
         2 => select(special.map(|text| text.parse().unwrap()).to_vec()),
         2 => public(),
     ]
@@ -89,12 +91,19 @@ fn allows(policy: &Policy, packet: &Packet) -> bool {
     evaluate(policy, packet).action == Action::Allow
 }
 
-fn pool() -> Ipv4Net {
-    POOL.parse().unwrap()
+fn overlay() -> Overlay {
+    Overlay::new(POOL.parse().unwrap(), PREFIX.parse().unwrap()).unwrap()
+}
+
+/// The flags as a layer, which alone may be asked.
+fn alone(flags: &[RuleSpec]) -> Policy {
+    let rule = |spec: &RuleSpec| LayerRule { action: Action::Allow, spec: spec.clone(), policy: None };
+    let egress = flags.iter().map(rule).collect();
+    Layer { egress, ..Layer::closed("flags") }.policy(1, &overlay())
 }
 
 fn names(policy: &Policy) -> Names {
-    Names::new(policy, &[IpNet::V4(pool())])
+    Names::new(policy, &overlay().nets())
 }
 
 /// Whether a policy alone allows a packet of a flow that the agent opened to `name`, after it learned the address for it.
@@ -119,24 +128,24 @@ proptest! {
 
     #[test]
     fn it_allows_what_all_allow(layers in layers(1), flags in flags(), packets in prop::collection::vec(packet(), 96)) {
-        let combined = effective(1, &layers, &flags, pool()).unwrap();
-        let own = flags.iter().cloned().fold(Policy::new(1), |policy, flag| policy.egress(Action::Allow, flag));
-        let alone: Vec<Policy> = layers.iter().map(|layer| layer.policy(1)).collect();
+        let combined = effective(1, &layers, &flags, &overlay()).unwrap();
+        let own = self::alone(&flags);
+        let alone: Vec<Policy> = layers.iter().map(|layer| layer.policy(1, &overlay())).collect();
         for packet in packets {
             let by_flags = packet.direction == Direction::Ingress || allows(&own, &packet);
             let all = by_flags && alone.iter().all(|layer| allows(layer, &packet));
             prop_assert_eq!(allows(&combined, &packet), all, "{:?}", packet);
-            let opinions = explain(&layers, &flags, pool(), &packet);
+            let opinions = explain(&layers, &flags, &overlay(), &packet);
             prop_assert_eq!(opinions.iter().all(|opinion| opinion.action == Action::Allow), all, "{:?}", packet);
         }
     }
 
     #[test]
     fn without_layers_flags_and_pool_decide(flags in flags(), packets in prop::collection::vec(packet(), 32)) {
-        let combined = effective::<Layer>(1, &[], &flags, pool()).unwrap();
+        let combined = effective::<Layer>(1, &[], &flags, &overlay()).unwrap();
         let echo = parse_rule(&format!("icmp:{POOL}")).unwrap();
-        let own = flags.iter().cloned().fold(Policy::new(1), |policy, flag| policy.egress(Action::Allow, flag));
-        let own = own.ingress(Action::Allow, echo);
+        let echo_v6 = parse_rule("icmp:fd12:3456:789a::a2a:0/112").unwrap();
+        let own = alone(&flags).ingress(Action::Allow, echo).ingress(Action::Allow, echo_v6);
         for packet in packets {
             prop_assert_eq!(allows(&combined, &packet), allows(&own, &packet), "{:?}", packet);
         }
@@ -148,14 +157,13 @@ proptest! {
         layers in layers(0), flags in flags(), most in prop::option::of(flags()), in_by in flags(),
         packets in prop::collection::vec(packet(), 64),
     ) {
-        let alone = |specs: &[RuleSpec]| specs.iter().cloned().fold(Policy::new(1), |policy, spec| policy.egress(Action::Allow, spec));
         let in_by: Vec<RuleSpec> = in_by.into_iter().filter(|spec| !spec.is_by_name()).collect();
         let local = Local { flags: flags.clone(), most: most.clone(), ingress: in_by.clone(), ..Local::default() };
-        let combined = effective_on(1, &layers, &local, pool()).unwrap();
-        let without = effective(1, &layers, &flags, pool()).unwrap();
+        let combined = effective_on(1, &layers, &local, &overlay()).unwrap();
+        let without = effective(1, &layers, &flags, &overlay()).unwrap();
         let denies = layers.iter().flat_map(|layer| &layer.ingress).filter(|rule| rule.action == Action::Deny);
-        let host = in_by.iter().cloned().fold(Policy::new(1), |policy, spec| policy.ingress(Action::Allow, spec));
-        let host = denies.fold(host, |policy, rule| policy.ingress(Action::Deny, rule.spec.clone()));
+        let lets = in_by.iter().map(|spec| LayerRule { action: Action::Allow, spec: spec.clone(), policy: None });
+        let host = Layer { ingress: lets.chain(denies.cloned()).collect(), ..Layer::closed("host") }.policy(1, &overlay());
         for packet in packets {
             let expected = match packet.direction {
                 Direction::Egress => {
@@ -168,12 +176,34 @@ proptest! {
         }
     }
 
+    /// Where no rule is about IPv6, a peer's second address is no way around what is said of its first.
+    #[test]
+    fn ipv6_follows_ipv4(layers in layers(0), flags in flags(), packets in prop::collection::vec(packet(), 64)) {
+        let is_v4 = |spec: &RuleSpec| !matches!(spec.target, Target::Net(IpNet::V6(_)));
+        let flags: Vec<RuleSpec> = flags.into_iter().filter(is_v4).collect();
+        let layers: Vec<Layer> = layers.into_iter().map(|mut layer| {
+            layer.egress.retain(|rule| is_v4(&rule.spec));
+            layer.ingress.retain(|rule| is_v4(&rule.spec));
+            layer
+        }).collect();
+        let combined = effective(1, &layers, &flags, &overlay()).unwrap();
+        for packet in packets {
+            let IpAddr::V4(peer) = packet.remote else { continue };
+            if !overlay().pool().contains(&peer) || packet.proto == 58 {
+                continue;
+            }
+            let proto = if packet.proto == 1 { 58 } else { packet.proto };
+            let twin = Packet { remote: overlay().v6(peer).into(), proto, ..packet };
+            prop_assert_eq!(allows(&combined, &twin), allows(&combined, &packet), "{:?}", packet);
+        }
+    }
+
     #[test]
     fn what_only_widens_takes_nothing_away(
         layers in layers(1), flags in flags(), more in flags(), kept in 0usize..10, packets in prop::collection::vec(packet(), 64),
     ) {
         let changed: Vec<RuleSpec> = more.into_iter().chain(flags.iter().take(kept).cloned()).collect();
-        let (old, new) = (effective(1, &layers, &flags, pool()).unwrap(), effective(1, &layers, &changed, pool()).unwrap());
+        let (old, new) = (effective(1, &layers, &flags, &overlay()).unwrap(), effective(1, &layers, &changed, &overlay()).unwrap());
         prop_assert!(only_widens(&old, &old));
         if only_widens(&old, &new) {
             let (before, after) = (names(&old), names(&new));
@@ -201,7 +231,7 @@ proptest! {
         live in prop::collection::vec((name(), prop_oneof![3 => public(), 1 => address()]), 0..6),
         packets in prop::collection::vec(packet(), 48),
     ) {
-        let combined = effective(1, &layers, &flags, pool()).unwrap();
+        let combined = effective(1, &layers, &flags, &overlay()).unwrap();
         let known = names(&combined);
         let mut book = PinBook::default();
         let mut left_out = false;
@@ -209,8 +239,8 @@ proptest! {
             left_out |= book.learn(&known, name, *address, 9).is_ok_and(|learned| !learned.left_out.is_empty());
         }
         let pins: Vec<Pin> = book.pins(&known);
-        let own = flags.iter().cloned().fold(Policy::new(1), |policy, flag| policy.egress(Action::Allow, flag));
-        let all: Vec<(Policy, Names)> = layers.iter().map(|layer| layer.policy(1)).chain([own]).map(|policy| {
+        let own = alone(&flags);
+        let all: Vec<(Policy, Names)> = layers.iter().map(|layer| layer.policy(1, &overlay())).chain([own]).map(|policy| {
             let names = names(&policy);
             (policy, names)
         }).collect();
@@ -224,7 +254,7 @@ proptest! {
 
             for name in asked {
                 let Some(flow) = flow(name, &packet).filter(|_| by_name(&name) && !by_address) else { continue };
-                let opinions = explain_name(&layers, &flags, pool(), &flow);
+                let opinions = explain_name(&layers, &flags, &overlay(), &flow);
                 prop_assert!(opinions.iter().all(|opinion| opinion.action == Action::Allow), "{:?} {:?}", flow, opinions);
             }
         }

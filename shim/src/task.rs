@@ -7,6 +7,7 @@
 //! | `create`, `start`, `delete` | what changes a container |
 //! | `checkpoint` | writing a container down, and what beginning from that takes |
 //! | `process` | one process of containerd's: a container's first, or an exec |
+//! | `fence` | the group whose calls the policy judges |
 //! | `exits` | who ended when, told in the order that containerd relies on |
 //!
 //! Whatever changes something runs to its end in a task of its own: a client that hangs up leaves nothing half done. Questions
@@ -17,6 +18,7 @@ mod checkpoint;
 mod create;
 mod delete;
 mod exits;
+mod fence;
 mod network;
 mod pod;
 mod process;

@@ -71,7 +71,8 @@ impl Full {
     }
 
     fn select(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        while let Some(Event::Select { peer, path }) = self.paths.poll_event() {
+        while let Some(event) = self.paths.poll_event() {
+            let Event::Select { peer, path } = event else { continue };
             self.wireguard.interface.set_path(&peer, path, now, &mut Out(out));
         }
     }

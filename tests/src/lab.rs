@@ -238,7 +238,7 @@ impl Lab {
         let _ = fs::create_dir(&root);
         fs::write(root.join("index.html"), "hello from the tool\n").expect("the page");
         let mut server = command(&host.netns.path(), Path::new("python3"));
-        server.args(["-m", "http.server", "--bind", "0.0.0.0", &port.to_string(), "--directory"]).arg(&root);
+        server.args(["-m", "http.server", "--bind", "::", &port.to_string(), "--directory"]).arg(&root);
         let process = Process::spawn(server, "http", self.dir.path());
         wait_until(START, "the HTTP service", || {
             host.netns

@@ -1,7 +1,9 @@
-//! Two hosts find a path through the kernel's own NATs: a direct one where there can be one, else by the relay.
+//! Two hosts find a path through the kernel's own NATs: a direct one where there can be one, else by the relay. With the kernel's
+//! WireGuard where there is one, as in the virtual machines, which run some of these tests.
 
 use std::time::Duration;
 
+use lattice_overlay::kernel_has_wireguard;
 use lattice_tests::{Host, Lab, Nat, Process, lab::wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -33,9 +35,18 @@ struct Pair {
 
 /// Two hosts that have joined, each behind its NAT or none.
 fn joined(lab: Lab, a: Host, b: Host) -> Pair {
-    // The kernel's WireGuard finds no paths.
-    let up =
-        [(&a, "a"), (&b, "b")].map(|(host, name)| lab.up_with(host, name, &["--wireguard", "userspace"]).0);
+    joined_with(lab, a, b, "auto")
+}
+
+/// The same, with that WireGuard at the second one.
+fn joined_with(lab: Lab, a: Host, b: Host, wireguard: &str) -> Pair {
+    let up = [(&a, "a", "auto"), (&b, "b", wireguard)].map(|(host, name, wireguard)| {
+        let (up, _) = lab.up_with(host, name, &["--wireguard", wireguard]);
+        let kernel = wireguard == "auto" && kernel_has_wireguard();
+        let backend = if kernel { "kernel" } else { "userspace" };
+        assert!(up.output().1.contains(&format!(" {backend} udp ")), "{}", up.output().1);
+        up
+    });
     wait_until(LIMIT, "both to know of each other", || {
         path(&lab, &a, "a", "b") != Default::default() && path(&lab, &b, "b", "a") != Default::default()
     });
@@ -142,4 +153,14 @@ fn a_relay_that_is_killed_and_comes_back_is_used_again() {
     assert_ne!(out.code, 0, "nothing else leads there: {}", out.stdout);
     reach.relay = pair.lab.start_relay();
     wait_until(LIMIT, "the relay to be used again", || ping(&pair.lab, &pair.a, "b").code == 0);
+}
+
+/// One of them is in user space in any case.
+#[test]
+fn two_kinds_of_wireguard_find_each_other_through_nats() {
+    let mut lab = Lab::start();
+    let _reach = lab.start_reach();
+    let (a, _a) = lab.host_behind(Nat::Cone);
+    let (b, router) = lab.host_behind(Nat::Cone);
+    joined_with(lab, a, b, "userspace").assert_reach("direct", &router.address.to_string());
 }

@@ -98,6 +98,55 @@ fn an_agent_reaches_what_it_may_and_nothing_else_and_every_verdict_is_recorded()
 }
 
 #[test]
+fn an_agent_reaches_its_peers_by_ipv6_as_by_ipv4() {
+    let mut lab = Lab::start();
+    let (tool, other, runner) = (lab.host(), lab.host(), lab.host());
+    let (_node, tool_ip) = lab.up(&tool, "tool");
+    let (_other, _) = lab.up(&other, "other");
+    let _services = [lab.serve_http(&tool, 8080), lab.serve_http(&tool, 9090), lab.serve_http(&other, 8080)];
+    let address6 = |host, name: &str| {
+        let out = lab.run(host, &["status", name, "-o", "json"]);
+        let status: Value = serde_json::from_str(&out.stdout).unwrap();
+        status["peers"][0]["status"]["address6"].as_str().unwrap().to_owned()
+    };
+    let (tool6, other6) = (address6(&tool, "tool"), address6(&other, "other"));
+    let allowed = format!("http:[{tool6}]:8080");
+    let denied = [(tool6.as_str(), 9090), (other6.as_str(), 8080), ("fdff:ffff:ffff::a2a:2", 8080)];
+    let probes: Vec<String> =
+        denied.iter().map(|(to, port)| format!("tcp:[{to}]:{port}")).chain([allowed.clone()]).collect();
+    let rule = format!("tcp:{tool_ip}/32:8080");
+    let (attempts, _) = probe(&lab, &runner, &[&rule], &probes);
+    assert_eq!(attempts.len(), probes.len());
+    for attempt in &attempts {
+        match attempt.probe == allowed {
+            true => assert_eq!(attempt.result, "ok", "{attempt:?}"),
+            false => assert!(REFUSED.contains(&attempt.result.as_str()), "{attempt:?}"),
+        }
+    }
+    let records = fs::read_to_string(runner.dir.join("audit.jsonl")).unwrap();
+    let records: Vec<Value> = records.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let record = |to: &str, port: u16| {
+        let found = records.iter().find(|r| r["dstIP"] == to && r["dstPort"] == port);
+        found.unwrap_or_else(|| panic!("no record of {to} {port}: {records:#?}"))
+    };
+    let allow = record(&tool6, 8080);
+    assert_eq!((&allow["action"], &allow["rule"]), (&"allow".into(), &rule.as_str().into()));
+    for (to, port) in denied {
+        assert_eq!(record(to, port)["action"], "deny");
+    }
+
+    // By name, where the agent asks for IPv6 alone.
+    let script = "import socket,urllib.request\n\
+        address=socket.getaddrinfo('tool.lattice',8080,socket.AF_INET6,socket.SOCK_STREAM)[0][4][0]\n\
+        print(address, urllib.request.urlopen(f'http://[{address}]:8080/',timeout=20).status)";
+    let mut command = agent::start(&lab, &runner, "agent", &[&rule]);
+    command.args(["--agent-binary", "/usr/bin/python3", "--", "-c", script]);
+    let out = Process::spawn(command, "agent", lab.dir.path()).finish(LIMIT);
+    assert_eq!((out.code, out.stdout), (0, format!("{tool6} 200\n")), "{}", out.stderr);
+    remains::assert_none(&runner);
+}
+
+#[test]
 fn without_a_rule_nothing_is_reached_and_replies_to_nobody_come_in() {
     let mut lab = Lab::start();
     let (tool, runner) = (lab.host(), lab.host());

@@ -286,9 +286,32 @@ fn a_wide_rule_reaches_no_host_no_other_agent_and_no_metadata() {
         assert_eq!(!refused, attempt.result == "ok", "{attempt:?}");
     }
     assert_eq!(attempts.len(), probes.len());
+    let records = field.records("a");
+    for target in &refused {
+        let (host, _) = target.split_once(':').unwrap().1.rsplit_once(':').unwrap();
+        let host = host.trim_matches(['[', ']']);
+        let about: Vec<_> = records.iter().filter(|record| record["dstIP"] == host).collect();
+        let is_metadata = ["169.254.", "fd00:ec2:", "64:ff9b:"].iter().any(|net| host.starts_with(net));
+        let reason = if is_metadata { "rule-deny" } else { "uplink" };
+        let denied = about.iter().all(|record| record["action"] == "deny" && record["reason"] == reason);
+        assert!(denied && !about.is_empty(), "{target}: {about:#?}");
+    }
     // The one's end leaves the other its way out.
-    let seen = other.output().0.lines().count();
-    wait_until(LIMIT, "more visits", || other.output().0.lines().count() > seen + 3);
+    let visits = || other.output().0.lines().count();
+    let seen = visits();
+    wait_until(LIMIT, "more visits", || visits() > seen + 3);
+    // An address that the host gets is the host's from then on, for who was allowed to go there before.
+    field.on_runner("ip", &["addr", "add", &format!("{SERVER}/32"), "dev", "lo"]);
+    let file = field.runner.dir.join("other/audit.jsonl");
+    wait_until(LIMIT, "a refusal on record", || {
+        // The last line may be half written.
+        let lines = fs::read_to_string(&file).expect("the records");
+        let mut records = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        records.any(|record| record["dstIP"] == SERVER && record["reason"] == "uplink")
+    });
+    field.on_runner("ip", &["addr", "del", &format!("{SERVER}/32"), "dev", "lo"]);
+    let seen = visits();
+    wait_until(LIMIT, "visits as before", || visits() > seen + 1);
     other.signal(Signal::SIGTERM);
     other.finish(LIMIT);
     field.assert_clean();

@@ -94,11 +94,17 @@ fn script(attach: &str) -> String {
     // The verifier takes seconds to load the policy there, so only what may differ between kernels is repeated: loading,
     // attaching, and the helpers by which it answers.
     let link = format!("tun_{attach}::allowed_passes");
+    // What the kernel's WireGuard does itself is the same in both: one has all that finds paths to it.
+    let paths = match attach {
+        "tcx" => vec!["a_direct_path_that_is_cut", "a_host_that_gets", "two_symmetric", "two_kinds"],
+        _ => vec!["two_nats"],
+    };
     let runs = [
         ("kernel_device", vec![]),
         ("links", vec![link.as_str()]),
         ("lattice_ebpf", vec!["verdicts::refusal::tcp_is_reset", "verdicts::later_fragments"]),
         ("spine", vec!["--exact", MAIN_JOB]),
+        ("paths", paths),
     ];
     for (test, filters) in runs {
         let line = match test_binary(test) {

@@ -235,7 +235,7 @@ mod tests {
 
     /// A map as latticed sends it, to be damaged.
     const MAP: &str = r#"{"ok":{"epoch":3,"generation":7,"workspace":"ws-aaaaaaaaaaaaaaaa","peer":"peer-aaaaaaaaaaaaaaaa",
-        "address":"10.42.0.2/32","pool":"10.42.0.0/16","peers":[{"id":"peer-bbbbbbbbbbbbbbbb","name":"b",
+        "address":"10.42.0.2/32","pool":"10.42.0.0/16","prefix":"fd12:3456:789a::/48","peers":[{"id":"peer-bbbbbbbbbbbbbbbb","name":"b",
         "public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","allowed_ips":["10.42.0.3/32"],
         "endpoints":["192.0.2.1:51820"],"online":true,"not_after":9}]}}"#;
 

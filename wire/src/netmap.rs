@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{PeerId, PeerName, WgPublicKey, WorkspaceId};
@@ -37,6 +37,9 @@ pub struct NetMap {
     pub address: Ipv4Net,
     /// Every overlay address of this control plane lies in here.
     pub pool: Ipv4Net,
+    /// The workspace's own, a /48 (RFC 4193). Each peer has, beside every address that it leases of `pool`, the one of this prefix that ends in
+    /// it. So no IPv6 address is sent, none needs a lease of its own, and none can belong to two peers or to another than its IPv4 address.
+    pub prefix: Ipv6Net,
     /// The other peers of the workspace.
     pub peers: Vec<MapPeer>,
     /// Unix seconds after which the receiver itself is no member any more. A renewal moves it.
@@ -89,7 +92,7 @@ pub struct MapPeer {
     pub name: PeerName,
     /// Its key.
     pub public_key: WgPublicKey,
-    /// Addresses it may use as source and is reached at. Decided by the control plane, never by the peer.
+    /// Addresses of the pool that it may use as source and is reached at; those of [`NetMap::prefix`] follow. Decided by the control plane, never by the peer.
     pub allowed_ips: Vec<IpNet>,
     /// Underlay addresses to try, best first.
     pub endpoints: Vec<SocketAddr>,

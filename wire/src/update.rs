@@ -160,6 +160,7 @@ mod tests {
             peer: id(200),
             address: "10.42.0.9/32".parse().unwrap(),
             pool: "10.42.0.0/16".parse().unwrap(),
+            prefix: "fd12:3456:789a::/48".parse().unwrap(),
             peers,
             not_after: None,
             policy: None,

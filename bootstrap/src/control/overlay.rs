@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use ipnet::IpNet;
 use lattice_overlay::{Device, Drops, Path, PeerStatus, RelayState, RelayStatus};
 use lattice_wire::{MapPeer, NetMap, WgPublicKey};
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ pub struct OverlayReport {
     pub peers: Vec<PeerReport>,
     /// The relays, by name.
     pub relays: Vec<RelayReport>,
-    /// Packets dropped, by reason; reasons that never came up are left out. Empty where the kernel keeps the count.
+    /// Packets dropped, by reason; reasons that never came up are left out.
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -34,6 +35,9 @@ pub struct PeerReport {
     pub name: String,
     /// Its overlay address.
     pub address: Option<IpAddr>,
+    /// Its IPv6 address in it.
+    #[serde(default)]
+    pub address6: Option<IpAddr>,
     /// `direct`, `relay`, or `none` when there is none yet.
     pub path: String,
     /// The relay that the path leads by.
@@ -84,6 +88,7 @@ impl OverlaySources {
     pub(crate) fn report(&self) -> Result<OverlayReport, Failure> {
         let gone = |error| Failure::new(Kind::Kernel, chain(&error));
         let map = self.map.borrow().clone();
+        let overlay = crate::overlay::of(&map).ok();
         let known: HashMap<WgPublicKey, &MapPeer> =
             map.peers.iter().map(|peer| (peer.public_key, peer)).collect();
         let relays = self.device.paths().map(|paths| paths.relays()).transpose().map_err(gone)?;
@@ -92,13 +97,17 @@ impl OverlaySources {
         let peers = self.device.peers().map_err(gone)?;
         let mut peers: Vec<_> = peers
             .iter()
-            .filter_map(|peer| Some(of(peer, known.get(&peer.public_key)?, &relays, now)))
+            .filter_map(|peer| {
+                let known = known.get(&peer.public_key)?;
+                let addresses = overlay.map_or_else(Vec::new, |at| crate::overlay::of_peer(&at, &map, known));
+                Some(of(peer, known, &addresses, &relays, now))
+            })
             .collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         let drops = self.device.drops().map_err(gone)?;
         let mut relays: Vec<_> = relays.iter().map(relay).collect();
         relays.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(OverlayReport { peers, relays, drops: drops.map(named).unwrap_or_default() })
+        Ok(OverlayReport { peers, relays, drops: named(drops) })
     }
 }
 
@@ -106,7 +115,14 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn of(peer: &PeerStatus, known: &MapPeer, relays: &[RelayStatus], now: SystemTime) -> PeerReport {
+fn of(
+    peer: &PeerStatus,
+    known: &MapPeer,
+    addresses: &[IpNet],
+    relays: &[RelayStatus],
+    now: SystemTime,
+) -> PeerReport {
+    let address = |v4: bool| addresses.iter().map(IpNet::addr).find(|address| address.is_ipv4() == v4);
     let found = peer.path.as_ref();
     let path = found.and_then(|found| found.path);
     let (kind, relay) = match path {
@@ -115,14 +131,15 @@ fn of(peer: &PeerStatus, known: &MapPeer, relays: &[RelayStatus], now: SystemTim
             ("relay", relay.map(|relay| relay.name.clone()))
         }
         Some(Path::Direct { .. }) => ("direct", None),
-        // The kernel, or a search of the endpoints that were given.
+        // A search of the endpoints that were given.
         None if peer.last_handshake.is_some() => ("direct", None),
         None => ("none", None),
     };
     let is_direct = kind == "direct";
     PeerReport {
         name: known.name.to_string(),
-        address: known.allowed_ips.first().map(|net| net.addr()),
+        address: address(true),
+        address6: address(false),
         path: kind.into(),
         relay,
         endpoint: path.and_then(|path| path.remote()).or(peer.endpoint).filter(|_| is_direct),

@@ -60,10 +60,10 @@ impl Preparing {
         for link in links {
             this.police(&link.name)?;
         }
-        if let Some((net, link)) = place.confined {
+        if let Some((overlay, link)) = place.confined {
             let Ebpf { enforcer, netns, .. } = &mut this;
             netns
-                .run(|| enforcer.confine(net, link))
+                .run(|| enforcer.confine(&overlay, link))
                 .map_err(|error| kernel("cannot enter the agent's network namespace", &error))?
                 .map_err(|error| failed(&error))?;
         }

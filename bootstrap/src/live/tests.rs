@@ -27,10 +27,16 @@ pub(crate) fn map(egress: Option<&[&str]>) -> NetMap {
         peer: PeerId::from_random([9; 10]),
         address: "10.42.0.9/32".parse().unwrap(),
         pool: "10.42.0.0/16".parse().unwrap(),
+        prefix: "fd12:3456:789a::/48".parse().unwrap(),
         peers: Vec::new(),
         not_after: None,
         policy: egress.map(|texts| MapPolicy { layers: layers(texts) }),
     }
+}
+
+/// Of every such map.
+pub(crate) fn overlay() -> lattice_policy::Overlay {
+    overlay::of(&map(None)).unwrap()
 }
 
 /// A live policy of `map` whose enforcer takes a policy when `takes` says so, at each attempt.
@@ -229,4 +235,30 @@ fn each_look_at_the_pins_reaches_the_enforcer() {
     live.expire_pins(100);
     assert_eq!(last(&loaded).1, [""; 0], "nftables ends what its clock has missed");
     assert_eq!(loaded.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_new_address_of_the_host_is_denied_at_once_and_a_gone_one_no_more() {
+    let wide = map(Some(&["0.0.0.0/0"]));
+    let (mut live, loaded) = live(&["0.0.0.0/0"], &wide, |_| true);
+    let again = live.again();
+    let nets: Vec<IpNet> = vec!["192.0.2.1/32".parse().unwrap()];
+    live.set_unreachable(nets.clone());
+    again.notified().await;
+    let change = live.change(&wide, 0).unwrap();
+    assert!(change.narrows);
+    live.put(change).unwrap();
+    assert!(last(&loaded).1.iter().any(|text| text.starts_with("192.0.2.1/32")), "{:?}", last(&loaded));
+    let denies = RuleId(u32::try_from(live.policy().rules().len()).unwrap());
+    let reason = |generation| live.generations.reason(generation, lattice_policy::Reason::RuleDeny, denies);
+    assert_eq!(reason(2), lattice_policy::Reason::Uplink);
+    assert_eq!(reason(1), lattice_policy::Reason::RuleDeny);
+
+    live.set_unreachable(nets);
+    let unasked = tokio::time::timeout(Duration::from_millis(1), again.notified()).await;
+    assert!(unasked.is_err(), "nothing has changed");
+    live.set_unreachable(Vec::new());
+    again.notified().await;
+    let change = live.change(&wide, 0).unwrap();
+    assert!(!change.narrows);
 }

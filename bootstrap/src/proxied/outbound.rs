@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  name ─► Asker: judged, resolved, pinned, on record ─► addresses, one after the other
-//!  address ─┬─ of the pool, or of a peer ─► Network::connect: judged, on record ─► WireGuard
+//!  address ─┬─ of the overlay, or a peer's ─► Network::connect: judged, on record ─► WireGuard
 //!           └─ any other ─► never (this host) ─► Network::admit: judged, on record ─► a socket of this host
 //! ```
 
@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
 use lattice_dns::Asker;
 use lattice_overlay::stack::{self, Network};
+use lattice_policy::Overlay;
 use lattice_proxy::{Client, Host, Outbound, Refusal, Target};
 use tokio::{io::ReadBuf, time::timeout};
 
@@ -40,7 +40,7 @@ pub(super) struct Ways {
     pub(super) network: Network,
     pub(super) names: Asker,
     pub(super) outside: Rc<Outside>,
-    pub(super) pool: Ipv4Net,
+    pub(super) overlay: Overlay,
     pub(super) rules: Generations,
 }
 
@@ -104,10 +104,9 @@ impl Ways {
         Ok(Connection::Overlay(stream))
     }
 
-    /// Whether `address` is the overlay's: nothing of the pool ever leaves by another way, whether or not a peer has it.
+    /// Whether `address` is the overlay's: nothing of it ever leaves by another way, whether or not a peer has it.
     fn is_overlay(&self, address: IpAddr) -> bool {
-        let in_pool = matches!(address, IpAddr::V4(v4) if self.pool.contains(&v4));
-        in_pool || self.network.leads_to_peer(address)
+        self.overlay.contains(&address.into()) || self.network.leads_to_peer(address)
     }
 }
 

@@ -7,13 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
 use lattice_dns::{Asker, Resolver};
 use lattice_netstack::Limits;
 use lattice_overlay::{
     Device,
     stack::{Network, StackConfig, create_stack},
 };
+use lattice_policy::Overlay;
 use lattice_proxy::{BindError, Config, Counters, Forward, Proxy};
 use lattice_wire::PeerName;
 use tokio::sync::{mpsc, oneshot};
@@ -42,7 +42,7 @@ pub(super) struct Behind<'a> {
     pub(super) policed: &'a Policed,
     /// The sandbox's addresses.
     pub(super) own: [IpAddr; 2],
-    pub(super) pool: Ipv4Net,
+    pub(super) overlay: Overlay,
 }
 
 /// The way to the counters of a running proxy.
@@ -122,14 +122,14 @@ pub(super) fn proxy(
     config: Config,
     behind: Behind<'_>,
 ) -> Result<(SocketAddr, Counted), Failure> {
-    let Behind { names, policed, own, pool } = behind;
+    let Behind { names, policed, own, overlay } = behind;
     let (rules, teller) = (policed.generations.clone(), policed.teller.clone());
     let (ask, asked) = mpsc::channel(1);
     steps.run("proxy", || {
         let serve = move |network: Network| {
             let record = Record::new(teller, rules.clone(), own);
             let outside = Rc::new(Outside::new(network.clone(), record));
-            serve(config, Ways { network, names, outside, pool, rules }, asked)
+            serve(config, Ways { network, names, outside, overlay, rules }, asked)
         };
         let (address, running) = tasks.start("the proxy", serve)?;
         Ok(((address, Counted(ask)), running.undo(), format!("socks5 and http on {address}")))

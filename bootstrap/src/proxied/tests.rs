@@ -24,7 +24,10 @@ use super::*;
 use crate::{
     Steps,
     gate::PolicyGate,
-    live::{tests::map, wanted},
+    live::{
+        tests::{map, overlay},
+        wanted,
+    },
     resolver,
     steps::Undo,
 };
@@ -122,7 +125,7 @@ impl Agent {
         let mut silent = Silent;
         let mut steps = Steps::new(&mut silent, stop);
         let any = lattice_proxy::Config::new("127.0.0.1:0".parse().unwrap(), None).unwrap();
-        let behind = steps::Behind { names: resolver.asker(), policed: &policed, own, pool: map.pool };
+        let behind = steps::Behind { names: resolver.asker(), policed: &policed, own, overlay: overlay() };
         let (proxy, _) = steps::proxy(&mut steps, &tasks, any, behind).unwrap();
         let (device, resolver, end) = (Some(device), Some(resolver), Some(end));
         Self { steps: steps.finish(), proxy, policed, ended, tasks, device, resolver, end, dir }
@@ -218,6 +221,7 @@ fn the_widest_rule_opens_the_world_but_not_the_host_and_not_the_pool() {
             (format!("{FAR}:1"), "connection_refused"),
             ("198.51.100.1:80".into(), "destination_ip_unroutable"),
             ("10.42.0.77:80".into(), "destination_ip_unroutable"),
+            ("[fd12:3456:789a::a2a:4d]:80".into(), "destination_ip_unroutable"),
             ("tool:80".into(), "destination_ip_unroutable"),
             ("nobody.lattice:80".into(), "dns_error"),
             ("api.example.com:443".into(), "http_request_denied"),
@@ -307,7 +311,7 @@ fn an_address_that_is_taken_is_named_with_the_remedy_and_a_device_that_ends_is_t
             names: resolver.asker(),
             policed: &agent.policed,
             own: ["10.42.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
-            pool: "10.42.0.0/16".parse().unwrap(),
+            overlay: overlay(),
         };
         let same = lattice_proxy::Config::new(agent.proxy, None).unwrap();
         let failure = steps::proxy(&mut steps, &agent.tasks, same, behind).map(drop).unwrap_err();

@@ -1,7 +1,7 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::fake::Fake;
+use crate::{fake::Fake, live::tests::overlay};
 use lattice_wire::message::RefusalCode;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,8 +26,7 @@ fn reach(token: &str, not_after: i64) -> Reach {
 
 fn finder(fake: &Fake, me: &PeerId) -> watch::Receiver<Arc<Reachable>> {
     let underlay = Arc::new(Netns::current().unwrap());
-    let pool = "10.42.0.0/16".parse().unwrap();
-    Finder::start(fake.client.clone(), me.clone(), underlay, pool, &Handle::current())
+    Finder::start(fake.client.clone(), me.clone(), underlay, overlay(), &Handle::current())
 }
 
 async fn until(found: &mut watch::Receiver<Arc<Reachable>>, fits: impl Fn(&Reachable) -> bool) -> Reachable {
@@ -89,8 +88,8 @@ async fn it_ends_with_its_last_reader() {
     let me = PeerId::from_random([1; 10]);
     let (found, receiver) = watch::channel(Arc::default());
     let lookups = Lookups::new(Arc::new(Netns::current().unwrap()));
-    let (client, pool, reach) = (fake.client.clone(), "10.42.0.0/16".parse().unwrap(), Reach::default());
-    let finder = Finder { client, me, pool, reach, lookups, connects: 0, due: 0, failures: 0, found };
+    let (client, overlay, reach) = (fake.client.clone(), overlay(), Reach::default());
+    let finder = Finder { client, me, overlay, reach, lookups, connects: 0, due: 0, failures: 0, found };
     let task = tokio::spawn(finder.run());
     drop(receiver);
     timeout(PATIENCE, task).await.expect("it ends").unwrap();

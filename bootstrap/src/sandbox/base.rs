@@ -1,7 +1,7 @@
 //! The steps of phase one that sandboxes and nodes share.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -9,6 +9,7 @@ use std::{
 use ipnet::IpNet;
 use lattice_dns::Names;
 use lattice_overlay::{BackendChoice, Device, DeviceConfig, FilterConfig, Netns, PathsConfig, link};
+use lattice_policy::Overlay;
 use lattice_wire::{NetMap, WgPrivateKey};
 use nkeys::KeyPair;
 use tokio::{runtime::Handle, sync::watch};
@@ -21,6 +22,7 @@ use crate::{
     heard::Heard,
     identity::{self, Identity, Join},
     live::Live,
+    overlay,
     renew::Renewal,
     steps::{drops, nothing},
     sync::{Standing, Sync, Tunnel},
@@ -77,11 +79,14 @@ impl Base {
         &self.identity.netmap
     }
 
-    /// The sandbox's addresses: that of the overlay, and an IPv6 address in a unique local prefix of the workspace (RFC 4193), ending in
-    /// it. Nothing routes to the second; it exists so that IPv6 packets of the agent have a source, leave, and are refused and recorded.
+    /// Where the overlay's addresses lie.
+    pub(crate) fn overlay(&self) -> Overlay {
+        self.identity.overlay
+    }
+
+    /// The peer's addresses in it, IPv4 first.
     pub(crate) fn own(&self) -> [IpAddr; 2] {
-        let map = self.map();
-        [IpAddr::V4(map.address.addr()), IpAddr::V6(unrouted_v6(map))]
+        overlay::own(&self.overlay(), self.map())
     }
 
     /// What no DNS name opens, beside the private addresses that none opens anywhere: the overlay, and this host.
@@ -89,7 +94,7 @@ impl Base {
         let own = link::addresses(&self.underlay)
             .map_err(|error| kernel("cannot list this host's addresses, which no name may open", &error))?;
         let own = own.into_iter().map(|(_, address)| address.into());
-        Ok(own.chain([self.map().pool.into()]).collect())
+        Ok(own.chain(self.overlay().nets()).collect())
     }
 
     /// The key that the device has.
@@ -111,7 +116,7 @@ impl Base {
             )
         })?;
         Ok(PathsConfig {
-            pool: vec![self.map().pool.into()],
+            pool: self.overlay().nets().to_vec(),
             relay_key: Arc::new(relay_key),
             runtime: self.runtime.clone(),
         })
@@ -129,7 +134,8 @@ impl Base {
             name: self.join.name.clone(),
             role: Role::Sandbox,
             pid: std::process::id(),
-            address: self.map().address.addr().to_string(),
+            address: self.own()[0].to_string(),
+            address6: self.own()[1].to_string(),
             backend: device.backend().to_string(),
             enforcement: enforcement.to_owned(),
             listen_port: device.listen_port(),
@@ -179,15 +185,15 @@ pub(crate) fn peers_step(
 ) -> Result<OverlaySources, Failure> {
     steps.run("peers", || {
         let Base { identity, join, underlay, names, .. } = base;
-        let Identity { credentials, client, jwt, netmap: map, .. } = identity;
+        let Identity { credentials, client, jwt, netmap: map, overlay, .. } = identity;
         let for_good = join.for_good;
         let renewal = Renewal::new(join, jwt, &credentials, map.not_after);
         let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
-        let guide = Guide::start(&device, &client, &credentials, &map, &underlay, runtime);
+        let guide = Guide::start(&device, &client, &credentials, overlay, &underlay, runtime);
         let (map, standing) = (Arc::new(map), Standing::default());
         let current = watch::Sender::new(map.clone());
         let heard = Heard::just_now();
-        let overlay =
+        let sources =
             OverlaySources { device: device.clone(), map: current.subscribe(), heard: heard.clone() };
         let tunnel = Tunnel {
             client,
@@ -211,7 +217,7 @@ pub(crate) fn peers_step(
             runtime.block_on(sync.end());
             Ok(())
         };
-        Ok((overlay, Box::new(undo) as _, detail))
+        Ok((sources, Box::new(undo) as _, detail))
     })
 }
 
@@ -228,19 +234,6 @@ pub(crate) fn control_step(
         })?;
         Ok(((), drops(control), format!("answers {answers}")))
     })
-}
-
-fn unrouted_v6(map: &NetMap) -> Ipv6Addr {
-    let mut prefix = [0u8; 6];
-    prefix[0] = 0xfd;
-    for (index, byte) in map.workspace.as_str().bytes().enumerate() {
-        let slot = 1 + index % 5;
-        prefix[slot] = prefix[slot].wrapping_mul(31).wrapping_add(byte);
-    }
-    let mut octets = [0u8; 16];
-    octets[..6].copy_from_slice(&prefix);
-    octets[12..].copy_from_slice(&map.address.addr().octets());
-    octets.into()
 }
 
 pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {

@@ -170,6 +170,7 @@ mod tests {
         let peer = PeerReport {
             name: "tool".into(),
             address: None,
+            address6: None,
             path: "direct".into(),
             relay: None,
             endpoint: None,

@@ -27,8 +27,7 @@ impl ReadyFile {
     /// Says that all is ready. Everybody may read it: there is no secret in it.
     pub(super) fn write(&self, status: &Status, proxy: Option<SocketAddr>) -> Result<(), Failure> {
         let Some(path) = &self.0 else { return Ok(()) };
-        let told =
-            json!({ "name": status.name, "pid": status.pid, "address": status.address, "proxy": proxy });
+        let told = json!({ "name": status.name, "pid": status.pid, "address": status.address, "address6": status.address6, "proxy": proxy });
         let write = || -> io::Result<()> {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut file = Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(dir)?;
@@ -81,6 +80,7 @@ mod tests {
             role: Role::Sandbox,
             pid: 7,
             address: "10.42.0.2".into(),
+            address6: "fd12:3456:789a::a2a:2".into(),
             backend: "userspace".into(),
             enforcement: "userspace (cooperative)".into(),
             listen_port: 51820,
@@ -89,7 +89,10 @@ mod tests {
         };
         file.write(&status, Some("127.0.0.1:1080".parse().unwrap())).unwrap();
         let told: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        assert_eq!(told, json!({ "name": "a", "pid": 7, "address": "10.42.0.2", "proxy": "127.0.0.1:1080" }));
+        assert_eq!(
+            told,
+            json!({ "name": "a", "pid": 7, "address": "10.42.0.2", "address6": "fd12:3456:789a::a2a:2", "proxy": "127.0.0.1:1080" })
+        );
         drop(file);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left, no temporary file either");
         assert!(

@@ -12,7 +12,7 @@ use std::{
 };
 
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Enforcer, Events, Flow, Options, bpffs};
-use lattice_policy::{Action, Entry, Match, PortRange, Proto, RuleId, Table};
+use lattice_policy::{Action, Entry, Match, Overlay, PortRange, Proto, RuleId, Table};
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
@@ -132,6 +132,11 @@ impl Lab {
     pub(crate) fn attach_with(&mut self, link: &str, own: &[IpAddr]) -> Result<Attached, EbpfError> {
         let (enforcer, _) = self.loaded.as_mut().unwrap();
         self.agent.run(|| enforcer.attach(link, own))
+    }
+
+    pub(crate) fn confine(&mut self, overlay: &Overlay, link: &str) {
+        let (enforcer, _) = self.loaded.as_mut().unwrap();
+        self.agent.run(|| enforcer.confine(overlay, link)).unwrap();
     }
 
     pub(crate) fn enforcer(&mut self) -> &mut Enforcer {

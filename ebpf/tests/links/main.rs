@@ -11,7 +11,7 @@ use std::{
 
 use lab::{AGENT4, AGENT6, Kind, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, table};
 use lattice_ebpf::{AttachMode, Attached, EbpfError, Flow};
-use lattice_policy::{Action, Direction, Proto, Reason, Table};
+use lattice_policy::{Action, Direction, Overlay, Proto, Reason, Table};
 
 mod calls;
 mod lab;
@@ -267,6 +267,47 @@ fn a_source_of_another_link_is_refused_with_an_answer() {
     orphan.send(b"lost").unwrap();
     let told = lab.wait_for(|flow| flow.dst.port() == 53 && flow.src.ip() == AGENT4);
     assert_eq!(told.reason, Reason::Spoofed);
+}
+
+/// A pod has a link of its cluster beside the overlay's; its agent may bind a socket to any of them.
+#[test]
+fn the_overlay_is_reached_by_its_link_alone() {
+    let overlay =
+        Overlay::new("10.77.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap();
+    let mut lab = Lab::new(Kind::Tun, AttachMode::Auto);
+    let _uplink = lab.in_agent(|| tun::open("eth0"));
+    let (v4, v6): (IpAddr, IpAddr) = ([192, 168, 7, 2].into(), "fd00:7::2".parse().unwrap());
+    lab.attach_with("eth0", &[v4, v6]).unwrap();
+    for command in [
+        "addr add 192.168.7.2/31 dev eth0",
+        "addr add fd00:7::2/64 dev eth0 nodad",
+        "link set eth0 up",
+        "route add 10.77.0.0/16 dev eth0",
+        "route add fd12:3456:789a::/47 dev eth0",
+    ] {
+        lab.agent_runs(&format!("ip {command}"));
+    }
+    let mut all = table();
+    for net in ["10.77.0.0/16", "fd12:3456:789a::/47"] {
+        all.egress.push(entry(net, &[line(Proto::Any, None, 3)]));
+    }
+    lab.enforcer().apply(&all, &[], 1).unwrap();
+    let peer = overlay.v6([10, 77, 0, 5].into()).into();
+    let mut verdict = |lab: &mut Lab, from, to, port| {
+        let _sent = lab.agent_udp_from(from, to, port).send(b"?");
+        lab.wait_for(|flow| flow.dst == SocketAddr::new(to, port)).action
+    };
+    let peers = [(v4, [10, 77, 0, 5].into()), (v6, peer)];
+    for (from, to) in peers {
+        assert_eq!(verdict(&mut lab, from, to, 1001), Action::Allow, "{to}");
+    }
+    lab.confine(&overlay, "wg0");
+    for (from, to) in peers {
+        assert_eq!(verdict(&mut lab, from, to, 1002), Action::Deny, "{to}");
+    }
+    // The network beside the prefix is not the overlay's.
+    let beside = "fd12:3456:789b::5".parse().unwrap();
+    assert_eq!(verdict(&mut lab, v6, beside, 1003), Action::Allow);
 }
 
 /// Names of the pinned links.

@@ -4,6 +4,8 @@
 CREATE TABLE workspaces (
     id         TEXT PRIMARY KEY,
     name       TEXT NOT NULL UNIQUE,
+    -- Its IPv6 addresses, a random /48 (RFC 4193).
+    prefix     TEXT NOT NULL UNIQUE,
     -- Of the network map. Grows in the same transaction as every change that a map shows.
     generation BIGINT NOT NULL DEFAULT 1,
     -- The generation of the last change of policies or labels.
@@ -156,5 +158,6 @@ CREATE TABLE lineage (
 CREATE VIEW epoch AS SELECT born # ('lineage'::regclass::oid::bigint << 31) AS epoch FROM lineage;
 
 CREATE VIEW members AS
-    SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id
+    SELECT peers.*, leases.address, workspaces.prefix FROM peers
+      JOIN leases ON leases.peer = peers.id JOIN workspaces ON workspaces.id = peers.workspace
     WHERE peers.removed_at IS NULL AND peers.wireguard_public_key IS NOT NULL;

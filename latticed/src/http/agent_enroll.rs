@@ -6,7 +6,7 @@ mod wg_quick;
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
-use lattice_policy::{Labels, Preset};
+use lattice_policy::{Labels, Preset, overlay};
 use lattice_wire::{PeerId, PeerName, Token, WgPublicKey, WorkspaceId, message::PeerKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ use crate::{
         repeat::Repeat,
         reserve::{NewReservation, NewStatic, OwnToken},
         tokens::{TokenRefused, TokenRow},
+        workspaces::Workspace,
     },
 };
 
@@ -66,6 +67,9 @@ pub(super) struct Enrolled {
     /// Its address, as a /32.
     #[serde(rename = "overlayIP")]
     overlay_ip: String,
+    /// Its IPv6 address, as a /128.
+    #[serde(rename = "overlayIPv6")]
+    overlay_ipv6: String,
     /// Opens GET, DELETE and renew of this peer; without a `publicKey`, it also admits it, once. Shown this once.
     enrollment_token: String,
     /// For wg-quick, without the private key; null without a `publicKey`.
@@ -93,7 +97,8 @@ async fn enroll(
 ) -> Result<Enrolled, ApiError> {
     let repeat = key.map(|key| repeat(caller, key, &request)).transpose()?;
     let name: PeerName = request.agent_name.parse().map_err(|e| ApiError::invalid(format!("{e}")))?;
-    let workspace = workspaces::named(api, caller, &request.workspace_id).await?.id;
+    let Workspace { id: workspace, prefix, .. } =
+        workspaces::named(api, caller, &request.workspace_id).await?;
     let (token, cap) = match caller {
         Caller::Enrollment(pair) => (Some(&pair.0), Some(&pair.1)),
         _ => (None, None),
@@ -139,6 +144,7 @@ async fn enroll(
     Ok(Enrolled {
         peer_id: id,
         overlay_ip: format!("{}/32", admitted.address),
+        overlay_ipv6: format!("{}/128", overlay::in_prefix(prefix.0, admitted.address)),
         enrollment_token: own.expose(),
         wireguard_config: map.map(|map| wg_quick::text(&map)),
         expires_at: admitted.not_after.map(rfc3339),

@@ -111,13 +111,13 @@ pub(super) async fn post(
             workspace.name
         ))
     })?;
-    let pool = snapshot.pool();
-    let layers = Compiler::new(pool, &members, &policies).layers(receiver);
+    let overlay = snapshot.overlay();
+    let layers = Compiler::new(overlay.pool(), &members, &policies).layers(receiver);
     let (opinions, (action, reason, rule)) = match flow {
         Flow::ToAddress(packet) => {
-            let opinions = explain(&layers, &flags, pool, &packet);
+            let opinions = explain(&layers, &flags, overlay, &packet);
             // A sandbox to which this is too much denies everything.
-            let verdict = effective(1, &layers, &flags, pool).map_or(
+            let verdict = effective(1, &layers, &flags, overlay).map_or(
                 (Action::Deny, Reason::NoPolicy, None),
                 |policy| {
                     let verdict = evaluate(&policy, &packet);
@@ -128,7 +128,7 @@ pub(super) async fn post(
             (opinions, verdict)
         }
         Flow::ToName(flow) => {
-            let opinions = explain_name(&layers, &flags, pool, &flow);
+            let opinions = explain_name(&layers, &flags, overlay, &flow);
             // The resolver, which knows all of them, speaks last.
             let denies = opinions.iter().rev().find(|opinion| opinion.action == Action::Deny);
             let verdict = denies

@@ -1,6 +1,10 @@
 //! `/api/v1/peers`.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -34,6 +38,8 @@ pub(super) struct View {
     /// `sandbox` or `node`.
     kind: &'static str,
     address: Ipv4Addr,
+    /// The workspace's prefix that ends in `address`.
+    address6: Ipv6Addr,
     online: bool,
     /// Whether it is a place that is held until the token that belongs to it is used.
     reserved: bool,
@@ -113,12 +119,14 @@ fn unknown(id: &str) -> ApiError {
 
 impl From<PeerRow> for View {
     fn from(row: PeerRow) -> Self {
+        let address6 = row.address6();
         Self {
             id: row.id,
             workspace: row.workspace,
             name: row.name,
             kind: row.kind.as_str(),
             address: row.address.0,
+            address6,
             online: row.online,
             reserved: row.wireguard_public_key.is_none(),
             last_seen: rfc3339(row.last_seen),

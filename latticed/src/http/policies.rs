@@ -146,7 +146,7 @@ async fn room(api: &Api, workspace: &WorkspaceId, new: NamedPolicy, now: i64) ->
         )));
     }
     let members: Vec<_> = snapshot.members().map(selected::member).collect::<Result<_, _>>()?;
-    let compiler = Compiler::new(snapshot.pool(), &members, &policies);
+    let compiler = Compiler::new(snapshot.overlay().pool(), &members, &policies);
     match members.iter().find(|member| compiler.is_too_much(member)) {
         None => Ok(()),
         Some(member) => Err(ApiError::conflict(format!(

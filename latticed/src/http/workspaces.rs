@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
+use ipnet::Ipv6Net;
+use lattice_policy::Overlay;
 use lattice_wire::{PeerName, WorkspaceId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,9 @@ pub(super) struct View {
     id: WorkspaceId,
     #[schemars(with = "String")]
     name: PeerName,
+    /// The /48 in which its peers have IPv6 addresses.
+    #[schemars(with = "String")]
+    prefix: Ipv6Net,
     created_at: String,
 }
 
@@ -44,7 +49,7 @@ pub(super) async fn create(
         return Err(ApiError::invalid("a workspace name must not look like a workspace id"));
     }
     let id = WorkspaceId::from_random(random());
-    match api.app.store.create_workspace(id, name.clone(), now()).await? {
+    match api.app.store.create_workspace(id, name.clone(), Overlay::prefix_of(random()), now()).await? {
         Some(workspace) => {
             api.event("workspace.created", Some(&workspace.id), &caller, name.to_string()).await;
             Ok((StatusCode::CREATED, Json(workspace.into())))
@@ -89,6 +94,11 @@ pub(super) async fn filter(
 
 impl From<Workspace> for View {
     fn from(workspace: Workspace) -> Self {
-        Self { id: workspace.id, name: workspace.name, created_at: rfc3339(workspace.created_at) }
+        Self {
+            id: workspace.id,
+            name: workspace.name,
+            prefix: workspace.prefix.0,
+            created_at: rfc3339(workspace.created_at),
+        }
     }
 }

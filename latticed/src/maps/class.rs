@@ -1,10 +1,8 @@
 //! Peers that neither layers nor other peers tell apart form a class. What is worked out for a class holds for all of its members,
 //! so ten thousand sandboxes cost no more than one.
 
-use std::net::IpAddr;
-
 use ipnet::{IpNet, Ipv4Net};
-use lattice_policy::{Member, MemberKind, NamedPolicy, Preset, Selector};
+use lattice_policy::{Member, MemberKind, NamedPolicy, Overlay, Preset, Selector};
 
 /// What a class has in common, for one set of policies. Compared, never looked into but here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,20 +21,24 @@ pub struct Key {
 #[derive(Debug, Default)]
 pub struct Targets {
     selectors: Vec<Selector>,
-    nets: Vec<IpNet>,
+    /// By IPv4, also where a rule says it by IPv6.
+    nets: Vec<Ipv4Net>,
 }
 
 impl Targets {
     /// Those of `policies`.
-    pub fn of(policies: &[NamedPolicy], pool: Ipv4Net) -> Self {
+    pub fn of(policies: &[NamedPolicy], overlay: &Overlay) -> Self {
         let mut targets = Self::default();
-        let pool = IpNet::V4(pool);
         for rule in policies.iter().flat_map(|policy| &policy.rules).map(|rule| &rule.rule) {
             if let Some(selector) = rule.peers().filter(|selector| !targets.selectors.contains(selector)) {
                 targets.selectors.push(selector.clone());
             }
             // One that holds the pool names all alike.
-            let parts = rule.net().filter(|net| pool.contains(net) && *net != pool);
+            let parts = rule.net().and_then(|net| match net {
+                IpNet::V4(net) => overlay.pool().contains(&net).then_some(net),
+                IpNet::V6(net) => overlay.v4(&net),
+            });
+            let parts = parts.filter(|net| *net != overlay.pool());
             if let Some(net) = parts.filter(|net| !targets.nets.contains(net)) {
                 targets.nets.push(net);
             }
@@ -48,10 +50,9 @@ impl Targets {
 impl Key {
     /// The class of `member` by `policies`, whose targets are `targets`.
     pub fn of(member: &Member, policies: &[NamedPolicy], targets: &Targets) -> Self {
-        let address = IpAddr::V4(member.address);
         let selecting = policies.iter().enumerate().filter(|(_, policy)| member.fits(&policy.selector));
         let chosen = targets.selectors.iter().map(|selector| member.fits(selector));
-        let held = targets.nets.iter().map(|net| net.contains(&address));
+        let held = targets.nets.iter().map(|net| net.contains(&member.address));
         let named = chosen.chain(held).enumerate().filter(|(_, names)| *names);
         let is_tool = member.labels.get("role") == Some("tool");
         Self {

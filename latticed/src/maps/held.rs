@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ipnet::Ipv4Net;
 use lattice_wire::{MapVersion, WorkspaceId};
 
 use super::view::View;
@@ -35,7 +34,7 @@ struct Slot {
 
 impl Held {
     /// The place of one workspace. Those that were not asked for longest may lose theirs.
-    pub fn slot(&self, workspace: &WorkspaceId, pool: Ipv4Net) -> Arc<tokio::sync::Mutex<View>> {
+    pub fn slot(&self, workspace: &WorkspaceId) -> Arc<tokio::sync::Mutex<View>> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slots.clock += 1;
         let used = slots.clock;
@@ -44,7 +43,7 @@ impl Held {
             return Arc::clone(&slot.view);
         }
         slots.make_room();
-        let view = Arc::new(tokio::sync::Mutex::new(View::empty(workspace.clone(), pool)));
+        let view = Arc::new(tokio::sync::Mutex::new(View::empty(workspace.clone())));
         slots.slots.insert(workspace.clone(), Slot { view: Arc::clone(&view), used });
         view
     }

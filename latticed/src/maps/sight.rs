@@ -5,11 +5,12 @@
 //! sandbox's layers allow a flow, and nodes always do.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
-use lattice_policy::{Action, Direction, Layer, LayerRule, Proto, Target};
+use ipnet::IpNet;
+use lattice_policy::{Action, Direction, Layer, LayerRule, Overlay, Proto, Target};
 
 /// A peer, as flows see it.
 #[derive(Debug, Clone, Copy)]
@@ -20,18 +21,30 @@ pub struct End<'a> {
     pub layers: Option<&'a [Arc<Layer>]>,
 }
 
-/// Whether some flow between the two is possible.
-pub fn may_meet(a: End<'_>, b: End<'_>) -> bool {
-    may_open(a, b) || may_open(b, a)
+/// The other end of a flow.
+#[derive(Debug, Clone, Copy)]
+struct Remote {
+    v4: Ipv4Addr,
+    /// `None`: the flow is one of IPv4.
+    v6: Option<Ipv6Addr>,
 }
 
-fn may_open(from: End<'_>, to: End<'_>) -> bool {
+/// Whether some flow between the two is possible, of IPv4 or IPv6.
+pub fn may_meet(overlay: &Overlay, a: End<'_>, b: End<'_>) -> bool {
+    let both = [(a, b), (b, a)];
+    let by_v4 = |end: End<'_>| Remote { v4: end.address, v6: None };
+    let by_v6 = |end: End<'_>| Remote { v6: Some(overlay.v6(end.address)), ..by_v4(end) };
+    both.iter().any(|(from, to)| may_open(*from, *to, by_v4))
+        || both.iter().any(|(from, to)| may_open(*from, *to, by_v6))
+}
+
+fn may_open(from: End<'_>, to: End<'_>, remote: impl Fn(End<'_>) -> Remote) -> bool {
     let mut flows = Flows::all();
     for layer in from.layers.into_iter().flatten() {
-        flows = flows.both(&Flows::of(layer.rules(Direction::Egress), to.address));
+        flows = flows.both(&Flows::of(layer.rules(Direction::Egress), remote(to)));
     }
     for layer in to.layers.into_iter().flatten() {
-        flows = flows.both(&Flows::of(layer.rules(Direction::Ingress), from.address));
+        flows = flows.both(&Flows::of(layer.rules(Direction::Ingress), remote(from)));
     }
     !flows.is_empty()
 }
@@ -42,9 +55,11 @@ type Ports = Vec<(u32, u32)>;
 const EVERY_PORT: (u32, u32) = (0, u16::MAX as u32);
 
 /// Whether a rule is about `remote`. One by DNS name is not: names open no addresses of the overlay.
-fn names(rule: &LayerRule, remote: Ipv4Addr) -> bool {
+fn names(rule: &LayerRule, remote: Remote) -> bool {
     match rule.spec.target {
-        Target::Net(net) => net.contains(&IpAddr::V4(remote)),
+        // Of either version: IPv6 follows IPv4.
+        Target::Net(IpNet::V4(net)) => net.contains(&remote.v4),
+        Target::Net(IpNet::V6(net)) => remote.v6.is_some_and(|v6| net.contains(&v6)),
         Target::Name(_) => false,
     }
 }
@@ -67,7 +82,7 @@ impl Flows {
     }
 
     /// What rules of one layer and direction allow with `remote`: a deny rule wins, and the rest is denied.
-    fn of(rules: &[LayerRule], remote: Ipv4Addr) -> Self {
+    fn of(rules: &[LayerRule], remote: Remote) -> Self {
         let (mut allowed, mut denied) = (Self::default(), Self::default());
         for rule in rules.iter().filter(|rule| names(rule, remote)) {
             let to = if rule.action == Action::Allow { &mut allowed } else { &mut denied };
@@ -143,6 +158,8 @@ fn less(ports: Ports, without: &Ports) -> Ports {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use lattice_policy::{Packet, evaluate, parse_rule};
     use proptest::prelude::*;
 
@@ -151,8 +168,15 @@ mod tests {
     const A: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 2);
     const B: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 3);
 
+    fn overlay() -> Overlay {
+        Overlay::new("10.42.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap()
+    }
+
     fn rule() -> impl Strategy<Value = LayerRule> {
-        let net = prop::sample::select(vec!["10.42.0.2", "10.42.0.3", "10.42.0.0/16", "0.0.0.0/0", "::/0"]);
+        let v6 = ["fd12:3456:789a::a2a:2", "fd12:3456:789a::/48", "::/0"];
+        let net = prop::sample::select(
+            [&["10.42.0.2", "10.42.0.3", "10.42.0.0/16", "0.0.0.0/0"], &v6[..]].concat(),
+        );
         // So few ports that rules meet.
         (any::<bool>(), 0..4usize, net, prop::option::of((1u16..6, 0u16..3))).prop_map(
             |(allow, proto, net, ports)| {
@@ -180,13 +204,16 @@ mod tests {
     fn passes(
         layers: Option<&[Arc<Layer>]>,
         direction: Direction,
-        remote: Ipv4Addr,
+        remote: IpAddr,
         proto: u8,
         port: u16,
     ) -> bool {
-        let port = (proto != 1).then_some(port);
-        let packet = Packet { direction, proto, remote: remote.into(), port };
-        layers.into_iter().flatten().all(|layer| evaluate(&layer.policy(1), &packet).action == Action::Allow)
+        let port = (![1, 58].contains(&proto)).then_some(port);
+        let packet = Packet { direction, proto, remote, port };
+        layers
+            .into_iter()
+            .flatten()
+            .all(|layer| evaluate(&layer.policy(1, &overlay()), &packet).action == Action::Allow)
     }
 
     proptest! {
@@ -195,16 +222,20 @@ mod tests {
             let (a, b) = (a.as_deref(), b.as_deref());
             let opens = |from: (Option<&[_]>, Ipv4Addr), to: (Option<&[_]>, Ipv4Addr)| {
                 // No port above those of the rules is told apart.
-                let packets = [1u8, 6, 17].into_iter().flat_map(|proto| (0..10u16).map(move |port| (proto, port)));
+                let packets = [1u8, 6, 17, 58].into_iter().flat_map(|proto| (0..10u16).map(move |port| (proto, port)));
+                let v4 = [from.1, to.1].map(IpAddr::from);
+                let v6 = [from.1, to.1].map(|address| overlay().v6(address).into());
                 packets.into_iter().any(|(proto, port)| {
-                    passes(from.0, Direction::Egress, to.1, proto, port)
-                        && passes(to.0, Direction::Ingress, from.1, proto, port)
+                    [v4, v6].iter().any(|[from_at, to_at]| {
+                        passes(from.0, Direction::Egress, *to_at, proto, port)
+                            && passes(to.0, Direction::Ingress, *from_at, proto, port)
+                    })
                 })
             };
             let expected = opens((a, A), (b, B)) || opens((b, B), (a, A));
             let (a, b) = (End { address: A, layers: a }, End { address: B, layers: b });
-            prop_assert_eq!(may_meet(a, b), expected);
-            prop_assert_eq!(may_meet(b, a), expected);
+            prop_assert_eq!(may_meet(&overlay(), a, b), expected);
+            prop_assert_eq!(may_meet(&overlay(), b, a), expected);
         }
     }
 }

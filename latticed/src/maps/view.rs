@@ -11,8 +11,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
-use lattice_policy::Member;
+use lattice_policy::{Member, Overlay};
 use lattice_wire::{MapPeer, MapPolicy, MapVersion, PeerId, PeerName, WorkspaceId, update::share};
 use tracing::error;
 
@@ -41,7 +40,8 @@ pub struct View {
     version: MapVersion,
     workspace: WorkspaceId,
     name: Option<PeerName>,
-    pool: Ipv4Net,
+    /// `None` while nothing was read.
+    overlay: Option<Overlay>,
     /// What is new since this generation, or a later one, can be told.
     begin: u64,
     /// Everything up to this generation was pushed to those whom it concerns.
@@ -99,12 +99,12 @@ struct Gone {
 
 impl View {
     /// A workspace of which nothing was read yet.
-    pub fn empty(workspace: WorkspaceId, pool: Ipv4Net) -> Self {
+    pub fn empty(workspace: WorkspaceId) -> Self {
         Self {
             version: MapVersion { epoch: 0, generation: 0 },
             workspace,
             name: None,
-            pool,
+            overlay: None,
             begin: 0,
             pushed: 0,
             rows: vec![],
@@ -123,9 +123,10 @@ impl View {
     }
 
     fn read(&mut self, changes: Changes) {
-        let Changes { version, name, since, policies, changed, removed, .. } = changes;
+        let Changes { version, name, overlay, since, policies, changed, removed, .. } = changes;
         let grouping = self.grouping + 1;
-        *self = Self { grouping, begin: since, ..Self::empty(self.workspace.clone(), self.pool) };
+        let empty = Self::empty(self.workspace.clone());
+        *self = Self { grouping, begin: since, overlay: Some(overlay), ..empty };
         self.pushed = version.generation.saturating_sub(1);
         self.set_policies(policies.unwrap_or_default());
         for (row, at) in changed {
@@ -133,7 +134,16 @@ impl View {
         }
         self.compile(version.generation);
         // Those that have gone lately were among them, so that it is known who saw them.
-        self.take(Changes { version, name, since, whole: false, policies: None, changed: vec![], removed });
+        self.take(Changes {
+            version,
+            name,
+            overlay,
+            since,
+            whole: false,
+            policies: None,
+            changed: vec![],
+            removed,
+        });
     }
 
     /// Of which workspace it is.
@@ -207,7 +217,7 @@ impl View {
 
     fn set_policies(&mut self, rows: Vec<PolicyRow>) {
         self.policies = Policies::of(&rows);
-        self.targets = Targets::of(&self.policies.read, self.pool);
+        self.targets = self.overlay.map_or_else(Targets::default, |at| Targets::of(&self.policies.read, &at));
         self.rows = rows;
     }
 

@@ -2,9 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use async_nats::{AuthError, Client, ConnectOptions, Event};
+use async_nats::{AuthError, Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use lattice_wire::message::TlsTrust;
 use nkeys::KeyPair;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{Issuer, NatsError, NatsUrl, issuer};
@@ -16,6 +17,10 @@ const SUBSCRIPTION_CAPACITY: usize = 2048;
 /// server is away, and whoever publishes waits instead.
 const CLIENT_CAPACITY: usize = 64;
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// How often the first connection is tried. On a busy host a handshake may take longer than server or client wait for it.
+const ATTEMPTS: u32 = 5;
+/// After the first attempt; each wait is twice the one before.
+const ATTEMPT_WAIT: Duration = Duration::from_millis(100);
 
 /// Who connects.
 pub(super) struct User {
@@ -64,12 +69,29 @@ pub(super) fn options(user: User, tls: Option<&TlsTrust>) -> Result<ConnectOptio
     })
 }
 
+/// Connects for the first time, in at most [`ATTEMPTS`]. What another attempt would not change is not tried again.
 pub(super) async fn open(options: ConnectOptions, url: &NatsUrl, config: &Path) -> Result<Client, NatsError> {
-    options.connect(url.addresses()).await.map_err(|source| NatsError::Connect {
-        url: url.to_string(),
-        config: config.to_owned(),
-        source,
-    })
+    let mut attempts = 1;
+    loop {
+        let error = match options.clone().connect(url.addresses()).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        if attempts == ATTEMPTS || is_final(&error) {
+            let (url, config) = (url.to_string(), config.to_owned());
+            return Err(NatsError::Connect { url, config, attempts, source: error });
+        }
+        warn!(%error, attempts, "cannot connect to NATS yet; trying again");
+        sleep(ATTEMPT_WAIT * 2_u32.pow(attempts - 1)).await;
+        attempts += 1;
+    }
+}
+
+/// Whether the server said who we are not, or could not prove who it is.
+fn is_final(error: &ConnectError) -> bool {
+    use ConnectErrorKind::{Authentication, AuthorizationViolation, ServerParse};
+    matches!(error.kind(), Authentication | AuthorizationViolation | ServerParse)
+        || error.to_string().contains("certificate")
 }
 
 fn report(event: &Event) {

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use ipnet::Ipv6Net;
 use lattice_wire::{message::PeerKind, netmap::MAX_ENDPOINTS};
 use serde::de::DeserializeOwned;
 use sqlx::{Row as _, any::AnyRow};
@@ -24,6 +25,10 @@ pub struct Endpoints(pub Vec<SocketAddr>);
 /// An address as a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address(pub Ipv4Addr);
+
+/// A workspace's IPv6 addresses as a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix(pub Ipv6Net);
 
 /// A column that holds what this version does not know.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +103,13 @@ impl Address {
 
     pub(super) fn bits(address: Ipv4Addr) -> i64 {
         address.to_bits().into()
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = Unknown;
+    fn try_from(value: String) -> Result<Self, Unknown> {
+        value.parse().map(Self).map_err(|_| Unknown { what: "prefix of a workspace", value })
     }
 }
 

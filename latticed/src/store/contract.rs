@@ -19,6 +19,8 @@ mod tokens;
 
 use std::collections::BTreeMap;
 
+use ipnet::Ipv6Net;
+use lattice_policy::Overlay;
 use lattice_wire::{NetMap, PeerId, Token, WgPublicKey, WorkspaceId, message::PeerKind};
 use tempfile::TempDir;
 
@@ -84,7 +86,7 @@ impl Store {
     /// The map of one peer, as it is answered.
     async fn netmap(&self, id: &PeerId, now: i64) -> Result<Option<NetMap>, StoreError> {
         let Some(own) = self.standing(id, now).await? else { return Ok(None) };
-        let mut view = View::empty(own.workspace.clone(), self.pool());
+        let mut view = View::empty(own.workspace.clone());
         view.update(self.changes(&own.workspace, None, now).await?);
         let map = view.netmap(id, now);
         assert_eq!(map.as_ref().map(NetMap::version), Some(own.version));
@@ -100,9 +102,13 @@ fn workspace_id(n: u8) -> WorkspaceId {
     WorkspaceId::from_random([n; 10])
 }
 
+fn prefix(n: u8) -> Ipv6Net {
+    Overlay::prefix_of([n; 5])
+}
+
 async fn workspace(store: &Store, n: u8) -> WorkspaceId {
     let name = format!("w{n}").parse().unwrap();
-    store.create_workspace(workspace_id(n), name, NOW).await.unwrap().unwrap().id
+    store.create_workspace(workspace_id(n), name, prefix(n), NOW).await.unwrap().unwrap().id
 }
 
 fn new_token(n: u8, uses: i64) -> NewToken {

@@ -1,6 +1,7 @@
 //! What network maps are made of, read from one snapshot: the version always belongs to the peers and policies beside it.
 
 use ipnet::{IpNet, Ipv4Net};
+use lattice_policy::Overlay;
 use lattice_wire::{MapPeer, MapVersion, PeerId, PeerName, WorkspaceId};
 use sqlx::{AnyConnection, FromRow, Row as _, any::AnyRow};
 
@@ -10,7 +11,6 @@ use super::{
     peers::PeerRow,
     policies::{self, PolicyRow},
 };
-use crate::pool::Pool;
 
 /// More peers that are gone are not told one by one: who needs them reads all.
 const MAX_REMOVED: i64 = 10_000;
@@ -21,7 +21,7 @@ const LATELY: u64 = 256;
 #[derive(Debug)]
 pub struct Snapshot {
     generation: u64,
-    pool: Pool,
+    overlay: Overlay,
     members: Vec<PeerRow>,
     policies: Vec<PolicyRow>,
 }
@@ -33,6 +33,8 @@ pub struct Changes {
     pub version: MapVersion,
     /// The workspace's name.
     pub name: PeerName,
+    /// Where its addresses lie.
+    pub overlay: Overlay,
     /// Every change after this generation is in here.
     pub since: u64,
     /// Whether it is all there is.
@@ -68,10 +70,11 @@ impl Store {
         now: i64,
     ) -> Result<Changes, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let select = "SELECT epoch, generation, rules, name FROM workspaces, epoch WHERE id = $1";
+        let select = "SELECT epoch, generation, rules, name, prefix FROM workspaces, epoch WHERE id = $1";
         let row = sqlx::query(select).bind(workspace.as_str()).fetch_one(&mut *transaction).await?;
         let version = version(row.try_get("epoch")?, row.try_get("generation")?);
         let (rules, name): (i64, _) = (row.try_get("rules")?, text(&row, "name")?);
+        let overlay = self.overlay(text(&row, "prefix")?)?;
         let have = have.filter(|have| have.epoch == version.epoch && have.generation <= version.generation);
         let since = have.map(|have| have.generation);
         let changes = match since {
@@ -92,7 +95,7 @@ impl Store {
             false => None,
         };
         transaction.commit().await?;
-        Ok(Changes { version, name, since, whole, policies, changed, removed })
+        Ok(Changes { version, name, overlay, since, whole, policies, changed, removed })
     }
 
     /// Where a peer belongs; `None` when there is no such peer, or its time is over.
@@ -123,10 +126,12 @@ impl Store {
     /// When the database fails.
     pub async fn snapshot(&self, workspace: &WorkspaceId, now: i64) -> Result<Snapshot, StoreError> {
         let mut transaction = self.begin_read().await?;
-        let (generation,): (i64,) = sqlx::query_as("SELECT generation FROM workspaces WHERE id = $1")
+        let row = sqlx::query("SELECT generation, prefix FROM workspaces WHERE id = $1")
             .bind(workspace.as_str())
             .fetch_one(&mut *transaction)
             .await?;
+        let generation: i64 = row.try_get("generation")?;
+        let overlay = self.overlay(text(&row, "prefix")?)?;
         let members: Vec<PeerRow> = sqlx::query_as(
             "SELECT * FROM members WHERE workspace = $1 AND (expires_at IS NULL OR expires_at > $2) \
              ORDER BY address",
@@ -137,12 +142,7 @@ impl Store {
         .await?;
         let policies = policies::in_force(&mut transaction, workspace, now).await?;
         transaction.commit().await?;
-        Ok(Snapshot { generation: generation.cast_unsigned(), pool: self.pool, members, policies })
-    }
-
-    /// Every overlay address lies in here.
-    pub fn pool(&self) -> Ipv4Net {
-        self.pool.net()
+        Ok(Snapshot { generation: generation.cast_unsigned(), overlay, members, policies })
     }
 }
 
@@ -152,9 +152,9 @@ impl Snapshot {
         self.generation
     }
 
-    /// Every overlay address lies in here.
-    pub fn pool(&self) -> Ipv4Net {
-        self.pool.net()
+    /// Where all its addresses lie.
+    pub fn overlay(&self) -> &Overlay {
+        &self.overlay
     }
 
     /// Its members, by address.
@@ -210,7 +210,8 @@ async fn all(
         .fetch_all(&mut *connection)
         .await?;
     // Whose address is leased again already is not worth remembering.
-    let select = "SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id \
+    let select = "SELECT peers.*, leases.address, workspaces.prefix FROM peers \
+                    JOIN leases ON leases.peer = peers.id JOIN workspaces ON workspaces.id = peers.workspace \
                   WHERE peers.workspace = $1 AND changed > $2 AND removed_at IS NOT NULL ORDER BY changed LIMIT $3";
     let gone: Vec<Marked> = sqlx::query_as(select)
         .bind(workspace.as_str())

@@ -1,9 +1,12 @@
 //! Peers: who they are and what is said of them.
 
+use std::net::Ipv6Addr;
+
+use lattice_policy::overlay;
 use lattice_wire::{PeerId, PeerName, WgPublicKey, WorkspaceId};
 use sqlx::{FromRow, Row as _, any::AnyRow};
 
-pub use super::columns::{Address, Endpoints, Kind, Labels};
+pub use super::columns::{Address, Endpoints, Kind, Labels, Prefix};
 use super::{
     Page, Store, StoreError,
     columns::{self, flag, json, maybe, text},
@@ -53,6 +56,8 @@ pub struct PeerRow {
     pub jwt_expires_at: Option<i64>,
     /// Its overlay address.
     pub address: Address,
+    /// That of its workspace, in which it has an address too.
+    pub prefix: Prefix,
 }
 
 /// Who a member is, to others than latticed.
@@ -98,7 +103,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn peer(&self, id: &PeerId) -> Result<Option<PeerRow>, StoreError> {
-        let select = "SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id \
+        let select = "SELECT peers.*, leases.address, workspaces.prefix FROM peers \
+                        JOIN leases ON leases.peer = peers.id JOIN workspaces ON workspaces.id = peers.workspace \
                       WHERE peers.removed_at IS NULL AND peers.id = $1";
         Ok(sqlx::query_as(select).bind(id.as_str()).fetch_optional(&self.read).await?)
     }
@@ -129,7 +135,8 @@ impl Store {
         workspace: Option<&WorkspaceId>,
         page: &Page,
     ) -> Result<Vec<PeerRow>, StoreError> {
-        let select = "SELECT peers.*, leases.address FROM peers JOIN leases ON leases.peer = peers.id \
+        let select = "SELECT peers.*, leases.address, workspaces.prefix FROM peers \
+                        JOIN leases ON leases.peer = peers.id JOIN workspaces ON workspaces.id = peers.workspace \
                       WHERE peers.removed_at IS NULL AND ($1 IS NULL OR peers.workspace = $1) \
                         AND ($2 IS NULL OR peers.id > $2) ORDER BY peers.id LIMIT $3";
         self.page(select, workspace, page).await
@@ -195,6 +202,13 @@ impl Store {
     }
 }
 
+impl PeerRow {
+    /// Its IPv6 address.
+    pub fn address6(&self) -> Ipv6Addr {
+        overlay::in_prefix(self.prefix.0, self.address.0)
+    }
+}
+
 impl FromRow<'_, AnyRow> for PeerRow {
     fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
@@ -216,6 +230,7 @@ impl FromRow<'_, AnyRow> for PeerRow {
             token: row.try_get("token")?,
             jwt_expires_at: row.try_get("jwt_expires_at")?,
             address: Address::column(row)?,
+            prefix: text(row, "prefix")?,
         })
     }
 }

@@ -2,8 +2,15 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use lattice_wire::message::Signaling;
@@ -144,4 +151,57 @@ async fn a_cluster_learns_of_a_removal_everywhere_and_keeps_it() {
     assert!(refuses(again.err()));
     let inbox = lattice_wire::subject::inbox(stays.id());
     assert!(connect(&at(&third), &stays.grant.nats_jwt, &stays.key, &inbox).await.is_ok());
+}
+
+/// Stands before a server, and hangs up on the first `broken` clients when they have begun the handshake.
+fn hang_up_on(broken: usize, server: &str) -> (String, Arc<AtomicUsize>) {
+    let to = server.strip_prefix("nats://").unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&seen);
+    thread::spawn(move || {
+        while let (Ok((mut near, _)), Ok(mut far)) = (listener.accept(), TcpStream::connect(&to)) {
+            if count.fetch_add(1, Ordering::Relaxed) < broken {
+                let (mut info, mut hello) = ([0; 4096], [0; 1]);
+                let said = far.read(&mut info).unwrap_or(0);
+                let _ = near.write_all(&info[..said]).and_then(|()| near.read(&mut hello));
+                continue;
+            }
+            let (mut back, mut forth) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut near, &mut far));
+            thread::spawn(move || std::io::copy(&mut back, &mut forth));
+        }
+    });
+    (format!("nats://{address}"), seen)
+}
+
+/// As on a host that is too busy for them, at the start.
+#[test]
+fn handshakes_that_fail_at_first_are_tried_again_and_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    certify(dir.path());
+    let (code, message) = fails(&data, &["--nats-url", "nats://127.0.0.1:1"]);
+    assert_eq!(code, 7);
+    assert!(message.contains("in 5 attempts"), "{message}");
+    let node = Node::start(dir.path(), "one", None);
+    let ca = dir.path().join("ca.pem");
+    let options = |url: &str| ["--nats-url", url, "--nats-ca", ca.to_str().unwrap()].map(str::to_owned);
+
+    let (dead, seen) = hang_up_on(usize::MAX, &node.client);
+    let (code, message) = fails(&data, &options(&dead).each_ref().map(String::as_str));
+    assert_eq!((code, seen.load(Ordering::Relaxed)), (7, 5), "{message}");
+    assert!(message.contains(&dead) && message.contains("in 5 attempts"), "{message}");
+
+    let (late, seen) = hang_up_on(4, &node.client);
+    let server = Server::start(&data, &options(&late).each_ref().map(String::as_str));
+    assert!(seen.load(Ordering::Relaxed) >= 6, "four in vain, and latticed has two connections");
+    drop(server);
+
+    // Whom it does not trust, it does not ask again.
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    fs::write(&ca, other.cert.pem()).unwrap();
+    let (watched, seen) = hang_up_on(0, &node.client);
+    let (code, message) = fails(&data, &options(&watched).each_ref().map(String::as_str));
+    assert_eq!((code, seen.load(Ordering::Relaxed)), (7, 1), "{message}");
 }

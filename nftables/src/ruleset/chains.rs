@@ -1,8 +1,15 @@
 //! The chains. Every path that does not say why a packet passes ends in a refusal or a drop.
 
+use ipnet::IpNet;
 use lattice_policy::{Direction, Reason};
 
 use super::{ALLOWED, DENIED, NO_RULE, ODD, Place, mark};
+
+/// An answer for what can have one; the rest is dropped.
+const REFUSE: &str = "meta l4proto tcp reject with tcp reset
+meta l4proto udp reject with icmpx type admin-prohibited
+icmp type echo-request reject with icmpx type admin-prohibited
+icmpv6 type echo-request reject with icmpx type admin-prohibited";
 
 /// What the chains do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +25,13 @@ const SNAP: u32 = 128;
 
 /// The chains of a table that denies everything.
 pub(crate) fn closed(place: &Place) -> String {
-    written(place, [lasting(Live::No), changing(place, Live::No)].concat())
+    written(place, [lasting(place, Live::No), changing(place, Live::No)].concat())
 }
 
 /// Puts a policy in force. `first` when the chains were [`closed`] until now.
 pub(crate) fn live(place: &Place, epoch: u64, generation: u32, first: bool) -> String {
     let live = Live::Yes { epoch, generation };
-    let lasting = if first { lasting(live) } else { Vec::new() };
+    let lasting = if first { lasting(place, live) } else { Vec::new() };
     written(place, [lasting, changing(place, live)].concat())
 }
 
@@ -32,12 +39,14 @@ pub(crate) fn live(place: &Place, epoch: u64, generation: u32, first: bool) -> S
 type Chain = (&'static str, &'static str, String);
 
 /// What every policy has in common.
-fn lasting(live: Live) -> Vec<Chain> {
+fn lasting(place: &Place, live: Live) -> Vec<Chain> {
     vec![
         ("odd", "", "jump tell\ndrop".into()),
         ("sound", "", sound()),
-        ("output", "hook output priority filter", output(live)),
-        ("prerouting", "hook prerouting priority mangle", prerouting(live)),
+        ("refuse", "", REFUSE.into()),
+        ("astray", "", "jump tell\nmeta mark set 0\ngoto refuse".into()),
+        ("output", "hook output priority filter", output(place, live)),
+        ("prerouting", "hook prerouting priority mangle", prerouting(place, live)),
         ("forward", "hook forward priority filter", String::new()),
     ]
 }
@@ -71,7 +80,7 @@ fn written(place: &Place, chains: Vec<Chain>) -> String {
 }
 
 /// What the agent sends. Conntrack has seen it by now, and put fragments together. Judged packets that come back are denied.
-fn output(live: Live) -> String {
+fn output(place: &Place, live: Live) -> String {
     let spoofed = mark(Reason::Spoofed);
     let discovery = if_live(
         live,
@@ -79,26 +88,26 @@ fn output(live: Live) -> String {
 meta oiftype ether icmpv6 type { 133, 135, 136 } ip6 hoplimit 255 ip6 saddr { fe80::/10, :: } accept",
     );
     let flows = flows(live, [Direction::Egress, Direction::Ingress]);
+    let astray = leaves_astray(place);
     format!(
         "oif lo accept
 {discovery}
 jump sound
 ip saddr != @own4 meta mark set {spoofed} goto odd
 ip6 saddr != @own6 meta mark set {spoofed} goto odd
+{astray}
 {flows}
-meta l4proto tcp reject with tcp reset
-meta l4proto udp reject with icmpx type admin-prohibited
-icmp type echo-request reject with icmpx type admin-prohibited
-icmpv6 type echo-request reject with icmpx type admin-prohibited"
+goto refuse"
     )
 }
 
 /// What comes in, before it is routed: an address that is not ours is denied, not only not delivered.
-fn prerouting(live: Live) -> String {
+fn prerouting(place: &Place, live: Live) -> String {
     let [denied, spoofed, multicast] = [Reason::DefaultDeny, Reason::Spoofed, Reason::Multicast].map(mark);
     let discovery =
         if_live(live, "meta iiftype ether icmpv6 type { 133, 134, 135, 136 } ip6 hoplimit 255 accept");
     let flows = flows(live, [Direction::Ingress, Direction::Egress]);
+    let astray = comes_astray(place);
     format!(
         "iif lo accept
 {discovery}
@@ -108,8 +117,48 @@ ip daddr != @own4 meta mark set {denied} goto odd
 ip6 daddr != @own6 meta mark set {denied} goto odd
 ip saddr @own4 meta mark set {spoofed} goto odd
 ip6 saddr @own6 meta mark set {spoofed} goto odd
+{astray}
 {flows}"
     )
+}
+
+/// What is sent by a link to which its source is not tied, or to which its destination is not confined. A socket that is bound to a
+/// link (`SO_BINDTODEVICE`) sends by no route.
+fn leaves_astray(place: &Place) -> String {
+    let [spoofed, denied] = [Reason::Spoofed, Reason::DefaultDeny].map(mark);
+    let mut rules = String::new();
+    if place.is_tied {
+        rules += &format!(
+            "ip saddr @tied4 meta oif . ip saddr != @links4 meta mark set {spoofed} goto astray
+ip6 saddr @tied6 meta oif . ip6 saddr != @links6 meta mark set {spoofed} goto astray\n"
+        );
+    }
+    for (family, net, link) in confined(place) {
+        rules += &format!("meta oif != \"{link}\" {family} daddr {net} meta mark set {denied} goto astray\n");
+    }
+    rules
+}
+
+/// Likewise of what comes in. A neighbour may claim any source.
+fn comes_astray(place: &Place) -> String {
+    let [spoofed, denied] = [Reason::Spoofed, Reason::DefaultDeny].map(mark);
+    let mut rules = String::new();
+    if place.is_tied {
+        rules += &format!(
+            "ip daddr @tied4 meta iif . ip daddr != @links4 meta mark set {denied} goto odd
+ip6 daddr @tied6 meta iif . ip6 daddr != @links6 meta mark set {denied} goto odd\n"
+        );
+    }
+    for (family, net, link) in confined(place) {
+        rules += &format!("meta iif != \"{link}\" {family} saddr {net} meta mark set {spoofed} goto odd\n");
+    }
+    rules
+}
+
+/// Each network that is confined to a link, after what nft calls its family.
+fn confined(place: &Place) -> impl Iterator<Item = (&'static str, &IpNet, &str)> {
+    let all = place.confined.iter().flat_map(|(nets, link)| nets.iter().map(move |net| (net, &**link)));
+    all.map(|(net, link)| (if net.addr().is_ipv4() { "ip" } else { "ip6" }, net, link))
 }
 
 /// Returns only what has a header that says where it goes, in a protocol that rules can name.

@@ -1,4 +1,4 @@
-//! What the owners of a user-space device, and of its filter, ask of its thread.
+//! What the owners of a device, and of its filter, ask of its thread.
 
 use std::{
     io,
@@ -21,9 +21,9 @@ use super::{
 
 /// A request, with the way its answer takes.
 pub(crate) enum Command {
-    SetPeers(Vec<PeerConfig>, SyncSender<()>),
-    Peers(SyncSender<Vec<PeerStatus>>),
-    Drops(SyncSender<Drops>),
+    SetPeers(Vec<PeerConfig>, SyncSender<Result<(), DeviceError>>),
+    Peers(SyncSender<Result<Vec<PeerStatus>, DeviceError>>),
+    Drops(SyncSender<Result<Drops, DeviceError>>),
     /// Answered with the program of before.
     Apply(Box<Program>, SyncSender<Option<Program>>),
     Pin(Vec<Pin>, SyncSender<()>),

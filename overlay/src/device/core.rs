@@ -13,7 +13,10 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use lattice_paths::mux::{self, Kind};
+use lattice_paths::{
+    Event,
+    mux::{self, Kind},
+};
 use lattice_wireguard::{Interface, Output, Packets, Path, Peer};
 use nix::sys::eventfd::EventFd;
 
@@ -214,7 +217,11 @@ impl Core {
             let way = Way { remote, local: Some(local) };
             outside.udp.push(way, bytes.len(), |room| room.copy_from_slice(bytes));
         };
-        ways.handle_timeout(now, check, |peer, path| chosen.push((*peer, path)));
+        ways.handle_timeout(now, check, |event| match event {
+            Event::Select { peer, path } => chosen.push((peer, path)),
+            // WireGuard here tells of each packet itself.
+            Event::Ended { .. } => {}
+        });
         for (peer, path) in chosen {
             interface.set_path(&peer, path, now, &mut Io { outside: &mut *outside, inside: &mut *inside });
         }

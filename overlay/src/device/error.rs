@@ -38,6 +38,11 @@ pub enum DeviceError {
     /// The underlay gave no UDP socket.
     #[error("cannot open the WireGuard UDP socket in the underlay: {0}")]
     Socket(#[source] io::Error),
+    /// The underlay gave no sockets beside that of the kernel's WireGuard.
+    #[error(
+        "cannot open sockets beside the kernel's WireGuard in the underlay: {0}; run with CAP_NET_RAW, or use the userspace backend instead"
+    )]
+    KernelSocket(#[source] io::Error),
     /// A namespace could not be entered.
     #[error("cannot enter a network namespace: {0}; run as root (CAP_SYS_ADMIN)")]
     Namespace(#[source] io::Error),

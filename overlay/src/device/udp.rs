@@ -21,6 +21,7 @@ use nix::{
 
 use runs::Runs;
 use sender::Sender;
+pub(crate) use sender::{source_v4, source_v6};
 
 /// Bytes; a receive buffer this large holds 5 ms of 10 Gbit/s.
 const SOCKET_BUFFER: usize = 7 << 20;
@@ -43,6 +44,22 @@ impl Udp {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && port != 0 => Self::bind_once(0)?,
             done => done?,
         };
+        Self::with(socket, is_v6)
+    }
+
+    /// Binds any port of IPv4 on the loopback link of the calling thread's namespace, whichever of its addresses is meant.
+    ///
+    /// # Errors
+    /// When the kernel gives no UDP socket.
+    pub(crate) fn bind_loopback() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+        setsockopt(&socket, sockopt::BindToDevice, &"lo".into())?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
+        Self::with(socket.into(), false)
+    }
+
+    fn with(socket: UdpSocket, is_v6: bool) -> io::Result<Self> {
         // Without CAP_NET_ADMIN over the namespace, what the limits allow.
         if setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER)?;

@@ -139,15 +139,15 @@ impl Device for UserSpaceDevice {
 
     fn set_peers(&self, peers: &[PeerConfig]) -> Result<(), DeviceError> {
         check_count(peers)?;
-        self.commands.ask(|done| Command::SetPeers(peers.to_vec(), done))
+        self.commands.ask(|done| Command::SetPeers(peers.to_vec(), done))?
     }
 
     fn peers(&self) -> Result<Vec<PeerStatus>, DeviceError> {
-        self.commands.ask(Command::Peers)
+        self.commands.ask(Command::Peers)?
     }
 
-    fn drops(&self) -> Result<Option<Drops>, DeviceError> {
-        self.commands.ask(Command::Drops).map(Some)
+    fn drops(&self) -> Result<Drops, DeviceError> {
+        self.commands.ask(Command::Drops)?
     }
 
     fn paths(&self) -> Option<&PathFinder> {

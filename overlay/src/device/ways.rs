@@ -120,13 +120,13 @@ impl Ways {
         self.paths.poll_timeout()
     }
 
-    /// Does what time asks for, and has what came of it all sent: checks by `check`, choices to `choose`, signals by whoever reads
-    /// them.
+    /// Does what time asks for, and has what came of it all sent: checks by `check`, what WireGuard has to know to `tell`, signals by
+    /// whoever reads them.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         mut check: impl FnMut(SocketAddr, IpAddr, &[u8]),
-        mut choose: impl FnMut(&WgPublicKey, Option<Path>),
+        mut tell: impl FnMut(Event),
     ) {
         self.paths.handle_timeout(now);
         while let Some(signal) = self.paths.poll_signal() {
@@ -136,9 +136,14 @@ impl Ways {
         while let Some(transmit) = self.paths.poll_transmit() {
             check(transmit.remote, transmit.local.ip(), &transmit.payload);
         }
-        while let Some(Event::Select { peer, path }) = self.paths.poll_event() {
-            choose(&peer, path);
+        while let Some(event) = self.paths.poll_event() {
+            tell(event);
         }
+    }
+
+    /// Whether there is traffic with anybody, or was lately.
+    pub(crate) fn is_active(&self) -> bool {
+        self.paths.is_active()
     }
 
     pub(crate) fn status(&self, peer: &WgPublicKey) -> Option<PathStatus> {

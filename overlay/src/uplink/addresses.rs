@@ -46,10 +46,15 @@ impl Pair {
 }
 
 /// The first pair from `start` on that meets no address, no route and not the overlay. None when all are taken.
-pub(super) fn allocate(start: u32, addresses: &[IpAddr], routes: &[Route], pool: Ipv4Net) -> Option<Pair> {
+pub(super) fn allocate(
+    start: u32,
+    addresses: &[IpAddr],
+    routes: &[Route],
+    overlay: &[IpNet],
+) -> Option<Pair> {
     let narrow = routes.iter().map(|route| route.destination).filter(|net| net.prefix_len() > WIDE);
     let mut taken: Vec<IpNet> = addresses.iter().map(|ip| IpNet::from(*ip)).chain(narrow).collect();
-    taken.push(pool.into());
+    taken.extend(overlay);
     taken.retain(|net| overlap(net, &NET_V4.into()) || overlap(net, &NET_V6.into()));
     (0..PAIRS)
         .map(|step| Pair { number: start.wrapping_add(step) % PAIRS })
@@ -105,8 +110,8 @@ mod tests {
 
     #[test]
     fn the_overlay_is_passed_over() {
-        let pool = "198.19.0.0/17".parse().unwrap();
-        assert_eq!(allocate(3, &[], &[], pool).unwrap().number, 1 << 14);
+        let pool: IpNet = "198.19.0.0/17".parse().unwrap();
+        assert_eq!(allocate(3, &[], &[], &[pool]).unwrap().number, 1 << 14);
         assert_eq!(allocate(3, &[], &[], "198.18.0.0/15".parse().unwrap()), None);
     }
 }

@@ -71,7 +71,7 @@ impl World {
             underlay: self.host.clone(),
             inside: agent.clone(),
             targets: targets.iter().map(|text| text.parse().unwrap()).collect(),
-            pool: "10.42.0.0/16".parse().unwrap(),
+            overlay: ["10.42.0.0/16", "fd12:3456:789a::/48"].map(|net| net.parse().unwrap()),
             lock: self.dir.path().join("lock"),
         }
     }

@@ -1,6 +1,6 @@
 //! By which links of the underlay a destination is reached.
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 
 use super::{PREFIX, addresses::overlap};
 use crate::link::{Link, Route};
@@ -23,13 +23,13 @@ pub(super) struct Ways {
 pub(super) fn ways(
     every: &IpNet,
     targets: &[IpNet],
-    pool: Ipv4Net,
+    overlay: &[IpNet],
     routes: &[Route],
     links: &[Link],
 ) -> Ways {
     let mut used: Vec<&Route> = routes
         .iter()
-        .filter(|route| every.contains(&route.destination) && is_way_out(route, pool))
+        .filter(|route| every.contains(&route.destination) && is_way_out(route, overlay))
         .filter(|route| targets.iter().any(|target| overlap(target, &route.destination)))
         .collect();
     let find = |index: &u32| links.iter().find(|link| link.index == *index && usable(link));
@@ -59,11 +59,9 @@ fn usable(link: &Link) -> bool {
 }
 
 /// Not the way into the overlay that the host itself may have, nor what every link has for itself.
-fn is_way_out(route: &Route, pool: Ipv4Net) -> bool {
-    match route.destination {
-        IpNet::V4(net) => !pool.contains(&net),
-        IpNet::V6(net) => !LINK_LOCAL.contains(&net) && !MULTICAST.contains(&net),
-    }
+fn is_way_out(route: &Route, overlay: &[IpNet]) -> bool {
+    let own = [IpNet::V6(LINK_LOCAL), IpNet::V6(MULTICAST)];
+    !own.iter().chain(overlay).any(|net| net.contains(&route.destination))
 }
 
 const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
@@ -147,8 +145,8 @@ mod tests {
         let targets = ["2001:db8::/32".parse().unwrap()];
         let of = |mtu| {
             let routes = [Route { mtu, ..route("2001:db8::/32", 3) }];
-            let pool = "10.42.0.0/16".parse().unwrap();
-            ways(&"::/0".parse().unwrap(), &targets, pool, &routes, &links).mtu
+            let pool: IpNet = "10.42.0.0/16".parse().unwrap();
+            ways(&"::/0".parse().unwrap(), &targets, &[pool], &routes, &links).mtu
         };
         assert_eq!((of(Some(9000)), of(None), of(Some(100_000))), (Some(9000), Some(1280), Some(u16::MAX)));
     }

@@ -86,6 +86,7 @@ impl Paths {
                     peer.relays = Some(remote.relays.into());
                 }
                 peer.session = None;
+                self.events.push_back(Event::Ended { peer: peer.key });
                 ended = true;
             } else {
                 let transactions = &mut self.transactions;

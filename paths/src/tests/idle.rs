@@ -50,6 +50,7 @@ fn a_session_ends_three_minutes_after_the_last_packet() {
         0,
         "somebody is still awake"
     );
+    assert_eq!(network.hosts.iter().map(|host| host.ended).collect::<Vec<_>>(), [1, 1]);
     let why = network.status(0, 1);
     assert!(why.why_not_direct.is_none() || why.why_not_direct.unwrap().contains("idle"));
     // The first packet after that goes by the relay, not to where the peer was long ago.

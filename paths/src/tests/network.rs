@@ -77,6 +77,8 @@ pub(super) struct Host {
     mappings: Mappings,
     /// What was selected when, for which host.
     pub(super) selected: Vec<(Instant, usize, Option<Path>)>,
+    /// Sessions that ended.
+    pub(super) ended: usize,
     /// Requests it sent, to STUN servers too.
     pub(super) probed: Vec<(Instant, SocketAddr)>,
     pub(super) signals: usize,
@@ -163,6 +165,7 @@ impl Network {
             lan,
             mappings: Mappings::default(),
             selected: Vec::new(),
+            ended: 0,
             probed: Vec::new(),
             signals: 0,
             received: HashSet::new(),
@@ -264,7 +267,11 @@ impl Network {
                 }
             }
         }
-        while let Some(Event::Select { peer, path }) = self.hosts[i].paths.poll_event() {
+        while let Some(event) = self.hosts[i].paths.poll_event() {
+            let Event::Select { peer, path } = event else {
+                self.hosts[i].ended += 1;
+                continue;
+            };
             let Some(to) = self.hosts.iter().position(|host| host.key == peer) else { continue };
             self.hosts[i].selected.push((self.now, to, path));
         }

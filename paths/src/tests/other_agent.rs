@@ -57,8 +57,10 @@ fn meet(our_number: usize, their_number: usize) {
             let packet = StunPacket { proto: Protocol::Udp, source: ours, destination: sent.remote, message };
             assert!(agent.handle_packet(now, packet), "ours was not taken");
         }
-        while let Some(Event::Select { path, .. }) = paths.poll_event() {
-            here = path;
+        while let Some(event) = paths.poll_event() {
+            if let Event::Select { path, .. } = event {
+                here = path;
+            }
         }
         while let Some(event) = agent.poll_event() {
             if let IceAgentEvent::NominatedSend { destination, .. } = event {

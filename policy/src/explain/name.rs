@@ -2,12 +2,12 @@
 
 use std::borrow::Borrow;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{Opinion, of_flags, source};
 use crate::{
-    Action, Direction, Layer, NamePattern, Names, Policy, Proto, Reason, Refused, Rule, RuleSpec, effective,
-    names,
+    Action, Direction, Layer, NamePattern, Names, Overlay, Policy, Proto, Reason, Refused, Rule, RuleSpec,
+    effective, names,
 };
 
 /// A flow that the agent opens to a name.
@@ -28,18 +28,18 @@ pub struct NamedFlow {
 pub fn explain_name<L: Borrow<Layer>>(
     layers: &[L],
     flags: &[RuleSpec],
-    pool: Ipv4Net,
+    overlay: &Overlay,
     flow: &NamedFlow,
 ) -> Vec<Opinion> {
     let own = of_flags(flags);
     let all = layers.iter().map(Borrow::borrow).chain([&own]);
-    let mut opinions: Vec<Opinion> = all.map(|layer| opinion(layer, flow)).collect();
-    opinions.push(resolver(layers, flags, pool, flow));
+    let mut opinions: Vec<Opinion> = all.map(|layer| opinion(layer, overlay, flow)).collect();
+    opinions.push(resolver(layers, flags, overlay, flow));
     opinions
 }
 
-fn opinion(layer: &Layer, flow: &NamedFlow) -> Opinion {
-    let policy = layer.policy(1);
+fn opinion(layer: &Layer, overlay: &Overlay, flow: &NamedFlow) -> Opinion {
+    let policy = layer.policy(1, overlay);
     let rules = policy.rules().iter().filter(|rule| rule.direction == Direction::Egress);
     let means = |rule: &Rule| rule.name.as_ref().map(|name| name.covers(&flow.name));
     let mut denies = rules.clone().filter(|rule| rule.action == Action::Deny);
@@ -63,11 +63,16 @@ fn opinion(layer: &Layer, flow: &NamedFlow) -> Opinion {
         action,
         reason,
         rule: decides.map(|rule| rule.text.clone()),
-        policy: decides.and_then(|rule| source(layer, rule.id)).and_then(|rule| rule.policy.clone()),
+        policy: decides.and_then(|rule| source(layer, overlay, rule.id)).and_then(|rule| rule.policy.clone()),
     }
 }
 
-fn resolver<L: Borrow<Layer>>(layers: &[L], flags: &[RuleSpec], pool: Ipv4Net, flow: &NamedFlow) -> Opinion {
+fn resolver<L: Borrow<Layer>>(
+    layers: &[L],
+    flags: &[RuleSpec],
+    overlay: &Overlay,
+    flow: &NamedFlow,
+) -> Opinion {
     let says = |action, reason, rule: Option<String>| Opinion {
         layer: "resolver".into(),
         action,
@@ -75,12 +80,12 @@ fn resolver<L: Borrow<Layer>>(layers: &[L], flags: &[RuleSpec], pool: Ipv4Net, f
         rule,
         policy: None,
     };
-    let Ok(policy) = effective(1, layers, flags, pool) else {
+    let Ok(policy) = effective(1, layers, flags, overlay) else {
         return says(Action::Deny, Reason::NoPolicy, None);
     };
     let text = |id| policy.rule(id).map(|rule| rule.text.clone());
     let is_open = |rule: &Rule| flow.fits(rule) && flow.denied(&policy, &rule.net).is_none();
-    match Names::new(&policy, &[IpNet::V4(pool)]).permits(flow.name.name(), is_open) {
+    match Names::new(&policy, &overlay.nets()).permits(flow.name.name(), is_open) {
         Ok(id) => says(Action::Allow, Reason::RuleAllow, text(id)),
         Err(Refused::Denied(id)) => says(Action::Deny, Reason::Name, text(id)),
         Err(_) => says(Action::Deny, Reason::Name, None),

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use ipnet::IpNet;
 
 use super::{MAX_PAIRS, MAX_RULES, NarrowError};
-use crate::{PortRange, Proto, RuleSpec, Target, builtin, grammar::Scope, names};
+use crate::{Overlay, PortRange, Proto, RuleSpec, Target, builtin, grammar::Scope, names};
 
 /// An allow rule on its way into the effective policy.
 #[derive(Debug, Clone)]
@@ -21,8 +21,8 @@ pub(super) struct Term {
     pub(super) from: Vec<Arc<str>>,
 }
 
-/// What a rule of `left` and a rule of `right` both allow, in the order of `left`. No name opens anything in `pool`.
-pub(super) fn intersect(left: &[Term], right: &[Term], pool: &IpNet) -> Result<Vec<Term>, NarrowError> {
+/// What a rule of `left` and a rule of `right` both allow, in the order of `left`. No name opens anything in `overlay`.
+pub(super) fn intersect(left: &[Term], right: &[Term], overlay: &Overlay) -> Result<Vec<Term>, NarrowError> {
     let sides = [left, right].into_iter().enumerate();
     let mut all: Vec<(IpNet, usize, &Term)> =
         sides.flat_map(|(side, terms)| terms.iter().map(move |term| (term.scope.net, side, term))).collect();
@@ -41,7 +41,7 @@ pub(super) fn intersect(left: &[Term], right: &[Term], pool: &IpNet) -> Result<V
         }
         let [by_address, by_name] = &covering[1 - side];
         // Most rules are for peers, which no name opens: they need not be held against all the names there are.
-        let is_closed = term.scope.name.is_none() && (pool.contains(&net) || names::is_closed_net(&net));
+        let is_closed = term.scope.name.is_none() && (overlay.contains(&net) || names::is_closed_net(&net));
         let by_name = if is_closed { &[][..] } else { by_name };
         for (_, wide) in by_address.iter().chain(by_name) {
             pairs += 1;

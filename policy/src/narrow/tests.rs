@@ -1,7 +1,11 @@
+use ipnet::IpNet;
+
 use super::*;
 use crate::{RuleId, parse_rule};
 
-const POOL: &str = "10.42.0.0/16";
+fn overlay() -> Overlay {
+    Overlay::new("10.42.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap()
+}
 
 fn allow(text: &str, policy: Option<&str>) -> LayerRule {
     LayerRule { action: Action::Allow, spec: parse_rule(text).unwrap(), policy: policy.map(str::to_owned) }
@@ -16,11 +20,14 @@ fn flags(texts: &[&str]) -> Vec<RuleSpec> {
 }
 
 fn combined(layers: &[Layer], flags: &[RuleSpec]) -> Policy {
-    effective(1, layers, flags, POOL.parse().unwrap()).unwrap()
+    effective(1, layers, flags, &overlay()).unwrap()
 }
 
+/// Without those of the same text for the same peers' IPv6 addresses.
 fn texts(policy: &Policy, direction: Direction) -> Vec<&str> {
-    policy.rules().iter().filter(|rule| rule.direction == direction).map(|rule| rule.text.as_str()).collect()
+    let twins = Overlay::prefix(&overlay()).into();
+    let own = |rule: &&Rule| rule.direction == direction && !IpNet::contains(&twins, &rule.net);
+    policy.rules().iter().filter(own).map(|rule| rule.text.as_str()).collect()
 }
 
 #[test]
@@ -35,7 +42,12 @@ fn an_open_layer_changes_neither_text_nor_order() {
     let policy =
         combined(&[layer("policies", &["0.0.0.0/0", "::/0"])], &flags(&["10.42.0.9:80", "10.42.0.1"]));
     assert_eq!(texts(&policy, Direction::Egress), ["10.42.0.9:80", "10.42.0.1"]);
-    assert_eq!(policy.rule(RuleId(1)).unwrap().text, "10.42.0.9:80");
+    let both = [1, 2].map(|id| policy.rule(RuleId(id)).unwrap());
+    assert_eq!(both.map(|rule| rule.text.as_str()), ["10.42.0.9:80"; 2]);
+    assert_eq!(
+        both.map(|rule| rule.net.to_string()),
+        ["10.42.0.9/32".to_owned(), "fd12:3456:789a::a2a:9/128".to_owned()]
+    );
 }
 
 #[test]
@@ -127,9 +139,8 @@ fn what_grows_too_big_is_refused() {
         egress: specs.into_iter().map(LayerRule::allow).collect(),
         ..Layer::closed("wide")
     };
-    let pool = POOL.parse().unwrap();
     let all = wide(many(&ports("tcp")));
-    assert_eq!(effective(1, &[all], &many(&ports("udp")), pool), Err(NarrowError::Pairs));
+    assert_eq!(effective(1, &[all], &many(&ports("udp")), &overlay()), Err(NarrowError::Pairs));
 
     let hosts: Vec<String> = (0..400).map(|n| format!("10.0.{}.{}", n / 200, n % 200)).collect();
     let above = wide(many(&ports("tcp")));
@@ -137,7 +148,7 @@ fn what_grows_too_big_is_refused() {
     let denies = Layer { egress: above.egress.into_iter().map(deny).collect(), ..Layer::closed("denies") };
     let open = LayerRule::allow(parse_rule("0.0.0.0/0").unwrap());
     let denies = Layer { egress: denies.egress.into_iter().chain([open]).collect(), ..denies };
-    assert_eq!(effective(1, &[denies], &many(&hosts), pool), Err(NarrowError::Lines));
+    assert_eq!(effective(1, &[denies], &many(&hosts), &overlay()), Err(NarrowError::Lines));
 }
 
 #[test]
@@ -146,17 +157,16 @@ fn ten_thousand_disjoint_rules_meet_quickly() {
     let specs: Vec<RuleSpec> = hosts.iter().map(|text| parse_rule(text).unwrap()).collect();
     let tools =
         Layer { egress: specs.iter().cloned().map(LayerRule::allow).collect(), ..Layer::closed("tools") };
-    let policy = effective(1, &[tools], &specs, POOL.parse().unwrap()).unwrap();
-    assert_eq!(policy.rules().len(), 10_000, "pairs stay below MAX_PAIRS, which all with all would not");
+    let policy = effective(1, &[tools], &specs, &overlay()).unwrap();
+    assert_eq!(policy.rules().len(), 20_000, "pairs stay below MAX_PAIRS, which all with all would not");
 }
 
 #[test]
 fn what_is_offered_is_reached_as_far_as_layers_say_who_may() {
-    let pool = "10.42.0.0/16".parse().unwrap();
     let offered = vec![crate::parse_rule("tcp:10.42.0.0/16:8080").unwrap()];
     let local = Local { offered, ..Local::default() };
     let reached = |layers: &[Layer], from: &str| {
-        let policy = effective_on(1, layers, &local, pool).unwrap();
+        let policy = effective_on(1, layers, &local, &overlay()).unwrap();
         let packet = crate::Packet {
             direction: Direction::Ingress,
             proto: 6,
@@ -182,4 +192,37 @@ fn what_is_offered_is_reached_as_far_as_layers_say_who_may() {
     assert!(reached(&[with(&[echo, (allow, "tcp:10.42.0.7:8080", true)])], from));
     assert!(!reached(&[with(&[echo]), Layer::closed("preset sandboxed")], from));
     assert!(!reached(&[with(&[])], from), "a layer that could not be read");
+}
+
+#[test]
+fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
+    let pool = "10.42.0.0/16".parse().unwrap();
+    let unreachable = vec!["192.0.2.1/32".parse().unwrap(), "198.19.0.4/31".parse().unwrap()];
+    let flags = ["0.0.0.0/0", "tcp:192.0.2.1:80"].map(|text| crate::parse_rule(text).unwrap());
+    let local = Local { unreachable, ..Local::from(flags.to_vec()) };
+    let closes = |texts: &[&str]| {
+        let rule = |text: &&str| crate::LayerRule {
+            action: Action::Deny,
+            spec: crate::parse_rule(text).unwrap(),
+            policy: Some("p".to_owned()),
+        };
+        let rules = texts.iter().map(rule).chain([LayerRule::allow(crate::parse_rule("0.0.0.0/0").unwrap())]);
+        Layer { egress: rules.collect(), ..Layer::closed("policies") }
+    };
+    let said = |layers: &[Layer], to: &str, direction| {
+        let policy = effective_on(1, layers, &local, pool).unwrap();
+        let packet = crate::Packet { direction, proto: 6, remote: to.parse().unwrap(), port: Some(80) };
+        let verdict = crate::evaluate(&policy, &packet);
+        assert_eq!(policy.compile().lookup(&packet), verdict);
+        (verdict.action, policy.reason(verdict.reason, verdict.rule))
+    };
+    use crate::Reason::{DefaultDeny, RuleAllow, RuleDeny, Uplink};
+    use Direction::{Egress, Ingress};
+    assert_eq!(said(&[], "192.0.2.1", Egress), (Action::Deny, Uplink));
+    assert_eq!(said(&[], "198.19.0.5", Egress), (Action::Deny, Uplink));
+    assert_eq!(said(&[], "198.19.0.6", Egress), (Action::Allow, RuleAllow));
+    assert_eq!(said(&[], "192.0.2.1", Ingress), (Action::Deny, DefaultDeny));
+    let layer = [closes(&["192.0.2.0/24"])];
+    assert_eq!(said(&layer, "192.0.2.1", Egress), (Action::Deny, RuleDeny), "a policy says so, too");
+    assert_eq!(said(&layer, "198.19.0.5", Egress), (Action::Deny, Uplink));
 }

@@ -1,5 +1,6 @@
 //! One policy, enforced twice and read once: the eBPF program (`BPF_PROG_TEST_RUN`), the user-space filter and the reference
-//! evaluator must say the same of a million packets, and the two enforcers must refuse in the same bytes.
+//! evaluator must say the same of a million packets, and the two enforcers must refuse in the same bytes. Of some thousands of
+//! them, so must nftables, in a network namespace ([`wire`]).
 //!
 //! Half of the packets come from a fixed seed and half from a new one, which a failure prints: `LATTICE_SEED=<n>` repeats it.
 //! `LATTICE_PACKETS` changes how many there are.
@@ -7,6 +8,7 @@
 mod random;
 mod rules;
 mod traffic;
+mod wire;
 
 use std::{
     net::IpAddr,
@@ -21,6 +23,8 @@ use random::Random;
 use traffic::{OWN, Sent, Traffic};
 
 const PACKETS: usize = 1_000_000;
+/// One in so many goes over a real link.
+const SAMPLE: usize = 250;
 /// Of one policy.
 const BATCH: usize = 5000;
 /// Policies of one loaded program: more flows than the least recently used map surely keeps must not come together.
@@ -34,10 +38,25 @@ fn the_enforcers_agree_on_a_fixed_seed() {
 
 #[test]
 fn the_enforcers_agree_on_a_new_seed() {
+    run(new_seed(), packets() / 2);
+}
+
+#[test]
+fn nftables_agrees_on_a_fixed_seed() {
+    wire::run(0x001a_771c_e5ee_d001, packets() / SAMPLE / 2);
+}
+
+#[test]
+fn nftables_agrees_on_a_new_seed() {
+    wire::run(new_seed(), packets() / SAMPLE / 2);
+}
+
+/// A failure shows what a test has printed.
+fn new_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_nanos() as u64;
     let seed = std::env::var("LATTICE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
     println!("LATTICE_SEED={seed}");
-    run(seed, packets() / 2);
+    seed
 }
 
 fn packets() -> usize {

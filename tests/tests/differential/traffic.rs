@@ -74,7 +74,8 @@ impl Traffic {
         Sent { direction, bytes, opens: None }
     }
 
-    fn open(&mut self) -> Sent {
+    /// The first packet of a flow that nobody has seen.
+    pub(crate) fn open(&mut self) -> Sent {
         let random = &mut self.random;
         let remote: IpAddr = random.pick(&REMOTES).parse().expect("an address");
         let echo = if remote.is_ipv4() { 1 } else { 58 };
@@ -88,6 +89,18 @@ impl Traffic {
         let port = (proto == TCP || proto == UDP).then_some(to);
         let opens = Some(Packet { direction, proto, remote, port });
         Sent { direction, bytes: flow.packet(SYN, 0), opens }
+    }
+
+    /// What the called says first to the last flow that was opened.
+    pub(crate) fn answer(&self) -> Option<Vec<u8>> {
+        let flow = self.flows.last()?;
+        let mut bytes = flow.reply();
+        if flow.proto == TCP {
+            // To the SYN of `open`, without its data.
+            let ack = if flow.remote.is_ipv4() { 20 } else { 40 } + 8;
+            bytes[ack..ack + 4].copy_from_slice(&1001u32.to_be_bytes());
+        }
+        Some(bytes)
     }
 
     /// An ICMP error about a packet of the flow, sometimes from a router, sometimes quoting somebody else's.

@@ -153,8 +153,12 @@ impl Association {
     pub(crate) fn receive(&self) -> Option<(SocketAddr, Vec<u8>)> {
         let mut buffer = [0; 2048];
         let (length, _) = self.socket.recv_from(&mut buffer).ok()?;
-        assert_eq!(buffer[..4], [0, 0, 0, 1], "a whole datagram, of an IPv4 address");
-        Some((address_4(&buffer[4..10]), buffer[10..length].to_vec()))
+        assert_eq!(buffer[..3], [0, 0, 0], "a whole datagram");
+        let (from, head) = match buffer[3] {
+            1 => (address_4(&buffer[4..10]), 10),
+            _ => (address_6(&buffer[4..22]), 22),
+        };
+        Some((from, buffer[head..length].to_vec()))
     }
 }
 
@@ -172,6 +176,11 @@ pub(crate) fn target(host: &str, port: u16) -> Vec<u8> {
 fn address_4(bytes: &[u8]) -> SocketAddr {
     let ip = Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]);
     (ip, u16::from_be_bytes([bytes[4], bytes[5]])).into()
+}
+
+fn address_6(bytes: &[u8]) -> SocketAddr {
+    let ip: [u8; 16] = bytes[..16].try_into().expect("sixteen bytes");
+    (ip, u16::from_be_bytes([bytes[16], bytes[17]])).into()
 }
 
 /// A request for `path` of the host at the other end, and the body of the answer.

@@ -28,6 +28,11 @@ fn fetch(world: &World, pod: &Pod, port: u16) -> Output {
 fn call(world: &World, to: SocketAddr) -> bool {
     let socket = world.far.netns.run(|| UdpSocket::bind("0.0.0.0:0"));
     let socket = socket.expect("the namespace").expect("a socket");
+    answers(&socket, to)
+}
+
+/// Whether the echo at `to` answers `socket`.
+pub(crate) fn answers(socket: &UdpSocket, to: SocketAddr) -> bool {
     socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     socket.connect(to).expect("a route");
     let _lost = socket.send(b"hello");

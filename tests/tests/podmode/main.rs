@@ -16,6 +16,7 @@ mod forwards;
 mod garbage;
 mod health;
 mod idle;
+mod ipv6;
 mod outside;
 mod reach;
 mod services;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use ipnet::IpNet;
+use lattice_policy::Overlay;
 use lattice_wire::NetMap;
 
 /// Of an agent behind a NAT, nobody else could begin.
@@ -9,12 +11,20 @@ const KEEPALIVE_SECS: u32 = 25;
 
 /// Everything but the private key, which never leaves its host.
 pub(super) fn text(map: &NetMap) -> String {
+    // The store holds no prefix that is none.
+    let overlay = Overlay::new(map.pool, map.prefix).ok();
+    let v6 = overlay.map_or_else(String::new, |overlay| format!(", {}/128", overlay.v6(map.address.addr())));
     let mut text = format!(
-        "[Interface]\n# PrivateKey = the private half of the publicKey that was enrolled: put it here, on the agent's host\nAddress = {}\n",
+        "[Interface]\n# PrivateKey = the private half of the publicKey that was enrolled: put it here, on the agent's host\nAddress = {}{v6}\n",
         map.address
     );
     for peer in &map.peers {
-        let allowed: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
+        let twin = |net: &IpNet| match net {
+            IpNet::V4(net) => overlay.and_then(|overlay| overlay.twin(net)).map(IpNet::V6),
+            IpNet::V6(_) => None,
+        };
+        let both = peer.allowed_ips.iter().flat_map(|net| [Some(*net), twin(net)]).flatten();
+        let allowed: Vec<String> = both.map(|net| net.to_string()).collect();
         let _ = write!(
             text,
             "\n# {}\n[Peer]\nPublicKey = {}\nAllowedIPs = {}\n",
@@ -45,6 +55,7 @@ mod tests {
             peer: PeerId::from_random([1; 10]),
             address: "10.42.0.5/32".parse().unwrap(),
             pool: "10.42.0.0/16".parse().unwrap(),
+            prefix: "fd12:3456:789a::/48".parse().unwrap(),
             peers: vec![MapPeer {
                 id: PeerId::from_random([2; 10]),
                 name: "tool".parse().unwrap(),
@@ -59,10 +70,10 @@ mod tests {
         };
         let text = text(&map);
         for line in [
-            "Address = 10.42.0.5/32",
+            "Address = 10.42.0.5/32, fd12:3456:789a::a2a:5/128",
             "# tool",
             "PublicKey = BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
-            "AllowedIPs = 10.42.0.2/32",
+            "AllowedIPs = 10.42.0.2/32, fd12:3456:789a::a2a:2/128",
             "Endpoint = 192.0.2.1:51820",
             "PersistentKeepalive = 25",
         ] {

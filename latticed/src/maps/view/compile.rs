@@ -16,7 +16,8 @@ impl View {
     /// Works out what each class may do, and which it sees.
     pub(super) fn compile(&mut self, at: u64) {
         let members: Vec<Member> = self.peers.values().filter_map(|entry| entry.member.clone()).collect();
-        let mut compiler = Compiler::new(self.pool, &members, &self.policies.read);
+        let Some(overlay) = self.overlay else { return };
+        let mut compiler = Compiler::new(overlay.pool(), &members, &self.policies.read);
         let mut layers = Vec::with_capacity(self.classes.len());
         for class in &mut self.classes {
             let first = class.members.first().and_then(|id| self.peers.get(id)?.member.as_ref());
@@ -48,7 +49,7 @@ impl View {
         let mut sees = vec![vec![all; ends.len()]; ends.len()];
         for (a, one) in ends.iter().enumerate().filter(|_| !all) {
             for (b, other) in ends.iter().enumerate().take(a + 1) {
-                let meet = one.zip(*other).is_some_and(|(one, other)| may_meet(one, other));
+                let meet = one.zip(*other).is_some_and(|(one, other)| may_meet(&overlay, one, other));
                 sees[a][b] = meet;
                 sees[b][a] = meet;
             }

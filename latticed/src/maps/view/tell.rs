@@ -35,7 +35,7 @@ pub enum Receiver {
 impl View {
     /// The whole map of one peer.
     pub fn netmap(&self, id: &PeerId, now: i64) -> Option<NetMap> {
-        let own = self.peers.get(id)?;
+        let (own, overlay) = (self.peers.get(id)?, self.overlay?);
         let seen = self.classes.iter().enumerate().filter(|(class, _)| self.sees(own, Some(*class)));
         let ids = seen.flat_map(|(_, class)| &class.members).filter(|other| *other != id);
         let mut peers: Vec<&Entry> =
@@ -48,7 +48,8 @@ impl View {
             workspace_name: self.name.as_ref().map(ToString::to_string),
             peer: id.clone(),
             address: host(own.row.address),
-            pool: self.pool,
+            pool: overlay.pool(),
+            prefix: overlay.prefix(),
             peers: peers.into_iter().map(|peer| peer.map.clone()).collect(),
             not_after: own.row.expires_at,
             policy: Some(self.policy(own)),

@@ -11,14 +11,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::maps::sight::{End, may_meet};
-use crate::store::peers::{Address, Endpoints, Kind};
+use crate::store::peers::{Address, Endpoints, Kind, Prefix};
 
 const POLICIES: [&str; 5] = [
     r#"{"name":"p0","selector":"team=x","rules":[{"direction":"egress","action":"allow","rule":"tcp:{role=tool}:8080"}]}"#,
     r#"{"name":"p1","rules":[{"direction":"ingress","action":"deny","rule":"icmp:10.42.0.0/29"}]}"#,
     r#"{"name":"p2","selector":"kind=sandbox","rules":[
         {"direction":"egress","action":"allow","rule":"{name=n3}:22"},{"direction":"egress","action":"deny","rule":"{team=x}"}]}"#,
-    r#"{"name":"p3","selector":"role=tool","rules":[{"direction":"ingress","action":"allow","rule":"tcp:{team=x}:8000-9000"}]}"#,
+    r#"{"name":"p3","selector":"role=tool","rules":[
+        {"direction":"ingress","action":"allow","rule":"tcp:{team=x}:8000-9000"},
+        {"direction":"ingress","action":"allow","rule":"tcp:[fd12:3456:789a::a2a:8]:22"}]}"#,
     r#"{"of":"another version"}"#,
 ];
 const LABELS: [&str; 5] = ["", "role=tool", "role=tool,ports=80", "team=x", "ports=no,role=tool,team=x"];
@@ -137,6 +139,7 @@ impl World {
             token: None,
             jwt_expires_at: None,
             address: Address(std::net::Ipv4Addr::from(0x0A2A_0002 + u32::from(self.joined) * 3)),
+            prefix: Prefix(overlay().prefix()),
         }
     }
 
@@ -152,6 +155,7 @@ impl World {
         Changes {
             version: MapVersion { epoch: 1, generation: self.generation },
             name: "demo".parse().unwrap(),
+            overlay: overlay(),
             since,
             whole: have.is_none(),
             policies,
@@ -173,7 +177,7 @@ impl World {
     }
 
     fn fresh(&self) -> View {
-        let mut view = View::empty(workspace(), pool());
+        let mut view = View::empty(workspace());
         view.update(self.changes(None));
         view
     }
@@ -188,7 +192,7 @@ impl World {
             .filter_map(|(row, _)| Some((row.id.clone(), selected::member(row).ok()?)))
             .collect();
         let all: Vec<Member> = members.iter().map(|(_, member)| member.clone()).collect();
-        let mut compiler = Compiler::new(pool(), &all, &policies.read);
+        let mut compiler = Compiler::new(overlay().pool(), &all, &policies.read);
         let ends: Vec<(PeerId, Member, Vec<Arc<Layer>>)> = members
             .into_iter()
             .map(|(id, member)| {
@@ -208,7 +212,8 @@ impl World {
             .map(|(row, _)| &row.id)
             .collect();
         let seen = |one: usize| {
-            let others = (0..ends.len()).filter(|other| *other != one && may_meet(end(one), end(*other)));
+            let others =
+                (0..ends.len()).filter(|other| *other != one && may_meet(&overlay(), end(one), end(*other)));
             others.map(|other| ends[other].0.clone()).filter(|id| !over.contains(id)).collect()
         };
         (0..ends.len()).map(|one| (ends[one].0.clone(), seen(one))).collect()
@@ -219,8 +224,8 @@ fn workspace() -> WorkspaceId {
     WorkspaceId::from_random([1; 10])
 }
 
-fn pool() -> Ipv4Net {
-    "10.42.0.0/16".parse().unwrap()
+fn overlay() -> Overlay {
+    Overlay::new("10.42.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap()
 }
 
 fn parsed(labels: usize) -> BTreeMap<String, String> {

@@ -1,4 +1,7 @@
-use super::{super::events::NewEvent, *};
+use super::{
+    super::{columns::Prefix, events::NewEvent, peers::Address},
+    *,
+};
 
 /// Reads page by page, and proves that each says whether more follows.
 async fn pages<T>(limit: u32, key: impl Fn(&T) -> String, read: impl AsyncFn(Page) -> Vec<T>) -> Vec<String> {
@@ -50,8 +53,29 @@ async fn every_list_is_read_in_pages(place: Place) {
     assert_eq!(store.workspace("w1").await.unwrap().unwrap().id, workspace_id(1));
     assert_eq!(store.workspace(workspace_id(1).as_str()).await.unwrap().unwrap().name.as_str(), "w1");
     assert!(store.workspace("none").await.unwrap().is_none());
-    let taken = store.create_workspace(workspace_id(99), "w1".parse().unwrap(), NOW).await.unwrap();
+    let taken =
+        store.create_workspace(workspace_id(99), "w1".parse().unwrap(), prefix(99), NOW).await.unwrap();
     assert!(taken.is_none());
+}
+
+async fn a_workspace_has_a_prefix_of_its_own_and_its_peers_addresses_in_it(place: Place) {
+    let store = place.store(POOL).await;
+    let tokens = [token(&store, 1, 100).await, token(&store, 2, 100).await];
+    for (n, token) in (1..).zip(&tokens) {
+        enroll(&store, n, "same", token).await.unwrap();
+        let row = store.peer(&peer_id(n)).await.unwrap().unwrap();
+        let Address(v4) = row.address;
+        let expected = Overlay::new(store.pool.net(), prefix(n)).unwrap().v6(v4);
+        assert_eq!(row.address6(), expected);
+        assert_eq!(
+            store.workspace(workspace_id(n).as_str()).await.unwrap().unwrap().prefix,
+            Prefix(prefix(n))
+        );
+        let map = store.netmap(&peer_id(n), NOW).await.unwrap().unwrap();
+        assert_eq!((map.prefix, map.address.addr()), (prefix(n), v4));
+    }
+    let shared = store.create_workspace(workspace_id(9), "w9".parse().unwrap(), prefix(1), NOW).await;
+    assert!(shared.is_err(), "two workspaces have one prefix");
 }
 
 async fn a_page_is_not_shifted_by_rows_that_go(place: Place) {
@@ -95,4 +119,4 @@ async fn the_newest_events_are_kept(place: Place) {
     assert!(store.events(None, &Page::all()).await.unwrap()[0].seq > all[0].seq);
 }
 
-contract! { every_list_is_read_in_pages, a_page_is_not_shifted_by_rows_that_go, the_newest_events_are_kept }
+contract! { every_list_is_read_in_pages, a_workspace_has_a_prefix_of_its_own_and_its_peers_addresses_in_it, a_page_is_not_shifted_by_rows_that_go, the_newest_events_are_kept }

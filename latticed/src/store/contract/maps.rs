@@ -62,7 +62,7 @@ async fn changes_lead_from_any_map_to_the_newest(place: Place) {
     let brief = NewToken { peer_ttl: Some(100), ..new_token(1, 9) };
     let (brief, long) = (token_of(&store, 1, brief).await, token_of(&store, 2, new_token(1, 9)).await);
     enroll(&store, 1, "a", &long).await.unwrap();
-    let mut view = View::empty(workspace_id(1), store.pool());
+    let mut view = View::empty(workspace_id(1));
     view.update(store.changes(&workspace_id(1), None, NOW).await.unwrap());
     let mut maps = Vec::new();
     let here = Endpoints(vec!["192.0.2.1:7".parse().unwrap()]);

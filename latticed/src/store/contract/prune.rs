@@ -28,7 +28,7 @@ async fn removed_peers_are_forgotten_once_nobody_needs_them(place: Place) {
     enroll(&store, 5, "first", &token).await.unwrap();
 
     // Who has an older map learns all the same that they are gone.
-    let mut view = View::empty(workspace_id(1), store.pool());
+    let mut view = View::empty(workspace_id(1));
     view.update(store.changes(&workspace_id(1), None, NOW).await.unwrap());
     let newest = view.netmap(&peer_id(1), NOW).unwrap();
     let mut map = old.clone();

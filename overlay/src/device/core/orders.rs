@@ -31,10 +31,10 @@ impl Core {
                     if let Some(ways) = ways {
                         ways.set_peers(&peers, now);
                     }
-                    let _ = reply.send(());
+                    let _ = reply.send(Ok(()));
                 }
-                Command::Peers(reply) => drop(reply.send(self.peers())),
-                Command::Drops(reply) => drop(reply.send(self.drops(dropped))),
+                Command::Peers(reply) => drop(reply.send(Ok(self.peers()))),
+                Command::Drops(reply) => drop(reply.send(Ok(self.drops(dropped)))),
                 // Without a gate nobody has a handle to ask with; the sender that is dropped says so.
                 Command::Apply(program, old) => {
                     if let Some(gate) = &mut self.outside.gate {

@@ -3,41 +3,45 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
-use lattice_wire::{WgPublicKey, netmap::MAX_ENDPOINTS};
+use lattice_wire::WgPublicKey;
 use wireguard_control as wg;
 
 use crate::device::PeerConfig;
 
-/// A session older than this is dead (`REJECT_AFTER_TIME`, WireGuard white paper section 6.1).
-const SESSION_LIFE: Duration = Duration::from_secs(180);
+/// How the kernel is to have a peer that is new to it, and keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// Where to send at first.
+    pub(super) home: Option<SocketAddr>,
+    /// In seconds; 0 for none.
+    pub(super) keepalive: u16,
+}
 
 /// What turns `present` into `wanted`. Peers that are as they should be are left out: replacing a peer's allowed IPs by
-/// the same ones would lose the packets in between.
-pub(super) fn update(present: &[wg::PeerInfo], wanted: &[PeerConfig]) -> wg::DeviceUpdate {
+/// the same ones would lose the packets in between. A peer that is there keeps its endpoint.
+pub(super) fn update(
+    present: &[wg::PeerInfo],
+    wanted: &[PeerConfig],
+    manner: impl Fn(&PeerConfig) -> Manner,
+) -> wg::DeviceUpdate {
     let keys: HashSet<[u8; 32]> = wanted.iter().map(|peer| peer.public_key.0).collect();
     let known: HashMap<[u8; 32], &wg::PeerInfo> =
         present.iter().map(|peer| (peer.config.public_key.0, peer)).collect();
     let gone = present.iter().map(|peer| &peer.config.public_key).filter(|key| !keys.contains(&key.0));
     let update = gone.fold(wg::DeviceUpdate::new(), wg::DeviceUpdate::remove_peer_by_key);
-    let changes = owned(wanted)
-        .filter_map(|(peer, owned)| change(known.get(&peer.public_key.0).copied(), peer, &owned));
+    let changes = owned(wanted).filter_map(|(peer, owned)| {
+        change(known.get(&peer.public_key.0).copied(), peer, &owned, manner(peer))
+    });
     changes.fold(update, wg::DeviceUpdate::add_peer)
 }
 
-/// What makes peers begin anew at other endpoints. Anew, because the kernel sends no second initiation within five
-/// seconds of the last one, wherever that went.
-pub(super) fn restart(wanted: &[PeerConfig], at: &HashMap<WgPublicKey, SocketAddr>) -> wg::DeviceUpdate {
-    owned(wanted).fold(wg::DeviceUpdate::new(), |update, (peer, owned)| match at.get(&peer.public_key) {
-        Some(endpoint) => {
-            let moved = PeerConfig { endpoints: vec![*endpoint], ..peer.clone() };
-            let update = update.remove_peer_by_key(&wg::Key(peer.public_key.0));
-            change(None, &moved, &owned).into_iter().fold(update, wg::DeviceUpdate::add_peer)
-        }
-        None => update,
+/// What has the kernel send to other addresses, and nothing else.
+pub(super) fn endpoints(to: &[(WgPublicKey, SocketAddr)]) -> wg::DeviceUpdate {
+    to.iter().fold(wg::DeviceUpdate::new(), |update, (peer, endpoint)| {
+        update.add_peer(wg::PeerConfigBuilder::new(&wg::Key(peer.0)).set_endpoint(*endpoint))
     })
 }
 
@@ -58,124 +62,85 @@ fn change(
     known: Option<&wg::PeerInfo>,
     wanted: &PeerConfig,
     allowed: &HashSet<IpNet>,
+    manner: Manner,
 ) -> Option<wg::PeerConfigBuilder> {
-    let endpoint = endpoint(known, &wanted.endpoints);
-    let keepalive = wanted.keepalive.unwrap_or(0);
+    let Manner { home, keepalive } = manner;
     let same = known.is_some_and(|known| {
         let has: HashSet<(IpAddr, u8)> =
             known.config.allowed_ips.iter().map(|ip| (ip.address, ip.cidr)).collect();
         let wants = allowed.iter().map(|net| (net.network(), net.prefix_len())).collect();
         has == wants && known.config.persistent_keepalive_interval.unwrap_or(0) == keepalive
     });
-    if same && endpoint.is_none() {
+    if same {
         return None;
     }
-    let mut builder = wg::PeerConfigBuilder::new(&wg::Key(wanted.public_key.0));
-    if !same {
-        builder = builder.replace_allowed_ips().set_persistent_keepalive_interval(keepalive);
-        for net in allowed {
-            builder = builder.add_allowed_ip(net.network(), net.prefix_len());
-        }
+    let mut builder = wg::PeerConfigBuilder::new(&wg::Key(wanted.public_key.0)).replace_allowed_ips();
+    builder = builder.set_persistent_keepalive_interval(keepalive);
+    for net in allowed {
+        builder = builder.add_allowed_ip(net.network(), net.prefix_len());
     }
-    Some(match endpoint {
-        Some(endpoint) => builder.set_endpoint(endpoint),
+    Some(match home.filter(|_| known.is_none()) {
+        Some(home) => builder.set_endpoint(home),
         None => builder,
     })
-}
-
-/// The endpoint to set, if any: the first candidate, unless the kernel has learned one or tries one of them; see
-/// [`super::turns`].
-fn endpoint(known: Option<&wg::PeerInfo>, candidates: &[SocketAddr]) -> Option<SocketAddr> {
-    let candidates = &candidates[..candidates.len().min(MAX_ENDPOINTS)];
-    if known.is_some_and(in_session) {
-        return None;
-    }
-    let current = known.and_then(|peer| peer.config.endpoint);
-    let tried = current.is_some_and(|current| candidates.contains(&current));
-    candidates.first().filter(|_| !tried).copied()
-}
-
-/// Whether a peer can be sent to. One without keepalives may just have nothing to say.
-pub(super) fn in_session(peer: &wg::PeerInfo) -> bool {
-    let young = |at: SystemTime| at.elapsed().is_ok_and(|age| age < SESSION_LIFE);
-    let quiet = peer.config.persistent_keepalive_interval.unwrap_or(0) == 0;
-    peer.stats.last_handshake_time.is_some_and(|at| quiet || young(at))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wanted(key: u8, allowed: &[&str], endpoints: &[&str]) -> PeerConfig {
+    const HOME: &str = "127.64.0.1:9";
+
+    fn wanted(key: u8, allowed: &[&str]) -> PeerConfig {
         PeerConfig {
             public_key: WgPublicKey([key; 32]),
             allowed_ips: allowed.iter().map(|net| net.parse().unwrap()).collect(),
-            endpoints: endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect(),
+            endpoints: vec!["192.0.2.9:1".parse().unwrap()],
             keepalive: Some(25),
         }
     }
 
-    fn present(key: u8, allowed: &[&str], endpoint: &str, handshake: bool) -> wg::PeerInfo {
+    fn present(key: u8, allowed: &[&str]) -> wg::PeerInfo {
         let mut peer = wg::PeerInfo::from_public_key(wg::Key([key; 32]));
         peer.config.allowed_ips = allowed.iter().map(|net| net.parse().unwrap()).collect();
-        peer.config.endpoint = endpoint.parse().ok();
+        peer.config.endpoint = "192.0.2.1:1".parse().ok();
         peer.config.persistent_keepalive_interval = Some(25);
-        peer.stats.last_handshake_time = handshake.then(SystemTime::now);
         peer
+    }
+
+    fn change_to(has: &[wg::PeerInfo], wanted: &[PeerConfig]) -> wg::DeviceUpdate {
+        update(has, wanted, |peer| Manner { home: HOME.parse().ok(), keepalive: peer.keepalive.unwrap() })
     }
 
     #[test]
     fn peers_as_they_should_be_are_not_touched() {
-        let has = [present(1, &["10.0.0.1/32"], "192.0.2.1:1", true)];
-        let update = update(&has, &[wanted(1, &["10.0.0.1/32"], &["192.0.2.9:1"])]);
-        assert_eq!(update, wg::DeviceUpdate::new());
+        let has = [present(1, &["10.0.0.1/32"])];
+        assert_eq!(change_to(&has, &[wanted(1, &["10.0.0.1/32"])]), wg::DeviceUpdate::new());
     }
 
     #[test]
-    fn gone_peers_are_removed_and_changed_ones_replaced() {
-        let has = [present(1, &["10.0.0.1/32"], "", true), present(2, &["10.0.0.2/32"], "", true)];
-        let update = update(&has, &[wanted(2, &["10.0.0.3/32"], &[])]);
-        let expected = wg::DeviceUpdate::new().remove_peer_by_key(&wg::Key([1; 32])).add_peer_with(
-            &wg::Key([2; 32]),
-            |peer| {
+    fn gone_peers_are_removed_changed_ones_replaced_and_new_ones_begin_at_home() {
+        let has = [present(1, &["10.0.0.1/32"]), present(2, &["10.0.0.2/32"])];
+        let update = change_to(&has, &[wanted(2, &["10.0.0.3/32"]), wanted(3, &[])]);
+        let expected = wg::DeviceUpdate::new()
+            .remove_peer_by_key(&wg::Key([1; 32]))
+            .add_peer_with(&wg::Key([2; 32]), |peer| {
                 peer.replace_allowed_ips()
                     .set_persistent_keepalive_interval(25)
                     .add_allowed_ip("10.0.0.3".parse().unwrap(), 32)
-            },
-        );
+            })
+            .add_peer_with(&wg::Key([3; 32]), |peer| {
+                peer.replace_allowed_ips()
+                    .set_persistent_keepalive_interval(25)
+                    .set_endpoint(HOME.parse().unwrap())
+            });
         assert_eq!(update, expected);
     }
 
     #[test]
     fn the_later_peer_gets_a_network_both_list_and_that_is_stable() {
-        let peers = [wanted(1, &["10.0.0.1/32"], &[]), wanted(2, &["10.0.0.1/32"], &[])];
-        let has = [present(1, &[], "", true), present(2, &["10.0.0.1/32"], "", true)];
-        assert_eq!(update(&has, &peers), wg::DeviceUpdate::new());
-    }
-
-    #[test]
-    fn what_the_kernel_tries_or_has_learned_is_kept() {
-        let candidates: Vec<SocketAddr> =
-            ["192.0.2.1:1", "192.0.2.2:1"].iter().map(|text| text.parse().unwrap()).collect();
-        assert_eq!(endpoint(None, &candidates), Some(candidates[0]));
-        assert_eq!(endpoint(Some(&present(1, &[], "192.0.2.2:1", false)), &candidates), None);
-        assert_eq!(endpoint(Some(&present(1, &[], "192.0.2.7:1", false)), &candidates), Some(candidates[0]));
-        assert_eq!(endpoint(Some(&present(1, &[], "192.0.2.7:1", true)), &candidates), None);
-        assert_eq!(endpoint(None, &[]), None);
-    }
-
-    #[test]
-    fn only_peers_whose_turn_it_is_begin_anew_and_keep_what_is_theirs() {
-        let peers = [wanted(1, &["10.0.0.1/32"], &["192.0.2.1:1"]), wanted(2, &["10.0.0.1/32"], &[])];
-        let at: SocketAddr = "192.0.2.7:1".parse().unwrap();
-        let update = restart(&peers, &HashMap::from([(WgPublicKey([2; 32]), at)]));
-        let key = wg::Key([2; 32]);
-        let expected = wg::DeviceUpdate::new().remove_peer_by_key(&key).add_peer_with(&key, |peer| {
-            peer.replace_allowed_ips()
-                .set_persistent_keepalive_interval(25)
-                .add_allowed_ip("10.0.0.1".parse().unwrap(), 32)
-                .set_endpoint(at)
-        });
-        assert_eq!(update, expected);
+        let peers = [wanted(1, &["10.0.0.1/32"]), wanted(2, &["10.0.0.1/32"])];
+        let has = [present(1, &[]), present(2, &["10.0.0.1/32"])];
+        assert_eq!(change_to(&has, &peers), wg::DeviceUpdate::new());
     }
 }

@@ -191,7 +191,7 @@ impl Socket {
 }
 
 /// Any interface, from this address: where it leaves by is for the routes to say.
-fn source_v6(local: IpAddr) -> libc::in6_pktinfo {
+pub(crate) fn source_v6(local: IpAddr) -> libc::in6_pktinfo {
     let local = match local {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
@@ -200,7 +200,7 @@ fn source_v6(local: IpAddr) -> libc::in6_pktinfo {
 }
 
 /// As [`source_v6`], where the kernel has IPv4 only.
-fn source_v4(local: Ipv4Addr) -> libc::in_pktinfo {
+pub(crate) fn source_v4(local: Ipv4Addr) -> libc::in_pktinfo {
     libc::in_pktinfo {
         ipi_ifindex: 0,
         ipi_spec_dst: libc::in_addr { s_addr: local.to_bits().to_be() },

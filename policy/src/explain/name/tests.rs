@@ -15,7 +15,9 @@ fn layer(name: &str, rules: &[&str]) -> Layer {
 fn say(layers: &[Layer], flags: &[&str], name: &str) -> Vec<String> {
     let flags: Vec<RuleSpec> = flags.iter().map(|text| parse_rule(text).unwrap()).collect();
     let flow = NamedFlow { name: name.parse().unwrap(), proto: Proto::Tcp, port: Some(443) };
-    let opinions = explain_name(layers, &flags, "10.42.0.0/16".parse().unwrap(), &flow);
+    let prefix = "fd12:3456:789a::/48".parse().unwrap();
+    let overlay = crate::Overlay::new("10.42.0.0/16".parse().unwrap(), prefix).unwrap();
+    let opinions = explain_name(layers, &flags, &overlay, &flow);
     let words = |o: &Opinion| {
         let (rule, policy) = (o.rule.as_deref().unwrap_or("-"), o.policy.as_deref().unwrap_or("-"));
         format!("{} {:?} {:?} {rule} {policy}", o.layer, o.action, o.reason)
