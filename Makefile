@@ -1,6 +1,7 @@
 # make demo   set everything up, build, and show the main job
 # make test   set everything up, build, and pass every test
 # make install   build for release, and install the programs under PREFIX (/usr/local); then, on a node: lattice shim install
+#                STATIC=1 links them statically, for nodes with another C library or none
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -9,6 +10,8 @@ SHELL := /bin/bash
 
 TOOLS  := $(CURDIR)/target/tools
 ROOTFS := $(CURDIR)/target/rootfs
+BUILT := $(or $(CARGO_TARGET_DIR),target)
+STATIC_TARGET := $(shell uname -m)-unknown-linux-musl
 # The newest runsc that setup could get; the one on PATH otherwise.
 export LATTICE_RUNSC = $(wildcard $(TOOLS)/runsc/runsc)
 export LATTICE_ROOTFS = $(ROOTFS)
@@ -56,18 +59,24 @@ bench-shim: setup-test
 fuzz: setup-test
 	@fuzz/run
 
-# RuntimeClass `lattice` on a real Kubernetes of one node, which is built once (Go, ten minutes) and then comes up in 20 s; not in CI.
+# RuntimeClass `lattice` and the Helm chart on a real Kubernetes of one node, which is built once (Go, ten minutes) and then comes up in
+# 20 s; not in CI.
 .PHONY: e2e-kubernetes
 e2e-kubernetes: setup-test
 	@command -v etcd >/dev/null || apt-get -qq install -y --no-install-recommends etcd-server openssl >/dev/null
 	tests/kubernetes/fetch $(TOOLS)/kubernetes
 	cargo build --release --bins
-	tests/kubernetes/node $(TOOLS)/kubernetes target/release tests/kubernetes/run
+	LATTICE_BIN=$(abspath $(BUILT))/release tests/kubernetes/node $(TOOLS)/kubernetes $(BUILT)/release tests/kubernetes/run
+
+# The same pods in a k3d cluster, for machines with Docker, where alone it can run.
+.PHONY: e2e-k3d
+e2e-k3d: setup-test static
+	tests/kubernetes/k3d $(BUILT)/$(STATIC_TARGET)/release tests/kubernetes/run
 
 .PHONY: help demo test lint setup setup-test rootfs e2e-build-gvisor-rootfs e2e-import-gvisor-rootfs clean
 
 help:
-	@sed -n 's/^# \(make \)/\1/p' Makefile
+	@sed -n '/^$$/q; s/^# //p' Makefile
 
 demo: rootfs
 	cargo build --release --bin lattice --bin latticed --bin lattice-demo
@@ -104,10 +113,24 @@ rootfs: setup
 # DESTDIR is for packagers.
 PREFIX := /usr/local
 PROGRAMS := lattice latticed containerd-shim-lattice-v1
+PROGRAMS_DIR = $(BUILT)/$(if $(STATIC),$(STATIC_TARGET)/)release
 .PHONY: install
-install:
+install: $(if $(STATIC),static,native)
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS:%=$(PROGRAMS_DIR)/%)
+
+.PHONY: native
+native:
 	cargo build --release $(PROGRAMS:%=--bin %)
-	install -D -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS:%=$${CARGO_TARGET_DIR:-target}/release/%)
+
+# In target/ARCH-unknown-linux-musl/release: each one file that runs on any Linux of this architecture.
+.PHONY: static
+static:
+	@[ -e "$$(rustc --print target-libdir --target $(STATIC_TARGET))" ] || rustup target add $(STATIC_TARGET)
+	@command -v musl-gcc >/dev/null || tests/setup $(TOOLS) static
+	cargo build --release --target $(STATIC_TARGET) $(PROGRAMS:%=--bin %)
+	@for program in $(PROGRAMS:%=$(BUILT)/$(STATIC_TARGET)/release/%); do \
+	    ! readelf -lW $$program | grep INTERP || { echo "$$program is not static" >&2; exit 1; }; \
+	done
 
 e2e-build-gvisor-rootfs: rootfs
 

@@ -24,7 +24,8 @@ pub(crate) fn hardware_type(link: &str) -> io::Result<u16> {
         *to = from.cast_signed();
     }
     // SAFETY: SIOCGIFHWADDR reads the terminated name and writes a `sockaddr` into the union, both inside `request`.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    let done =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR as libc::Ioctl, &raw mut request) };
     if done < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -34,7 +34,9 @@ use crate::{
 };
 use about::{About, input, pid_in, set_streams};
 use control::{Delivery, Failure};
-use words::{exit_status, further_flags, is_usage, nobody_to_signal, sandbox_has_ended};
+use words::{
+    exit_status, further_flags, goes_on_after_checkpoint, is_usage, nobody_to_signal, sandbox_has_ended,
+};
 
 /// How long commands may take: loaded machines have needed 2 s.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -324,10 +326,13 @@ impl Runsc {
     /// # Errors
     /// runsc's own reason; [`crate::error::Error::Unimplemented`] when this release cannot with this network.
     pub async fn checkpoint(&self, id: &str, dir: &Path, leave_running: bool) -> Result<()> {
+        let lacks =
+            |what: &str| Error::Unimplemented(format!("checkpoint by runsc {} ({what})", self.runsc.version));
+        if leave_running && !goes_on_after_checkpoint(&self.runsc.version) {
+            return Err(lacks("its sandbox would end; take 20240729 or newer"));
+        }
         match self.ask(Verb::Checkpoint { image: dir, leave_running }, id).await {
-            Err(Error::Runsc { reason, .. }) if reason.contains("not supported") => {
-                Err(Error::Unimplemented(format!("checkpoint by runsc {} ({reason})", self.runsc.version)))
-            }
+            Err(Error::Runsc { reason, .. }) if reason.contains("not supported") => Err(lacks(&reason)),
             done => done.map(drop),
         }
     }

@@ -5,6 +5,7 @@
 //! | `service` | containerd's messages, in and out |
 //! | `pod` | the containers, and what they share: runsc, the network, the record for clean-up |
 //! | `create`, `start`, `delete` | what changes a container |
+//! | `checkpoint` | writing a container down, and what beginning from that takes |
 //! | `process` | one process of containerd's: a container's first, or an exec |
 //! | `fence` | the group whose calls the policy judges |
 //! | `exits` | who ended when, told in the order that containerd relies on |
@@ -13,6 +14,7 @@
 //! (`State`, `Pids`, `Connect`, `Wait`) take no lock that is held while runsc works, because containerd's own start waits for their
 //! answers.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exits;

@@ -56,3 +56,8 @@ pub fn built_dir() -> PathBuf {
     let tests = above.first().is_some_and(|dir| dir.ends_with("deps") || dir.ends_with("examples"));
     above.into_iter().nth(usize::from(tests)).unwrap_or_default()
 }
+
+/// The directory of our shim: that of the other programs, or what `LATTICE_SHIM_DIR` names, such as one of `make static`.
+pub fn shim_dir() -> PathBuf {
+    env::var_os("LATTICE_SHIM_DIR").map_or_else(built_dir, PathBuf::from)
+}

@@ -60,7 +60,7 @@ pub fn drop_privileges() -> io::Result<()> {
 pub fn keep_only_standard_streams() -> io::Result<()> {
     // SAFETY: takes integers only, and closes nothing.
     Errno::result(unsafe {
-        libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed())
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     })?;
     Ok(())
 }

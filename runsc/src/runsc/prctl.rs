@@ -45,7 +45,7 @@ fn between_fork_and_exec(supervisor: Pid) -> io::Result<()> {
     }
     // SAFETY: takes integers only. Marking instead of closing keeps the pipe by which std reports a failed exec.
     Errno::result(unsafe {
-        libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed())
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     })?;
     Ok(())
 }

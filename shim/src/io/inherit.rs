@@ -42,7 +42,7 @@ pub(super) fn spawn<const N: usize, T>(
         }
         // SAFETY: takes integers only. Marking instead of closing keeps the pipe by which std reports a failed exec.
         Errno::result(unsafe {
-            libc::close_range(first_other, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed())
+            libc::syscall(libc::SYS_close_range, first_other, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
         })?;
         Ok(())
     };

@@ -19,7 +19,7 @@ use oci_spec::runtime::Spec;
 use tokio::sync::watch;
 
 use super::{
-    exits, fence, network,
+    checkpoint, exits, fence, network,
     pod::{Container, Pod, Sandbox},
     process::Process,
 };
@@ -54,6 +54,7 @@ pub(super) async fn create(pod: Arc<Pod>, request: CreateTaskRequest) -> Result<
         let text = format!("container {id} cannot be the {role:?} of pod {}", pod.place.id());
         return Err(Error::Invalid(text));
     }
+    checkpoint::check(&request.checkpoint, role)?;
     let token = spec.process_mut().as_mut().and_then(spec::take_token);
     if is_first {
         pod.place.create()?;
@@ -105,6 +106,10 @@ async fn make(
     fs::write(place.join("config.json"), config)
         .map_err(Error::io(format!("write {}", place.join("config.json").display())))?;
     mount_rootfs(&request.rootfs, bundle)?;
+    let image = Some(&request.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from);
+    if image.is_some() {
+        checkpoint::clear(&bundle.join("rootfs"))?;
+    }
 
     let stdio = Stdio {
         stdin: request.stdin.clone(),
@@ -130,7 +135,6 @@ async fn make(
         pod.sandbox.send_replace(Sandbox { pid, exit: None });
         network::police_calls(pod, &cgroup, pid).await;
     }
-    let checkpoint = Some(&request.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from);
     Ok(Arc::new(Container {
         id: id.to_owned(),
         role,
@@ -140,7 +144,7 @@ async fn make(
         execs: Mutex::new(HashMap::new()),
         oom_told: AtomicU64::default(),
         cgroup,
-        checkpoint,
+        checkpoint: image,
         begun: watch::Sender::new(false),
         ending: watch::Sender::new(false),
     }))

@@ -12,11 +12,11 @@ use containerd_shim_protos::{
 use tokio::time::{sleep, timeout};
 
 use super::{
-    create, delete, exits, network,
+    checkpoint, create, delete, exits, network,
     pod::{Pod, Settings},
     query, start,
 };
-use crate::{error::Result, events::Event};
+use crate::error::Result;
 
 /// A shim that nobody gives a container ends after this.
 const UNUSED: Duration = Duration::from_secs(300);
@@ -165,19 +165,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::CheckpointTaskRequest,
     ) -> ttrpc::Result<api::Empty> {
-        let pod = self.0.clone();
-        self.run(async move {
-            let container = pod.container(&request.id)?;
-            let _order = container.init.order.lock().await;
-            pod.runsc()?.checkpoint(&request.id, request.path.as_ref(), true).await?;
-            pod.publish(Event::Checkpointed(containerd_shim_protos::events::task::TaskCheckpointed {
-                container_id: request.id,
-                checkpoint: request.path,
-                ..Default::default()
-            }));
-            Ok(())
-        })
-        .await?;
+        self.run(checkpoint::checkpoint(self.0.clone(), request)).await?;
         Ok(api::Empty::default())
     }
 

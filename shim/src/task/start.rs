@@ -162,7 +162,7 @@ pub(super) fn add_exec(pod: &Pod, request: ExecProcessRequest) -> Result<()> {
 pub(super) async fn kill(pod: Arc<Pod>, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<()> {
     let container = pod.container(id)?;
     let process = container.process(exec_id)?;
-    let gone = || Error::NotFound(format!("process {id} {exec_id} has ended: no signal"));
+    let gone = || Error::NotFound(format!("running process of {id} {exec_id}").trim_end().to_owned());
     let runsc = pod.runsc()?;
     if signal == Signal::SIGKILL as u32 {
         wake(&pod).await;

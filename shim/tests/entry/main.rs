@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // its helpers are no tests
 
+mod codes;
 mod delete;
 mod place;
 mod replies;

@@ -115,7 +115,7 @@ impl Daemon {
 
     /// Where shims, and the programs they run, are looked for: shims of the release before the system's.
     fn search(&self) -> String {
-        let dirs = [self.release.dir.clone(), tools::fetched("gvisor-shim"), tools::built_dir()]
+        let dirs = [self.release.dir.clone(), tools::fetched("gvisor-shim"), tools::shim_dir()]
             .map(|dir| dir.display().to_string());
         format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", dirs.join(":"))
     }

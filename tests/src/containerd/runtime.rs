@@ -52,7 +52,7 @@ impl Runtime {
         let dir = match self {
             Self::Runc => "/usr/bin".into(),
             Self::Runsc => tools::fetched("gvisor-shim"),
-            Self::Lattice => tools::built_dir(),
+            Self::Lattice => tools::shim_dir(),
         };
         Some(dir.join(self.shim())).filter(|path| path.is_file())
     }

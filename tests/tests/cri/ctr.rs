@@ -1,6 +1,7 @@
 //! Containers that no kubelet made: `ctr`, and its kind, which give no CRI annotations.
 
 use std::{
+    fs,
     io::Read,
     process::{Child, Command, Stdio},
     thread,
@@ -31,6 +32,18 @@ impl<'a> Ctr<'a> {
             options.extend(["--runtime-config-path".into(), file.display().to_string()]);
         }
         Self { daemon, options }
+    }
+
+    /// For containers whose only link is loopback.
+    pub(crate) fn without_network(daemon: &'a Daemon) -> Self {
+        let mut ctr = Self::new(daemon);
+        if daemon.runtime == Runtime::Lattice {
+            let text = fs::read_to_string(daemon.dir.path().join("lattice.toml")).expect("the configuration");
+            let file = daemon.dir.path().join("none.toml");
+            fs::write(&file, text.replace("\"plain\"", "\"none\"")).expect("another configuration");
+            *ctr.options.last_mut().expect("options") = file.display().to_string();
+        }
+        ctr
     }
 
     /// `ctr run` of a script in a shell, as container `id`.
@@ -74,23 +87,23 @@ impl<'a> Ctr<'a> {
     }
 
     /// A container in the background.
-    fn detached(&self, id: &str, script: &str) {
+    pub(crate) fn detached(&self, id: &str, script: &str) {
         let child = piped(&mut self.run_command(&["--detach", "--null-io"], id, script));
         let out = self.finish(child);
         assert_eq!(out.code, 0, "{}", out.stderr);
     }
 
-    fn task(&self, args: &[&str]) -> Output {
+    pub(crate) fn task(&self, args: &[&str]) -> Output {
         self.daemon.run_ctr(&[&["task"], args].concat())
     }
 
-    fn state(&self, id: &str) -> String {
+    pub(crate) fn state(&self, id: &str) -> String {
         let list = self.task(&["list"]).stdout;
         let line = list.lines().find(|line| line.starts_with(&format!("{id} ")));
         line.and_then(|line| line.split_whitespace().nth(2)).unwrap_or("gone").to_owned()
     }
 
-    fn remove(&self, id: &str) {
+    pub(crate) fn remove(&self, id: &str) {
         let out = self.task(&["delete", "--force", id]);
         assert_eq!(out.code, 0, "task delete {id}: {}", out.stderr);
         let out = self.daemon.run_ctr(&["container", "delete", id]);

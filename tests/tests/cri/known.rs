@@ -5,9 +5,16 @@ use lattice_tests::containerd::Runtime;
 /// It takes a container without the annotations of CRI for one that joins a sandbox.
 const WITHOUT_CRI: &str = "creating a container without CRI's annotations does not end";
 
+/// Debian 12 has none.
+const CRIU: &str = "it takes criu";
+
 const KNOWN: &[(Runtime, &str, &str)] = &[
+    (Runtime::Runc, "a_container_is_written_down_and_goes_on", CRIU),
+    (Runtime::Runc, "what_cannot_be_written_down_says_why", CRIU),
     (Runtime::Runc, "the_shim_is_killed", "its socket stays in /run/containerd/s"),
     (Runtime::Runsc, "a_container_without_cri", WITHOUT_CRI),
+    (Runtime::Runsc, "a_container_is_written_down_and_goes_on", WITHOUT_CRI),
+    (Runtime::Runsc, "what_cannot_be_written_down_says_why", WITHOUT_CRI),
     (Runtime::Runsc, "a_failed_start_leaves_nothing", WITHOUT_CRI),
     (Runtime::Runsc, "a_reader_that_is_gone", WITHOUT_CRI),
     (Runtime::Runsc, "a_slow_reader", WITHOUT_CRI),

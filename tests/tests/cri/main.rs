@@ -10,6 +10,7 @@
 //! LATTICE_CRI_ALL=1 …             # also what is known to fail
 //! ```
 
+mod checkpoints;
 mod codes;
 mod context;
 mod crashes;
@@ -51,6 +52,7 @@ macro_rules! suite {
 }
 
 suite! {
+    checkpoints: a_container_is_written_down_and_goes_on what_cannot_be_written_down_says_why;
     codes: exit_codes_are_right short_lived_containers_keep_their_code a_stopped_container_tells_the_signal;
     context: environment_directory_and_user volumes_are_mounted a_read_only_root_is_read_only no_privileges;
     crashes: the_shim_is_killed the_container_is_killed the_gofer_is_killed;
