@@ -27,17 +27,25 @@ const MOST_BYTES: usize = 512 << 10;
 pub(super) struct Packets {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    lost: u64,
 }
 
 impl Packets {
-    /// Keeps a packet of `len` bytes that `write` writes, if there is room.
+    /// Keeps a packet of `len` bytes that `write` writes; without room for it, it is lost and counted.
     fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
         let start = self.bytes.len();
         if self.ends.len() < MOST && start < MOST_BYTES {
             self.bytes.resize(start + len, 0);
             write(&mut self.bytes[start..]);
             self.ends.push(start + len);
+        } else {
+            self.lost += 1;
         }
+    }
+
+    /// How many found no room so far.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -66,12 +74,10 @@ impl Inside for Packets {
 impl Output for Packets {
     fn transmit(&mut self, run: &mut Run<'_>) {
         while let Some(len) = run.next_len() {
-            let mut written = false;
-            self.push(len, |room| {
-                run.write(room);
-                written = true;
-            });
-            if !written {
+            let lost = self.lost;
+            self.push(len, |room| run.write(room));
+            if self.lost > lost {
+                self.lost = lost + run.count() as u64;
                 return;
             }
         }
@@ -166,5 +172,21 @@ impl lattice_wireguard::Packets for Sealed<'_, '_> {
 
     fn write(&mut self, room: &mut [u8]) {
         self.0.write(room);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut packets = Packets::default();
+        let most = MOST_BYTES / 1024;
+        (0..most + 3).for_each(|_| packets.take(&mut [1; 1024]));
+        assert_eq!((packets.ends.len(), packets.lost()), (most, 3));
+        packets.drain(|_| {});
+        (0..MOST + 2).for_each(|_| packets.take(&mut [1; 20]));
+        assert_eq!((packets.ends.len(), packets.lost()), (MOST, 5));
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) sockets: Sockets,
     pub(super) admissions: Admissions,
     pub(super) has_stopped: bool,
+    /// Who waits for the underlay to have room.
+    pub(super) waiting: Vec<Waker>,
     limits: Limits,
     /// The next port of a first packet that is judged and not sent.
     port: u16,
@@ -54,6 +56,7 @@ impl Shared {
             sockets: Sockets::default(),
             admissions: Admissions::default(),
             has_stopped: false,
+            waiting: Vec::new(),
             limits,
             port: 0,
         };
@@ -109,10 +112,13 @@ impl State {
 
     /// Does what the owner asks for.
     pub(super) fn handle_commands(&mut self, now: Instant) -> Done {
-        let dropped = dropped(&self.stack);
+        let dropped = dropped(&self.stack) + self.kept.answers.lost() + self.kept.returns.lost();
         let done = self.core.handle_commands(&mut self.kept.returns, dropped, now);
         if done.policy {
             self.judge_anew();
+        }
+        if done.peers {
+            self.end_strays();
         }
         done
     }
@@ -213,11 +219,23 @@ impl State {
         }
     }
 
+    /// Ends at once what no peer is at the other end of any more: nobody would ever answer.
+    fn end_strays(&mut self) {
+        let Self { core, stack, sockets, .. } = self;
+        for (id, flow) in &mut sockets.flows {
+            if flow.end.is_none() && !core.interface.leads_to(flow.remote.ip()) {
+                flow.end(End::Gone);
+                stack.abort(*id);
+            }
+        }
+    }
+
     /// Ends everything: whoever waits is told, and the peers by resets, as far as they can be.
     pub(super) fn stop(&mut self, now: Instant) {
         self.has_stopped = true;
         self.stack.abort_all();
         self.sockets.stop();
+        self.waiting.drain(..).for_each(Waker::wake);
         self.admissions.stop();
         self.poll(now);
     }
@@ -225,6 +243,9 @@ impl State {
     /// Sends what waits to be sent, and tells the recorder what there is to tell.
     pub(super) fn finish(&mut self) {
         self.core.outside.udp.flush();
+        if !self.core.outside.udp.is_full() {
+            self.waiting.drain(..).for_each(Waker::wake);
+        }
         if let Some(gate) = &mut self.core.outside.gate {
             gate.tell();
         }

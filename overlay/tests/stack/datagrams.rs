@@ -1,11 +1,15 @@
 //! UDP between two stacks.
 
-use std::{future::poll_fn, io, net::SocketAddr, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
-use lattice_overlay::stack::{ConnectError, UdpSocket};
+use lattice_netstack::Limits;
+use lattice_overlay::{
+    Netns, link,
+    stack::{ConnectError, UdpSocket},
+};
 use tokio::{io::ReadBuf, time::timeout};
 
-use crate::pair::{pair, v4, v6};
+use crate::pair::{Node, pair, v4, v6};
 
 const PORT: u16 = 53;
 
@@ -75,4 +79,62 @@ fn a_socket_that_is_dropped_frees_its_port_and_one_that_nobody_reads_is_bounded(
     assert!((1..=256 << 10).contains(&(count * 1040)), "{count}");
     // What was dropped is counted.
     assert!(b.device.drops().unwrap().unwrap().link > 0);
+}
+
+/// Two nodes, of which the first reaches the second by a link that is slower than what it sends.
+fn behind_a_slow_link() -> (Node, Node) {
+    let [here, there] = [1, 2].map(|_| Arc::new(Netns::create().expect("needs root")));
+    link::add_veth(&here, "eth0", &there, "eth0").unwrap();
+    for (netns, address) in [(&here, "192.0.2.1/24"), (&there, "192.0.2.2/24")] {
+        link::add_address(netns, "eth0", address.parse().unwrap()).unwrap();
+        link::set_up(netns, "eth0").unwrap();
+    }
+    // Its queue holds more than the socket's buffer, which is full first.
+    let arguments = "qdisc add dev eth0 root tbf rate 20mbit burst 200kb limit 100mb";
+    let shaped = here.run(|| Command::new("tc").args(arguments.split(' ')).status());
+    assert!(shaped.unwrap().unwrap().success(), "tc");
+    let (a, b) = (Node::with(1, Limits::default(), here), Node::with(2, Limits::default(), there));
+    a.device.set_peers(&[b.config([192, 0, 2, 2].into())]).unwrap();
+    b.device.set_peers(&[a.config([192, 0, 2, 1].into())]).unwrap();
+    for node in [&a, &b] {
+        node.apply(&["10.42.0.0/16"], &["10.42.0.0/16"], 1);
+    }
+    (a, b)
+}
+
+/// Sends so many, after a first one, which is to be answered if it waits; says how many of them were lost here.
+fn lost_of(count: usize, node: &Node, waits: bool) -> u64 {
+    let lost = || node.device.drops().unwrap().unwrap().underlay;
+    let before = lost();
+    node.run(move |network| async move {
+        let (socket, to) = (network.bind_udp(0).unwrap(), SocketAddr::new(v4(2), PORT));
+        socket.send_to(b"hello", to).unwrap();
+        if waits {
+            receive(&socket, 1500).await.unwrap();
+        }
+        for _ in 0..count {
+            if waits {
+                socket.writable().await;
+            }
+            socket.send_to(&[1; 1300], to).unwrap();
+        }
+    });
+    lost() - before
+}
+
+#[test]
+fn who_waits_for_the_underlay_to_have_room_loses_nothing_to_it() {
+    let (a, b) = behind_a_slow_link();
+    drop(b.spawn(|network| async move {
+        let socket = network.bind_udp(PORT).unwrap();
+        while let Ok((payload, from)) = receive(&socket, 1500).await {
+            if payload == b"hello" {
+                socket.send_to(&payload, from).unwrap();
+            }
+        }
+    }));
+    b.run(|_| async {});
+    // The socket's buffer holds some 14 MB, which the link carries in six seconds.
+    assert_eq!(lost_of(12_000, &a, true), 0);
+    assert!(lost_of(4_000, &a, false) > 0, "the buffer was not full");
 }
