@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   out:  stack ─ a run of up to 64 KiB ─► gate, once ─► sealed into a run of datagrams        (Sealer; nothing is copied but into the seal)
-//!   in:   opened in place ─► gate, each ─► stack ─ answers ─► kept, then sealed                (Receiver)
+//!   in:   opened in place ─► gate, each ─► put together ─► stack ─ answers ─► kept, then sealed (Receiver)
 //!   back: refusals of the gate, and WireGuard's own errors ─► kept, then to the stack          (Packets)
 //! ```
 //!
@@ -15,7 +15,10 @@ use lattice_filter::Decision;
 use lattice_netstack::{Output, Run, Stack};
 use lattice_wireguard::Single;
 
-use crate::device::core::{Core, Inside};
+use crate::device::{
+    core::{Core, Inside},
+    vnet::{Coalescer, Header},
+};
 
 /// Packets kept at most; each batch that comes in has fewer answers.
 const MOST: usize = 8192;
@@ -107,16 +110,35 @@ impl Kept {
     }
 }
 
-/// Hands decrypted packets to the stack.
+/// Hands decrypted packets to the stack, those of a stream put together: most of what a segment costs the stack it costs once, however long it
+/// is.
 pub(super) struct Receiver<'a> {
     pub(super) stack: &'a mut Stack,
+    pub(super) coalescer: &'a mut Coalescer,
     pub(super) answers: &'a mut Packets,
     pub(super) now: Instant,
 }
 
+impl Receiver<'_> {
+    /// Hands on what was held back.
+    pub(super) fn flush(&mut self) {
+        let Self { stack, coalescer, answers, now } = self;
+        coalescer.flush(|header, packet| receive(stack, header, packet, answers, *now));
+    }
+}
+
+fn receive(stack: &mut Stack, header: Header, packet: &mut [u8], answers: &mut Packets, now: Instant) {
+    if header == Header::default() {
+        stack.receive(now, packet, answers);
+    } else {
+        stack.receive_merged(now, packet, answers);
+    }
+}
+
 impl Inside for Receiver<'_> {
     fn take(&mut self, packet: &mut [u8]) {
-        self.stack.receive(self.now, packet, self.answers);
+        let Self { stack, coalescer, answers, now } = self;
+        coalescer.push(packet, |header, packet| receive(stack, header, packet, answers, *now));
     }
 }
 

@@ -17,7 +17,10 @@ use super::{
     packets::{Kept, Receiver, Sealer},
     sockets::{End, Sockets},
 };
-use crate::device::core::{Core, Done, More};
+use crate::device::{
+    core::{Core, Done, More},
+    vnet::Coalescer,
+};
 
 /// Rounds in which packets go back and forth between stack and gate before others have their turn.
 const ROUNDS: usize = 4;
@@ -37,6 +40,8 @@ pub(super) struct State {
     pub(super) core: Core,
     pub(super) stack: Stack,
     pub(super) kept: Kept,
+    /// Puts together what comes in; holds nothing back but while it does.
+    coalescer: Coalescer,
     pub(super) sockets: Sockets,
     pub(super) admissions: Admissions,
     pub(super) has_stopped: bool,
@@ -53,6 +58,8 @@ impl Shared {
             core,
             stack,
             kept: Kept::default(),
+            // Of streams only: datagrams are delivered one by one.
+            coalescer: Coalescer::new(false),
             sockets: Sockets::default(),
             admissions: Admissions::default(),
             has_stopped: false,
@@ -103,10 +110,11 @@ impl State {
 
     /// Takes what has come in.
     pub(super) fn receive(&mut self, now: Instant, datagrams: bool, relays: bool) -> (More, More) {
-        let Self { core, stack, kept, .. } = self;
-        let mut inside = Receiver { stack, answers: &mut kept.answers, now };
+        let Self { core, stack, coalescer, kept, .. } = self;
+        let mut inside = Receiver { stack, coalescer, answers: &mut kept.answers, now };
         let datagrams = if datagrams { core.handle_datagrams(&mut inside, now) } else { More::Maybe };
         let relays = if relays { core.handle_relays(&mut inside, now) } else { More::Maybe };
+        inside.flush();
         (datagrams, relays)
     }
 
