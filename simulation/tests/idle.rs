@@ -108,7 +108,7 @@ impl Node {
         interface.set_peers(&[peer], now, &mut Out::default());
         let random = Box::new(move |bytes: &mut [u8]| random.fill(bytes));
         let config = Config { addresses: vec![inner(end)], mtu: MTU, limits: Limits::default(), random };
-        let mut stack = Stack::new(config, now).unwrap();
+        let mut stack = Stack::new(config, now).expect("the addresses are of hosts");
         stack.listen(PORT);
         Self { interface, stack, elapsed, wakes: 0 }
     }
@@ -177,7 +177,8 @@ impl World {
 
     /// A connection from the first to the second, over which both have said something.
     fn talk(&mut self) -> [FlowId; 2] {
-        let a = self.nodes[0].stack.connect(self.now, SocketAddr::new(inner(1), PORT)).unwrap();
+        let a =
+            self.nodes[0].stack.connect(self.now, SocketAddr::new(inner(1), PORT)).expect("there is room");
         self.pass(Duration::from_secs(1));
         let incoming =
             std::iter::from_fn(|| self.nodes[1].stack.poll_event()).find_map(|event| match event {
@@ -186,7 +187,9 @@ impl World {
             });
         let (now, mut packets) = (self.now, Vec::new());
         let Node { stack, .. } = &mut self.nodes[1];
-        let b = stack.accept(now, incoming.expect("somebody asks"), &mut collect(&mut packets)).unwrap();
+        let b = stack
+            .accept(now, incoming.expect("somebody asks"), &mut collect(&mut packets))
+            .expect("it waits");
         assert_eq!(packets, Vec::<Vec<u8>>::new());
         self.pass(Duration::from_secs(1));
         self.exchange([a, b]);
@@ -235,8 +238,8 @@ fn an_idle_connection_wakes_nobody_but_for_its_own_keepalive_and_lives() {
     let flows = world.talk();
     let (wakes, sent) = world.day();
     let asked = times(300);
-    assert!(wakes.iter().all(|wakes| *wakes <= 8 * asked), "{wakes:?} of {asked}");
-    assert!(sent <= 12 * asked, "{sent} of {asked}");
+    assert!(wakes.iter().all(|wakes| *wakes <= 4 * asked + 8), "{wakes:?} of {asked}");
+    assert!(sent <= 10 * asked + 16, "{sent} of {asked}");
     world.exchange(flows);
     assert!(matches!(world.nodes[0].stack.recv(flows[0], &mut [0]), Err(Error::WouldBlock)));
 }
@@ -248,7 +251,7 @@ fn a_keepalive_wakes_as_often_as_it_is_sent() {
     let flows = world.talk();
     let (wakes, sent) = world.day();
     let asked = times(SECONDS.into());
-    assert!(wakes.iter().all(|wakes| *wakes <= 2 * asked), "{wakes:?} of {asked}");
-    assert!(sent >= asked / 2 && sent <= 3 * asked, "{sent} of {asked}");
+    assert!(wakes.iter().all(|wakes| *wakes <= asked + asked / 2), "{wakes:?} of {asked}");
+    assert!(sent >= asked && sent <= 2 * asked, "{sent} of {asked}");
     world.exchange(flows);
 }
