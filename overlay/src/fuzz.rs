@@ -43,12 +43,12 @@ fn cut(bytes: &mut [u8]) -> Option<Vec<Vec<u8>>> {
 fn assert_same(mut packets: Vec<Vec<u8>>) {
     let mut coalescer = Coalescer::new(true);
     let mut arrived = Vec::new();
-    let mut sink = |header: Header, packet: &[u8]| {
-        let written = [&header.to_bytes()[..], packet].concat();
+    let mut sink = |header: Header, packet: &mut [u8]| {
+        let written = [&header.to_bytes()[..], &*packet].concat();
         arrived.extend(cut(&mut written.clone()).expect("what we write we can read"));
     };
     for packet in &packets {
-        coalescer.push(packet, &mut sink);
+        coalescer.push(&mut packet.clone(), &mut sink);
     }
     coalescer.flush(&mut sink);
     packets.sort_unstable();

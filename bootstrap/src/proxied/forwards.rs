@@ -116,6 +116,7 @@ impl Datagrams for Port {
         // Replies go to addresses alone.
         let Host::Address(address) = target.host else { return Err(Refusal::NotFound) };
         let remote = SocketAddr::new(address, target.port);
+        self.socket.writable().await;
         self.socket.send_to(payload, remote).map_err(|error| of_overlay(error, &self.rules))
     }
 

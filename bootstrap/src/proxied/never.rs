@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
 
 use libc::{EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, ENETUNREACH};
@@ -83,8 +83,14 @@ fn of_this_host(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Whether a link has the address. The list of all links, long on a host of many containers, is read only where a socket can have the address:
+/// where it cannot, no link does. With `ip_nonlocal_bind` it can have any.
 fn on_a_link(address: IpAddr) -> io::Result<bool> {
     let address = address.to_canonical();
+    match UdpSocket::bind((address, 0)) {
+        Err(error) if error.raw_os_error() == Some(EADDRNOTAVAIL) => return Ok(false),
+        bound => drop(bound?),
+    }
     Ok(getifaddrs()?.filter_map(|link| ip(link.address?)).any(|own| own == address))
 }
 

@@ -116,6 +116,7 @@ impl lattice_proxy::Datagrams for Association {
         for address in self.ways.addresses(&target.host, self.client).await?.into_iter().take(ATTEMPTS) {
             let remote = SocketAddr::new(address, target.port);
             let sent = if self.ways.is_overlay(address) {
+                self.overlay.writable().await;
                 self.overlay.send_to(payload, remote).map_err(|error| of_overlay(error, &self.ways.rules))
             } else {
                 self.outside.send(payload, remote, name(&target.host)).await

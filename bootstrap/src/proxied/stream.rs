@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use lattice_overlay::stack::{self, Admission};
@@ -39,10 +39,13 @@ impl Stream for Connection {
     }
 
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Self::Outside(_, revoked) = self else { return Poll::Pending };
-        ready!(revoked.as_mut().poll(cx));
-        let error = io::Error::new(io::ErrorKind::PermissionDenied, "the policy permits it no more");
-        Poll::Ready(error)
+        match self {
+            Self::Overlay(stream) => stream.poll_cut(cx),
+            Self::Outside(_, revoked) => revoked
+                .as_mut()
+                .poll(cx)
+                .map(|()| io::Error::new(io::ErrorKind::PermissionDenied, "the policy permits it no more")),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What pod mode's network costs, beside wireguard-go with gVisor's TCP/IP stack, in turn, in one run. Needs root: `make bench-pod`, or
-//! `cargo run --release -p lattice-overlay --example pod_bench -- [quick]` with `LATTICE_NETSTACK` naming the built `netstack/`.
+//! `cargo run --release -p lattice-overlay --example pod_bench -- [quick [PREFIX]]` with `LATTICE_NETSTACK` naming the built `netstack/`. With a
+//! prefix, only the measures whose names begin so are taken, such as `down`.
 //!
 //! ```text
 //!  near namespace                                                       far namespaces
@@ -40,22 +41,26 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some(load::LOAD) => load::run(&arguments[1..]).unwrap(),
         Some(ours::CLIENT) => ours::run(&arguments[1..]),
-        Some("quick") => compare(2, 2),
-        None => compare(5, 3),
+        Some("quick") => compare(2, 2, arguments.get(1).map_or("", String::as_str)),
+        None => compare(5, 3, ""),
         Some(other) => {
-            eprintln!("pod_bench: {other:?} is nothing it does; the only argument is quick");
+            eprintln!(
+                "pod_bench: {other:?} is nothing it does; the arguments are quick, and what the names of measures begin with"
+            );
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
 }
 
-fn compare(rounds: usize, seconds: u64) {
+fn compare(rounds: usize, seconds: u64, only: &str) {
     let lab = Lab::new();
     let kinds = Kind::here();
     let mut report = Report::new(&kinds);
     // Before anything else has grown their memory.
-    rest(&lab, &kinds, &mut report);
+    if only.is_empty() {
+        rest(&lab, &kinds, &mut report);
+    }
     let clients: Vec<Client> = kinds.iter().map(|kind| Client::start(&lab, kind)).collect();
     let time = seconds.to_string();
     for round in 0..rounds {
@@ -64,7 +69,10 @@ fn compare(rounds: usize, seconds: u64) {
             ("up, 16 flows: Gbit/s", "up, 16 flows: CPU-s/GiB", ["up", "16"]),
             ("down, 1 flow: Gbit/s", "down, 1 flow: CPU-s/GiB", ["down", "1"]),
             ("down, 16 flows: Gbit/s", "down, 16 flows: CPU-s/GiB", ["down", "16"]),
-        ] {
+        ]
+        .into_iter()
+        .filter(|(name, ..)| name.starts_with(only))
+        {
             for (which, client) in in_turn(&clients, round) {
                 let (numbers, spent) = client.spent(&lab, &[load[0], load[1], &time]);
                 report.add(rate, which, numbers[0] * 8e-9 / numbers[1]);
@@ -79,7 +87,10 @@ fn compare(rounds: usize, seconds: u64) {
                 "new connection and request: CPU µs",
                 "connect",
             ),
-        ] {
+        ]
+        .into_iter()
+        .filter(|(name, ..)| name.starts_with(only))
+        {
             for (which, client) in in_turn(&clients, round) {
                 let (numbers, spent) = client.spent(&lab, &[load, &time]);
                 report.add(p50, which, numbers[0]);

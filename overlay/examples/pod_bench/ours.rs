@@ -90,6 +90,10 @@ impl Stream for Flow {
     fn reset(&mut self) {
         self.0.reset();
     }
+
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.0.poll_cut(cx)
+    }
 }
 
 impl AsyncRead for Flow {

@@ -42,7 +42,7 @@ struct Link {
 }
 
 impl Link {
-    fn write(&mut self, packet: &[u8]) {
+    fn write(&mut self, packet: &mut [u8]) {
         let Self { tun, coalescer, drops } = self;
         coalescer.push(packet, |header, packet| *drops += write(tun, header, packet));
     }
@@ -74,7 +74,7 @@ fn lets_out(outside: &mut Outside, link: &mut Link, frame: &Frame<'_>) -> bool {
     };
     let Err(denial) = gate.egress(packet, count, bytes) else { return true };
     if let Some(refusal) = denial.refusal {
-        link.write(&refusal);
+        link.drops += write(&mut link.tun, Header::default(), &refusal);
     }
     false
 }

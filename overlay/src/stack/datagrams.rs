@@ -1,7 +1,9 @@
 //! UDP sockets.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     net::SocketAddr,
     rc::Rc,
     task::{Context, Poll},
@@ -43,7 +45,23 @@ impl UdpSocket {
         self.port
     }
 
-    /// Sends one datagram, if the policy permits. Never waits: what finds no room is dropped and counted, as on a wire.
+    /// Waits until the underlay has room for what is sent.
+    pub async fn writable(&self) {
+        poll_fn(|context| {
+            let state = &mut *self.shared.state();
+            if state.has_stopped || !state.core.outside.udp.is_full() {
+                return Poll::Ready(());
+            }
+            if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                state.waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Sends one datagram, if the policy permits. Never waits: what finds no room is dropped and counted, as on a wire; see
+    /// [`Self::writable`].
     ///
     /// # Errors
     /// The verdict, or that no peer has the address, or that it is too long ([`ConnectError::Unreachable`]).

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   out:  stack ─ a run of up to 64 KiB ─► gate, once ─► sealed into a run of datagrams        (Sealer; nothing is copied but into the seal)
-//!   in:   opened in place ─► gate, each ─► stack ─ answers ─► kept, then sealed                (Receiver)
+//!   in:   opened in place ─► gate, each ─► put together ─► stack ─ answers ─► kept, then sealed (Receiver)
 //!   back: refusals of the gate, and WireGuard's own errors ─► kept, then to the stack          (Packets)
 //! ```
 //!
@@ -15,7 +15,10 @@ use lattice_filter::Decision;
 use lattice_netstack::{Output, Run, Stack};
 use lattice_wireguard::Single;
 
-use crate::device::core::{Core, Inside};
+use crate::device::{
+    core::{Core, Inside},
+    vnet::{Coalescer, Header},
+};
 
 /// Packets kept at most; each batch that comes in has fewer answers.
 const MOST: usize = 8192;
@@ -27,17 +30,25 @@ const MOST_BYTES: usize = 512 << 10;
 pub(super) struct Packets {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    lost: u64,
 }
 
 impl Packets {
-    /// Keeps a packet of `len` bytes that `write` writes, if there is room.
+    /// Keeps a packet of `len` bytes that `write` writes; without room for it, it is lost and counted.
     fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
         let start = self.bytes.len();
         if self.ends.len() < MOST && start < MOST_BYTES {
             self.bytes.resize(start + len, 0);
             write(&mut self.bytes[start..]);
             self.ends.push(start + len);
+        } else {
+            self.lost += 1;
         }
+    }
+
+    /// How many found no room so far.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -66,12 +77,10 @@ impl Inside for Packets {
 impl Output for Packets {
     fn transmit(&mut self, run: &mut Run<'_>) {
         while let Some(len) = run.next_len() {
-            let mut written = false;
-            self.push(len, |room| {
-                run.write(room);
-                written = true;
-            });
-            if !written {
+            let lost = self.lost;
+            self.push(len, |room| run.write(room));
+            if self.lost > lost {
+                self.lost = lost + run.count() as u64;
                 return;
             }
         }
@@ -101,16 +110,35 @@ impl Kept {
     }
 }
 
-/// Hands decrypted packets to the stack.
+/// Hands decrypted packets to the stack, those of a stream put together: most of what a segment costs the stack it costs once, however long it
+/// is.
 pub(super) struct Receiver<'a> {
     pub(super) stack: &'a mut Stack,
+    pub(super) coalescer: &'a mut Coalescer,
     pub(super) answers: &'a mut Packets,
     pub(super) now: Instant,
 }
 
+impl Receiver<'_> {
+    /// Hands on what was held back.
+    pub(super) fn flush(&mut self) {
+        let Self { stack, coalescer, answers, now } = self;
+        coalescer.flush(|header, packet| receive(stack, header, packet, answers, *now));
+    }
+}
+
+fn receive(stack: &mut Stack, header: Header, packet: &mut [u8], answers: &mut Packets, now: Instant) {
+    if header == Header::default() {
+        stack.receive(now, packet, answers);
+    } else {
+        stack.receive_merged(now, packet, answers);
+    }
+}
+
 impl Inside for Receiver<'_> {
     fn take(&mut self, packet: &mut [u8]) {
-        self.stack.receive(self.now, packet, self.answers);
+        let Self { stack, coalescer, answers, now } = self;
+        coalescer.push(packet, |header, packet| receive(stack, header, packet, answers, *now));
     }
 }
 
@@ -166,5 +194,21 @@ impl lattice_wireguard::Packets for Sealed<'_, '_> {
 
     fn write(&mut self, room: &mut [u8]) {
         self.0.write(room);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut packets = Packets::default();
+        let most = MOST_BYTES / 1024;
+        (0..most + 3).for_each(|_| packets.take(&mut [1; 1024]));
+        assert_eq!((packets.ends.len(), packets.lost()), (most, 3));
+        packets.drain(|_| {});
+        (0..MOST + 2).for_each(|_| packets.take(&mut [1; 20]));
+        assert_eq!((packets.ends.len(), packets.lost()), (MOST, 5));
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Flow {
     /// Also who waits for it to be established.
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
+    /// Who waits for the connection to be cut off.
+    pub(super) watcher: Option<Waker>,
 }
 
 /// How a flow ended.
@@ -45,6 +47,8 @@ pub(super) enum End {
     Broken(Cause),
     /// The policy permits it no more.
     Denied(Denied),
+    /// No peer has its address any more.
+    Gone,
     /// The device has ended.
     Stopped,
 }
@@ -67,13 +71,14 @@ pub(super) struct Asking {
 
 impl Flow {
     pub(super) fn new(direction: Direction, local: SocketAddr, remote: SocketAddr) -> Self {
-        let (is_established, end, reader, writer) = (false, None, None, None);
-        Self { local, remote, direction, is_established, end, reader, writer }
+        let (reader, writer, watcher) = (None, None, None);
+        Self { local, remote, direction, is_established: false, end: None, reader, writer, watcher }
     }
 
     pub(super) fn end(&mut self, end: End) {
         self.end.get_or_insert(end);
-        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+        let Self { reader, writer, watcher, .. } = self;
+        [reader, writer, watcher].into_iter().filter_map(Option::take).for_each(Waker::wake);
     }
 }
 
@@ -121,6 +126,11 @@ impl Sockets {
 }
 
 impl End {
+    /// Whether it was cut off from here: the peer did not end it, and nobody is to wait for what is left in it.
+    pub(super) fn is_cut(self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Gone | Self::Stopped)
+    }
+
     /// As those who read and write are told; `None` for an end in order.
     pub(super) fn error(self) -> Option<io::Error> {
         let (kind, text) = match self {
@@ -135,6 +145,7 @@ impl End {
             Self::Denied(_) => {
                 (io::ErrorKind::PermissionDenied, "the policy does not permit the connection any more")
             }
+            Self::Gone => (io::ErrorKind::HostUnreachable, "no peer has that address any more"),
             Self::Stopped => (io::ErrorKind::BrokenPipe, "the device has ended"),
         };
         Some(io::Error::new(kind, text))
@@ -147,6 +158,7 @@ impl End {
             Self::Broken(Cause::TimedOut) => ConnectError::TimedOut,
             Self::Broken(Cause::Unreachable { .. }) => ConnectError::Unreachable,
             Self::Denied(denied) => ConnectError::Denied(denied),
+            Self::Gone => ConnectError::NoPeer,
             Self::Stopped => ConnectError::Stopped,
         }
     }

@@ -17,7 +17,10 @@ use super::{
     packets::{Kept, Receiver, Sealer},
     sockets::{End, Sockets},
 };
-use crate::device::core::{Core, Done, More};
+use crate::device::{
+    core::{Core, Done, More},
+    vnet::Coalescer,
+};
 
 /// Rounds in which packets go back and forth between stack and gate before others have their turn.
 const ROUNDS: usize = 4;
@@ -37,9 +40,13 @@ pub(super) struct State {
     pub(super) core: Core,
     pub(super) stack: Stack,
     pub(super) kept: Kept,
+    /// Puts together what comes in; holds nothing back but while it does.
+    coalescer: Coalescer,
     pub(super) sockets: Sockets,
     pub(super) admissions: Admissions,
     pub(super) has_stopped: bool,
+    /// Who waits for the underlay to have room.
+    pub(super) waiting: Vec<Waker>,
     limits: Limits,
     /// The next port of a first packet that is judged and not sent.
     port: u16,
@@ -51,9 +58,12 @@ impl Shared {
             core,
             stack,
             kept: Kept::default(),
+            // Of streams only: datagrams are delivered one by one.
+            coalescer: Coalescer::new(false),
             sockets: Sockets::default(),
             admissions: Admissions::default(),
             has_stopped: false,
+            waiting: Vec::new(),
             limits,
             port: 0,
         };
@@ -100,19 +110,23 @@ impl State {
 
     /// Takes what has come in.
     pub(super) fn receive(&mut self, now: Instant, datagrams: bool, relays: bool) -> (More, More) {
-        let Self { core, stack, kept, .. } = self;
-        let mut inside = Receiver { stack, answers: &mut kept.answers, now };
+        let Self { core, stack, coalescer, kept, .. } = self;
+        let mut inside = Receiver { stack, coalescer, answers: &mut kept.answers, now };
         let datagrams = if datagrams { core.handle_datagrams(&mut inside, now) } else { More::Maybe };
         let relays = if relays { core.handle_relays(&mut inside, now) } else { More::Maybe };
+        inside.flush();
         (datagrams, relays)
     }
 
     /// Does what the owner asks for.
     pub(super) fn handle_commands(&mut self, now: Instant) -> Done {
-        let dropped = dropped(&self.stack);
+        let dropped = dropped(&self.stack) + self.kept.answers.lost() + self.kept.returns.lost();
         let done = self.core.handle_commands(&mut self.kept.returns, dropped, now);
         if done.policy {
             self.judge_anew();
+        }
+        if done.peers {
+            self.end_strays();
         }
         done
     }
@@ -213,11 +227,23 @@ impl State {
         }
     }
 
+    /// Ends at once what no peer is at the other end of any more: nobody would ever answer.
+    fn end_strays(&mut self) {
+        let Self { core, stack, sockets, .. } = self;
+        for (id, flow) in &mut sockets.flows {
+            if flow.end.is_none() && !core.interface.leads_to(flow.remote.ip()) {
+                flow.end(End::Gone);
+                stack.abort(*id);
+            }
+        }
+    }
+
     /// Ends everything: whoever waits is told, and the peers by resets, as far as they can be.
     pub(super) fn stop(&mut self, now: Instant) {
         self.has_stopped = true;
         self.stack.abort_all();
         self.sockets.stop();
+        self.waiting.drain(..).for_each(Waker::wake);
         self.admissions.stop();
         self.poll(now);
     }
@@ -225,6 +251,9 @@ impl State {
     /// Sends what waits to be sent, and tells the recorder what there is to tell.
     pub(super) fn finish(&mut self) {
         self.core.outside.udp.flush();
+        if !self.core.outside.udp.is_full() {
+            self.waiting.drain(..).for_each(Waker::wake);
+        }
         if let Some(gate) = &mut self.core.outside.gate {
             gate.tell();
         }

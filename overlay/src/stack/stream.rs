@@ -56,6 +56,20 @@ impl TcpStream {
         let _ = self.shared.use_state().stack.set_no_delay(self.id, no_delay);
     }
 
+    /// Ready, with what reading would say, once the connection is cut off: by the policy, with its peer's address, or with the device. One
+    /// task at a time waits here, whether or not it reads and writes too.
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let state = &mut *self.shared.state();
+        let Some(flow) = self.flow(state) else { return Poll::Pending };
+        match flow.end.filter(|end| end.is_cut()).and_then(End::error) {
+            Some(error) => Poll::Ready(error),
+            None => {
+                wait(&mut flow.watcher, context);
+                Poll::Pending
+            }
+        }
+    }
+
     /// Waits for the connection to be made.
     pub(super) async fn established(&self) -> Result<(), ConnectError> {
         poll_fn(|context| {

@@ -1,6 +1,6 @@
 //! The policy, from the first packet to the last.
 
-use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{future::poll_fn, io::ErrorKind, net::SocketAddr, time::Duration};
 
 use lattice_overlay::stack::{ConnectError, Denied, Transport};
 use lattice_policy::{Action, Direction, Reason, RuleId};
@@ -130,6 +130,57 @@ fn a_narrowed_policy_ends_live_connections_at_once() {
         (Direction::Egress, Action::Deny, Reason::DefaultDeny)
     );
     drop(peer);
+}
+
+/// As a proxy whose client has stopped reading does: it takes nothing from the connection, which is full.
+#[test]
+fn who_does_not_read_is_told_that_the_connection_is_cut() {
+    let (a, b) = pair();
+    drop(b.spawn(|network| async move {
+        let mut stream = network.listen(OPEN).request().await.accept().await.unwrap();
+        while stream.write_all(&[1; 1 << 16]).await.is_ok() {}
+    }));
+    b.run(|_| async {});
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let cut = a.spawn(move |network| async move {
+        let mut stream = network.connect(SocketAddr::new(v4(2), OPEN)).await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        let early = timeout(Duration::from_millis(100), poll_fn(|context| stream.poll_cut(context))).await;
+        ready.send(()).unwrap();
+        (early.is_err(), poll_fn(|context| stream.poll_cut(context)).await.kind())
+    });
+    is_ready.blocking_recv().unwrap();
+    a.apply(&["tcp:10.42.0.2:7002"], &[], 2);
+    assert_eq!(cut.wait(), (true, ErrorKind::PermissionDenied));
+}
+
+#[test]
+fn what_led_to_a_peer_that_is_no_more_ends_at_once() {
+    let (a, b) = pair();
+    let (go_on, mut goes_on) = tokio::sync::mpsc::unbounded_channel::<()>();
+    drop(b.spawn(|network| async move {
+        let mut listener = network.listen(OPEN);
+        let mut streams = Vec::new();
+        loop {
+            streams.push(listener.request().await.accept().await.unwrap());
+        }
+    }));
+    b.run(|_| async {});
+    let ended = a.spawn(move |network| async move {
+        let to = SocketAddr::new(v4(2), OPEN);
+        let mut reading = network.connect(to).await.unwrap();
+        let cut = network.connect(to).await.unwrap();
+        go_on.send(()).unwrap();
+        let (mut byte, waits) = ([0], poll_fn(|context| cut.poll_cut(context)));
+        let (read, cut) = tokio::join!(reading.read(&mut byte), waits);
+        (read.unwrap_err().kind(), cut.kind(), network.connect(to).await.unwrap_err())
+    });
+    goes_on.blocking_recv().unwrap();
+    // The same peer once more cuts nothing.
+    a.device.set_peers(&[b.config([127, 0, 0, 1].into())]).unwrap();
+    a.device.set_peers(&[]).unwrap();
+    let gone = ErrorKind::HostUnreachable;
+    assert_eq!(ended.wait(), (gone, gone, ConnectError::NoPeer));
 }
 
 #[test]

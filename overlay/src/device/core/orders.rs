@@ -10,6 +10,8 @@ use crate::device::commands::Command;
 pub(crate) struct Done {
     /// It is time to stop.
     pub(crate) stop: bool,
+    /// There may be other peers.
+    pub(crate) peers: bool,
     /// There is another policy.
     pub(crate) policy: bool,
     /// There may be other relays.
@@ -26,6 +28,7 @@ impl Core {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::SetPeers(peers, reply) => {
+                    done.peers = true;
                     let Self { interface, outside, ways, .. } = self;
                     interface.set_peers(&peers, now, &mut Io { outside, inside: &mut *inside });
                     if let Some(ways) = ways {

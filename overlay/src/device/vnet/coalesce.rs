@@ -1,4 +1,4 @@
-//! Packets of one flow, put together for the TUN device while a batch of datagrams is decrypted.
+//! Packets of one flow, put together for the TUN device or the stack while a batch of datagrams is decrypted.
 //!
 //! What is put together is what the kernel's GRO would (`tcp_gro_receive`, `udp_gro_receive`), and a little less: packets
 //! that differ in nothing but what [`Segments`](super::segments::Segments) makes anew when it cuts. Their checksums are looked at
@@ -21,8 +21,8 @@ const MAX_LEN: usize = 65_535;
 /// The most datagrams the kernel takes as one (`UDP_MAX_SEGMENTS` before Linux 6.9).
 const MAX_DATAGRAMS: usize = 64;
 
-/// Takes decrypted packets, and gives them, or longer ones in their place, to a sink that takes what a TUN device does. The
-/// order within each flow is kept. What was taken is held back until [`Self::flush`] at the latest.
+/// Takes decrypted packets, and gives them, or longer ones in their place, to a sink that takes what a TUN device does, and may
+/// overwrite it. The order within each flow is kept. What was taken is held back until [`Self::flush`] at the latest.
 #[derive(Debug)]
 pub(crate) struct Coalescer {
     flows: [Flow; FLOWS],
@@ -47,7 +47,7 @@ impl Coalescer {
     }
 
     /// Takes a packet: an IP header and as many bytes as that says.
-    pub(crate) fn push(&mut self, packet: &[u8], mut sink: impl FnMut(Header, &[u8])) {
+    pub(crate) fn push(&mut self, packet: &mut [u8], mut sink: impl FnMut(Header, &mut [u8])) {
         let Some(candidate) = Candidate::read(packet) else {
             // Of which flow it is cannot be said: a fragment, an ICMP error.
             self.flush(&mut sink);
@@ -75,7 +75,7 @@ impl Coalescer {
     }
 
     /// Gives out all that is held back.
-    pub(crate) fn flush(&mut self, mut sink: impl FnMut(Header, &[u8])) {
+    pub(crate) fn flush(&mut self, mut sink: impl FnMut(Header, &mut [u8])) {
         for flow in &mut self.flows {
             flow.finish(&mut sink);
         }
@@ -101,7 +101,7 @@ impl Flow {
             && self.first.is_continued(&self.packet, self.count, next, packet)
     }
 
-    fn append(&mut self, next: &Candidate, packet: &[u8], sink: impl FnMut(Header, &[u8])) {
+    fn append(&mut self, next: &Candidate, packet: &[u8], sink: impl FnMut(Header, &mut [u8])) {
         self.packet.extend_from_slice(&packet[next.headers..]);
         self.count += 1;
         if next.is_pushed {
@@ -113,13 +113,13 @@ impl Flow {
         }
     }
 
-    fn finish(&mut self, mut sink: impl FnMut(Header, &[u8])) {
+    fn finish(&mut self, mut sink: impl FnMut(Header, &mut [u8])) {
         match self.count {
             0 => return,
-            1 => sink(Header::default(), &self.packet),
+            1 => sink(Header::default(), &mut self.packet),
             _ => {
                 let header = self.complete();
-                sink(header, &self.packet);
+                sink(header, &mut self.packet);
             }
         }
         self.packet.clear();

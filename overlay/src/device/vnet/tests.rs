@@ -67,7 +67,7 @@ impl Spec {
 fn coalesced(packets: &[Vec<u8>]) -> Vec<(Header, Vec<u8>)> {
     let (mut coalescer, mut written) = (Coalescer::new(true), Vec::new());
     for packet in packets {
-        coalescer.push(packet, |header, packet| written.push((header, packet.to_vec())));
+        coalescer.push(&mut packet.clone(), |header, packet| written.push((header, packet.to_vec())));
     }
     coalescer.flush(|header, packet| written.push((header, packet.to_vec())));
     written
@@ -134,7 +134,7 @@ fn the_last_may_be_short_or_pushed_and_then_it_is_written_at_once() {
         (last.flags, last.payload) = (flags, vec![7; len]);
         let packets: Vec<_> = specs.iter().map(Spec::build).collect();
         let (mut coalescer, mut count) = (Coalescer::new(true), 0);
-        packets.iter().for_each(|packet| coalescer.push(packet, |_, _| count += 1));
+        packets.iter().for_each(|packet| coalescer.push(&mut packet.clone(), |_, _| count += 1));
         assert_eq!(count, 1);
         assert_eq!(writes(&specs), 1);
         let mut more = specs.clone();
@@ -214,7 +214,7 @@ fn eight_flows_interleave_and_the_order_within_each_is_kept() {
 fn without_datagrams_they_pass_one_by_one() {
     let (mut coalescer, mut count) = (Coalescer::new(false), 0);
     let specs = stream(&Spec::udp(1, 100), 5);
-    specs.iter().for_each(|spec| coalescer.push(&spec.build(), |_, _| count += 1));
+    specs.iter().for_each(|spec| coalescer.push(&mut spec.build(), |_, _| count += 1));
     assert_eq!(count, 5);
 }
 
