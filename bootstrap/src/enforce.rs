@@ -8,7 +8,7 @@
 //! | `userspace` | the user-space WireGuard device, for the only link | nothing more |
 
 mod ebpf;
-mod nftables;
+pub(crate) mod nftables;
 pub(crate) mod userspace;
 
 use std::{

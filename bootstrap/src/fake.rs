@@ -107,6 +107,7 @@ impl Fake {
             token: Some(lattice_wire::Token::from_random([1; 7], [2; 25])),
             credentials: self.credentials(),
             listen_port: 0,
+            preset: None,
             for_good: false,
         }
     }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use async_nats::Client;
-use lattice_policy::Overlay;
+use lattice_policy::{Overlay, Preset};
 use lattice_wire::{
     Credentials, MapRequest, MapUpdate, MapVersion, NetMap, PeerName, Token,
     credentials::VERSION,
@@ -34,6 +34,8 @@ pub struct Join {
     pub credentials: PathBuf,
     /// UDP port of the WireGuard socket, 0 for any; kept with the credentials.
     pub listen_port: u16,
+    /// A preset that it puts on itself: one that only narrows. Fails where the peer has been enrolled without.
+    pub preset: Option<Preset>,
     /// Whether the peer is removed from its workspace when it ends: nobody will resume.
     pub for_good: bool,
 }
@@ -79,7 +81,23 @@ async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Resul
         return Err(Failure::new(Kind::Server, "latticed sent the network map of another peer"));
     }
     let overlay = overlay::of(&netmap)?;
+    narrowed(join, &netmap)?;
     Ok(Identity { credentials, client, jwt, netmap, overlay, resumed })
+}
+
+/// A peer of former times may have been enrolled without the preset, and an older latticed may not know of it.
+fn narrowed(join: &Join, map: &NetMap) -> Result<(), Failure> {
+    let Some(preset) = join.preset else { return Ok(()) };
+    let layer = format!("preset {preset}");
+    if map.policy.iter().flat_map(|policy| &policy.layers).any(|one| one.name == layer) {
+        return Ok(());
+    }
+    let text = format!(
+        "the peer {} is enrolled without the preset {preset}: remove it with `lattice peer remove` and delete {}, and it is enrolled anew",
+        join.name,
+        join.credentials.display()
+    );
+    Err(Failure::new(Kind::Input, text))
 }
 
 /// Asks for the current network map.
@@ -226,6 +244,7 @@ async fn ask(
         wireguard_public_key: keys.wireguard_private_key.public(),
         nats_public_key: user.public_key(),
         endpoints,
+        preset: join.preset.map(|preset| preset.to_string()),
         proof: String::new(),
     };
     let proof = user.sign(&request.signed_bytes()).map_err(internal)?;

@@ -2,7 +2,7 @@
 //!
 //! Its links stay the way out of the overlay, and each is policed with its own addresses. `wg0` joins them for the overlay's pool,
 //! whose packets pass no other link, in or out: not when `wg0` is gone, not by a socket that is bound to `eth0`, and not with a source
-//! that a neighbour made up. Only the eBPF enforcer does this. There is no uplink, and the node gets no rules of ours.
+//! that a neighbour made up. The user-space filter cannot do this. There is no uplink, and the node gets no rules of ours.
 //!
 //! That `wg0` was made is noted in the state directory, because the namespace may outlive us.
 
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, Kind, StateDir, Steps,
-    enforce::{Enforcer, PolicedLink},
+    enforce::{self, Enforcer, PolicedLink},
     sandbox::{LINK, kernel},
     source::source_to,
     steps::drops,
@@ -51,6 +51,7 @@ pub(crate) struct Entered<'a> {
     links: Vec<PolicedLink>,
     /// Where unicast routes lead, and the addresses.
     taken: Vec<IpNet>,
+    enforcer: Enforcer,
 }
 
 /// What was made in a pod's namespace.
@@ -61,6 +62,9 @@ struct Mark {
     id: (u64, u64),
     /// The index of `wg0`.
     link: u32,
+    /// Whether the policy is a table of nftables there.
+    #[serde(default)]
+    table: bool,
 }
 
 impl<'a> Entered<'a> {
@@ -95,13 +99,13 @@ impl<'a> Entered<'a> {
             );
             return Err(Failure::new(Kind::Taken, text));
         }
-        if enforcer != Enforcer::Ebpf {
-            let text = "policy: only the eBPF enforcer keeps the overlay's packets from a pod's other links, and it cannot run here, or another one was asked for; `lattice doctor` says what eBPF lacks";
+        if enforcer == Enforcer::Userspace {
+            let text = "policy: the user-space filter is for an agent's only link, and a pod has others: eBPF or nftables must be permitted here; `lattice doctor` says what they lack";
             return Err(Failure::new(Kind::Kernel, text));
         }
         let addresses = addresses.iter().map(|(_, address)| IpNet::from(*address));
         let taken = routes.iter().map(|route| route.destination).chain(addresses).collect();
-        Ok(Self { pod, inside: Arc::new(inside), links, taken })
+        Ok(Self { pod, inside: Arc::new(inside), links, taken, enforcer })
     }
 
     /// The step `netns`: all but WireGuard's link stands when it is done.
@@ -116,13 +120,14 @@ impl<'a> Entered<'a> {
         })
     }
 
-    /// Notes that `wg0` is there.
+    /// Notes that `wg0` is there, and what will police it.
     pub(crate) fn note_device(&self, state: &StateDir) -> Result<(), Failure> {
         let links =
             link::links(&self.inside).map_err(|error| kernel("cannot list the pod's links", &error))?;
         let Some(link) = links.iter().find(|link| link.name == LINK) else { return Ok(()) };
         let id = id(&self.inside).map_err(|error| kernel("cannot look at the pod's namespace", &error))?;
-        Mark { netns: self.pod.netns.clone(), id, link: link.index }.write(state)
+        let table = self.enforcer == Enforcer::Nftables;
+        Mark { netns: self.pod.netns.clone(), id, link: link.index, table }.write(state)
     }
 
     /// The links that the CNI plugin made.
@@ -213,7 +218,7 @@ impl Mark {
     }
 }
 
-/// Removes `wg0` from the pod's namespace: WireGuard's own link outlives a killed owner.
+/// Removes `wg0`, and the policy if it is in nftables, from the pod's namespace: WireGuard's own link and tables outlive a killed owner.
 pub(crate) fn clear(state: &StateDir) -> Result<(), Failure> {
     let Some(mark) = Mark::read(state)? else { return Ok(()) };
     if let Some(netns) = mark.netns() {
@@ -223,6 +228,12 @@ pub(crate) fn clear(state: &StateDir) -> Result<(), Failure> {
             links.iter().find(is_ours).map_or(Ok(()), |link| link::delete(&netns, &link.name))
         };
         remove().map_err(|error| kernel("cannot remove wg0 from the pod's namespace", &error))?;
+        if mark.table {
+            enforce::nftables::remove(Arc::new(netns)).map_err(|reason| {
+                let text = format!("cannot remove the policy from the pod's namespace: {reason}");
+                Failure::new(Kind::Kernel, text)
+            })?;
+        }
     }
     let path = state.pod();
     fs::remove_file(&path).map_err(|error| unusable(&path, &error))
@@ -278,7 +289,7 @@ mod tests {
         };
         let own = index(&inside).unwrap();
         let mark = |netns: &Netns, of: &Netns, link| {
-            Mark { netns: netns.path(), id: id(of).unwrap(), link }.write(&state).unwrap();
+            Mark { netns: netns.path(), id: id(of).unwrap(), link, table: false }.write(&state).unwrap();
             clear(&state).unwrap();
             assert!(!state.pod().exists());
         };

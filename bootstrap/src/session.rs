@@ -173,7 +173,7 @@ fn refused(refusal: Refusal) -> Failure {
     let kind = match refusal.code {
         Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed | Code::TokenRevoked => Kind::Token,
         Code::NameTaken | Code::KeyTaken => Kind::Taken,
-        Code::NameRefused => Kind::Usage,
+        Code::NameRefused | Code::PresetRefused => Kind::Usage,
         Code::PeerUnknown => Kind::Credentials,
         Code::RateLimited | Code::PoolExhausted | Code::Unavailable => Kind::Server,
         Code::ProofInvalid | Code::Malformed | Code::Internal | Code::Unknown => Kind::Internal,

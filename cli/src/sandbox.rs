@@ -59,6 +59,7 @@ pub(crate) fn join(global: &Global, args: &args::Join, role: Role) -> Result<Joi
         token: token(args)?,
         credentials: credentials::path(&places::config(global, role)?, role),
         listen_port: args.listen_port,
+        preset: None,
         for_good: false,
     })
 }

@@ -73,7 +73,8 @@ fn measured(rules: Option<u32>) -> Result<[f64; 5], Box<dyn Error>> {
         });
         let (table, log_group) = (Options::TABLE.into(), Options::LOG_GROUP);
         let own = vec!["10.42.0.2".parse()?];
-        let mut nftables = Nftables::load(&Options { enter, own, table, log_group })?;
+        let mut nftables =
+            Nftables::load(&Options { enter, own, tied: Vec::new(), confined: None, table, log_group })?;
         let table = policy(rules)?;
         let (at, before) = (Instant::now(), processor_ms()?);
         nftables.apply(&table, &[], 1)?;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lattice_policy::{Counter, Pin, RuleId, Table};
+use lattice_policy::{Counter, Overlay, Pin, RuleId, Table};
 
 use crate::{
     Enter, Events, NftError, counters,
@@ -28,6 +28,10 @@ pub struct Options {
     pub enter: Enter,
     /// The sandbox's own addresses: the only sources it may use, the only destinations let in.
     pub own: Vec<IpAddr>,
+    /// Likewise, each on one link, by its name. The links must be there; one that comes later under that name is another.
+    pub tied: Vec<(String, IpAddr)>,
+    /// The overlay, whose packets pass the link of that name alone, in and out. Nothing passes when that link is gone.
+    pub confined: Option<(Overlay, String)>,
     /// Name of the table, [`Options::TABLE`] where nothing speaks against it. A table that has the name is replaced.
     pub table: String,
     /// NFLOG group of the records, [`Options::LOG_GROUP`] where nothing speaks against it. Groups belong to the network
@@ -80,13 +84,22 @@ impl Nftables {
     /// # Errors
     /// When `nft` is missing or refuses, or when another process reads the log group.
     pub fn load(options: &Options) -> Result<Self, NftError> {
-        let Options { enter, own, table, log_group } = options;
+        let Options { enter, own, tied, confined, table, log_group } = options;
         if !is_name(table) {
             return Err(NftError::TableName(table.clone()));
         }
-        let place = Place { table: table.clone(), group: *log_group };
+        let links = tied.iter().map(|(link, _)| link).chain(confined.iter().map(|(_, link)| link));
+        if let Some(link) = links.into_iter().find(|link| !is_link(link)) {
+            return Err(NftError::LinkName(link.clone()));
+        }
+        let place = Place {
+            table: table.clone(),
+            group: *log_group,
+            is_tied: !tied.is_empty(),
+            confined: confined.clone(),
+        };
         let nft = Nft::find(enter.clone())?;
-        nft.apply("make the table", &ruleset::closed(&place, own))?;
+        nft.apply("make the table", &ruleset::closed(&place, own, tied))?;
         let socket = nft.inside(|| Socket::bind(place.group)).and_then(|socket| socket);
         let socket = socket.map_err(|source| NftError::Log { doing: "read", group: place.group, source })?;
         let lost = Arc::new(AtomicU64::new(0));
@@ -213,15 +226,29 @@ impl Nftables {
         Ok(sums.into_iter().collect())
     }
 
-    /// Removes the table: **nothing is policed any more**. Not needed where the network namespace ends.
+    /// [`remove`] of its table.
     ///
     /// # Errors
     /// When `nft` refuses.
     pub fn remove(self) -> Result<(), NftError> {
-        let table = &self.place.table;
-        // Adding it first makes it no error that somebody else has removed it.
-        self.nft.apply("remove the table", &format!("add table inet {table}\ndelete table inet {table}\n"))
+        without_table(&self.nft, &self.place.table)
     }
+}
+
+/// Removes a table, if it is there: **nothing is policed any more**. Not needed where the network namespace ends.
+///
+/// # Errors
+/// When `nft` is missing or refuses.
+pub fn remove(enter: Enter, table: &str) -> Result<(), NftError> {
+    if !is_name(table) {
+        return Err(NftError::TableName(table.to_owned()));
+    }
+    without_table(&Nft::find(enter)?, table)
+}
+
+fn without_table(nft: &Nft, table: &str) -> Result<(), NftError> {
+    // Adding it first makes it no error that it is not there.
+    nft.apply("remove the table", &format!("add table inet {table}\ndelete table inet {table}\n"))
 }
 
 impl std::fmt::Debug for Nftables {
@@ -278,6 +305,12 @@ fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.len() <= 64
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Links' names may have almost any character (`dev_valid_name`), quotes and line ends among them.
+fn is_link(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@+".contains(&byte);
+    (1..16).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
 /// Flows of this network namespace may bear marks of an enforcer that was here before, killed or not. A start that nobody

@@ -51,6 +51,9 @@ pub enum NftError {
     /// The name of the table is none.
     #[error("{0:?} is no name for a table: use letters, digits and _, at most 64, a letter first")]
     TableName(String),
+    /// The name of a link would not be read as one.
+    #[error("the link {0:?} cannot be named in a rule: rename it to letters, digits, -, _, @ and dots")]
+    LinkName(String),
     /// The log cannot be read.
     #[error(
         "cannot {doing} the log group {group} of the agent's network namespace: {source}; no other program may read this group"

@@ -52,7 +52,7 @@ mod probe;
 mod ruleset;
 mod sets;
 
-pub use enforcer::{Nftables, Options};
+pub use enforcer::{Nftables, Options, remove};
 pub use error::NftError;
 pub use events::Events;
 pub use nft::Enter;

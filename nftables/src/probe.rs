@@ -1,8 +1,9 @@
 //! Whether a policy can be enforced here.
 
-use std::{io, sync::Arc, thread};
+use std::{io, net::Ipv4Addr, sync::Arc, thread};
 
-use lattice_policy::Table;
+use ipnet::Ipv4Net;
+use lattice_policy::{Overlay, Table};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{
@@ -45,7 +46,9 @@ fn tried() -> Result<(), NftError> {
     let nft = Nft::find(here())?;
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|_| NftError::NotPermitted { doing: "a network namespace", missing: "CAP_SYS_ADMIN" })?;
-    let place = Place { table: "probe".into(), group: 1 };
+    let any = Overlay::new(Ipv4Net::default(), Overlay::prefix_of([0; 5])).ok();
+    let confined = any.map(|any| (any, "lo".to_owned()));
+    let place = Place { table: "probe".into(), group: 1, is_tied: true, confined };
     match nft.apply("make a table", &whole(&place)) {
         Err(NftError::Nft { message, .. }) => return Err(lacking(&nft, message)),
         done => done?,
@@ -73,7 +76,9 @@ fn whole(place: &Place) -> String {
     let mut classes = Classes::new(Serials::new(1));
     let elements = classes.table(&Table::default()).unwrap_or_default();
     let live = ruleset::live(place, 1, 1, true);
-    ruleset::closed(place, &[]) + &ruleset::sets(place, 1, &elements, &[]) + &live
+    ruleset::closed(place, &[], &[("lo".into(), Ipv4Addr::LOCALHOST.into())])
+        + &ruleset::sets(place, 1, &elements, &[])
+        + &live
 }
 
 fn lacking(nft: &Nft, message: String) -> NftError {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lattice_policy::{Action, Pin, Reason, RuleId};
+use lattice_policy::{Action, Overlay, Pin, Reason, RuleId};
 
 use crate::sets::{Elements, Lines, Ports, Span};
 
@@ -40,6 +40,10 @@ pub(crate) struct Place {
     pub(crate) table: String,
     /// The NFLOG group.
     pub(crate) group: u16,
+    /// Whether addresses are tied to links.
+    pub(crate) is_tied: bool,
+    /// The overlay, whose packets pass one link alone.
+    pub(crate) confined: Option<(Overlay, String)>,
 }
 
 /// A pin as the kernel is told it.
@@ -52,12 +56,22 @@ pub(crate) struct Pinned {
 }
 
 /// Replaces whatever the table was by one that denies everything.
-pub(crate) fn closed(place: &Place, own: &[IpAddr]) -> String {
+pub(crate) fn closed(place: &Place, own: &[IpAddr], tied: &[(String, IpAddr)]) -> String {
     let table = &place.table;
-    let list = |v4| Joined(own.iter().filter(move |ip| ip.is_ipv4() == v4));
+    let addresses = own.iter().chain(tied.iter().map(|(_, address)| address));
+    let list = |v4| Joined(addresses.clone().filter(move |ip| ip.is_ipv4() == v4));
     let mut text = format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
     set(&mut text, "own4", "ipv4_addr", "", &list(true).to_string());
     set(&mut text, "own6", "ipv6_addr", "", &list(false).to_string());
+    for (family, kind, v4) in
+        [(4, "ipv4_addr", true), (6, "ipv6_addr", false)].iter().filter(|_| place.is_tied)
+    {
+        let tied = tied.iter().filter(|(_, address)| address.is_ipv4() == *v4);
+        let alone = Joined(tied.clone().map(|(_, address)| address)).to_string();
+        set(&mut text, &format!("tied{family}"), kind, "", &alone);
+        let pairs = Joined(tied.map(|(link, address)| OnLink(link, address))).to_string();
+        set(&mut text, &format!("links{family}"), &format!("iface_index . {kind}"), "", &pairs);
+    }
     let flags = format!("flags dynamic,timeout; timeout 1s; size {TOLD};");
     for (family, address) in [(4, "ipv4_addr"), (6, "ipv6_addr")] {
         let ends = format!("{address} . {address} . inet_proto");
@@ -185,6 +199,14 @@ impl<I: Iterator<Item: fmt::Display> + Clone> fmt::Display for Joined<I> {
             write!(f, "{}{item}", if n == 0 { "" } else { "," })?;
         }
         Ok(())
+    }
+}
+
+struct OnLink<'a>(&'a str, &'a IpAddr);
+
+impl fmt::Display for OnLink<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" . {}", self.0, self.1)
     }
 }
 

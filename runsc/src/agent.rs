@@ -104,10 +104,8 @@ impl Runsc {
         let bundle = began.elapsed();
 
         let mut command = self.run_command(spec, &claim);
-        let mut fence = Fence::raise(claim.id(), claim.bundle(), ready, spec);
-        if let Ok(fence) = &mut fence {
-            fence.surround(&mut command);
-        }
+        let fence = Fence::raise(claim.id(), claim.bundle(), ready, spec)
+            .and_then(|fence| fence.surround(&mut command).map(|()| fence));
         let copies =
             stdio.attach(&mut command, !spec.terminal).map_err(|source| self.not_runnable(source))?;
         if !spec.terminal {

@@ -11,6 +11,7 @@
 mod agent;
 mod bundle;
 mod cgroup;
+pub mod cgroup2;
 mod error;
 mod remains;
 mod runsc;

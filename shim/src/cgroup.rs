@@ -61,6 +61,14 @@ impl Cgroup {
         all.into_iter().filter(|group| group.is_dir()).cloned().collect()
     }
 
+    /// Its directory, if it is of version 2.
+    pub fn version_2(&self) -> Option<&Path> {
+        match &self.0 {
+            Groups::V1(_) => None,
+            Groups::V2(group) => Some(group),
+        }
+    }
+
     /// `io.containerd.cgroups.v1.Metrics` or `…v2.Metrics`, by what the host has. What the kernel does not count is left out.
     ///
     /// # Errors

@@ -110,8 +110,9 @@ fn clean_pod(place: &PodPlace, config: &Config, tell: &dyn Fn(Result<()>)) {
         // The policy stays with it, and the record for whoever tries again.
         return tell(Err(error));
     }
-    if !record.cgroups.is_empty() {
-        tell(cgroup::remove(&record.cgroups));
+    let groups: Vec<_> = record.cgroups.iter().chain(&record.fence).cloned().collect();
+    if !groups.is_empty() {
+        tell(cgroup::remove(&groups));
     }
     if let Some(peer) = &record.peer {
         tell(

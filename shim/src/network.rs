@@ -106,6 +106,7 @@ impl Network {
             },
             credentials: file.clone(),
             listen_port: 0,
+            preset: asked.preset,
             for_good: !lattice.keep,
         };
         let sandbox = SandboxConfig {

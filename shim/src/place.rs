@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// How often the directory of a namespace may go while one for a pod is made in it.
+const RACES: usize = 100;
+
 /// The directory of one pod.
 #[derive(Debug, Clone)]
 pub struct PodPlace {
@@ -41,6 +44,9 @@ pub struct Record {
     pub peer: Option<String>,
     /// Directories of cgroups to remove, once nothing runs in them.
     pub cgroups: Vec<PathBuf>,
+    /// The cgroup of version 2 in which runsc was started, so that its calls are policed, if it is none of runsc's own.
+    #[serde(default)]
+    pub fence: Option<PathBuf>,
 }
 
 impl PodPlace {
@@ -59,6 +65,13 @@ impl PodPlace {
     /// # Errors
     /// When the file system refuses.
     pub fn create(&self) -> Result<()> {
+        // Another pod's shim may be removing the directory above, which was empty.
+        for _ in 0..RACES {
+            match make_private(&self.dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => break,
+            }
+        }
         for dir in [&self.dir, &self.runsc_root(), &self.network()] {
             make_private(dir).map_err(Error::io(format!("create {}", dir.display())))?;
         }
@@ -125,17 +138,24 @@ impl PodPlace {
         serde_json::from_slice(&fs::read(self.dir.join("pod.json")).ok()?).ok()
     }
 
-    /// Removes everything.
+    /// Removes everything, and what is empty above it.
     ///
     /// # Errors
     /// Names what stays.
     pub fn remove(&self) -> Result<()> {
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove {}", self.dir.display()))(error))
+                return Err(Error::io(format!("remove {}", self.dir.display()))(error));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        for above in self.dir.ancestors().skip(1).take(2) {
+            // Other pods' are in it.
+            if fs::remove_dir(above).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -181,5 +201,24 @@ mod tests {
         pod.remove().unwrap();
         pod.remove().unwrap();
         assert!(!pod.dir().exists());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "nor what is empty above it");
+    }
+
+    #[test]
+    fn pods_of_one_namespace_come_and_go_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for name in ["a", "b", "c"] {
+                let pod = PodPlace::new(root.path(), "default", name).unwrap();
+                scope.spawn(move || {
+                    for _ in 0..300 {
+                        pod.create().unwrap();
+                        assert!(pod.network().is_dir());
+                        pod.remove().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 }

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lattice_runsc::{Globals, Network, Target, Verb, answer};
+use lattice_runsc::{Globals, Network, Target, Verb, answer, cgroup2};
 use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::time::timeout;
 
@@ -94,23 +94,36 @@ impl Runsc {
         &self.runsc.path
     }
 
-    /// `runsc create`: gives the host process of the container's sandbox. `bundle` is ours; its `log.json` is runsc's.
+    /// `runsc create`: gives the host process of the container's sandbox. `bundle` is ours; its `log.json` is runsc's. With `group`, a
+    /// cgroup of version 2, all that it starts is in that.
     ///
     /// # Errors
     /// runsc's own reason. Nothing of the container is left.
-    pub async fn create(&self, id: &str, bundle: &Path, streams: Streams<'_>) -> Result<Pid> {
+    pub async fn create(
+        &self,
+        id: &str,
+        bundle: &Path,
+        streams: Streams<'_>,
+        group: Option<&Path>,
+    ) -> Result<Pid> {
         self.check(id)?;
         if self.exists(id) {
             return Err(Error::AlreadyExists(id.to_owned()));
         }
-        let created = self.try_create(id, bundle, streams).await;
+        let created = self.try_create(id, bundle, streams, group).await;
         if created.is_err() {
             self.forget(id).await;
         }
         created
     }
 
-    async fn try_create(&self, id: &str, bundle: &Path, streams: Streams<'_>) -> Result<Pid> {
+    async fn try_create(
+        &self,
+        id: &str,
+        bundle: &Path,
+        streams: Streams<'_>,
+        group: Option<&Path>,
+    ) -> Result<Pid> {
         let about = About::read(bundle)?;
         let (globals, log) = self.logging_into(bundle, &about)?;
         let pid_file = bundle.join("init.pid");
@@ -120,6 +133,11 @@ impl Runsc {
         };
         let verb = Verb::Create { bundle, pid_file: &pid_file, console };
         let mut command = self.runsc.command(&globals, &verb, id);
+        if let Some(group) = group
+            && let Err(reason) = cgroup2::start_in(&mut command, group)
+        {
+            tracing::warn!(id, reason, "the sandbox is not started in a cgroup of its own");
+        }
         match streams {
             Streams::Ends(ends) if about.role() == Role::Member => {
                 set_streams(&mut command, None);

@@ -6,6 +6,7 @@
 //! | `pod` | the containers, and what they share: runsc, the network, the record for clean-up |
 //! | `create`, `start`, `delete` | what changes a container |
 //! | `process` | one process of containerd's: a container's first, or an exec |
+//! | `fence` | the group whose calls the policy judges |
 //! | `exits` | who ended when, told in the order that containerd relies on |
 //!
 //! Whatever changes something runs to its end in a task of its own: a client that hangs up leaves nothing half done. Questions
@@ -15,6 +16,7 @@
 mod create;
 mod delete;
 mod exits;
+mod fence;
 mod network;
 mod pod;
 mod process;

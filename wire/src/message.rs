@@ -80,6 +80,9 @@ pub struct EnrollRequest {
     /// Underlay endpoints at which the peer's WireGuard socket may be reached.
     #[serde(default)]
     pub endpoints: Vec<SocketAddr>,
+    /// A preset that the peer puts on itself where its token says none: one that only narrows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
     /// base64 of the signature by the private half of `nats_public_key` over [`EnrollRequest::signed_bytes`].
     pub proof: String,
 }
@@ -94,7 +97,8 @@ impl EnrollRequest {
         };
         let key = self.wireguard_public_key.to_string();
         let mut out = b"lattice-enroll-v1".to_vec();
-        for field in [self.name.as_str(), kind, &self.token, &key, &self.nats_public_key] {
+        let always = [self.name.as_str(), kind, &self.token, &key, &self.nats_public_key];
+        for field in always.into_iter().chain(self.preset.as_deref()) {
             out.extend((field.len() as u32).to_be_bytes());
             out.extend(field.as_bytes());
         }
@@ -187,6 +191,8 @@ pub enum RefusalCode {
     KeyTaken,
     /// The token does not admit this name.
     NameRefused,
+    /// The token is for another preset, or the preset is none that a peer may choose for itself.
+    PresetRefused,
     /// The signature does not match.
     ProofInvalid,
     /// No overlay address is free.
@@ -221,6 +227,7 @@ mod tests {
             wireguard_public_key: WgPublicKey([1; 32]),
             nats_public_key: "U".into(),
             endpoints: vec![],
+            preset: None,
             proof: String::new(),
         };
         assert_ne!(request("ab", "c").signed_bytes(), request("a", "bc").signed_bytes());

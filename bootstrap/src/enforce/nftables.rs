@@ -1,13 +1,13 @@
-//! nftables: a table in the agent's namespace, which ends with the namespace. It takes every own address on every link: a
-//! source that is another link's passes here, and is dropped without an answer by the uplink's own rules.
+//! nftables: a table in the agent's namespace, which ends with the namespace.
 
 use std::sync::{Arc, Mutex};
 
 use lattice_audit::Class;
-use lattice_nftables::{Events, NftError, Nftables, Options};
+use lattice_nftables::{Enter, Events, NftError, Nftables, Options};
+use lattice_overlay::Netns;
 use lattice_policy::{Counter, Flow, Pin, Policy, RuleId, Table};
 
-use super::{Enforce, Place, Started, Verdicts, failed};
+use super::{Enforce, Place, PolicedLink, Started, Verdicts, failed};
 use crate::{Failure, Kind, failure::chain};
 
 pub(super) fn probe() -> Result<(), Failure> {
@@ -16,23 +16,49 @@ pub(super) fn probe() -> Result<(), Failure> {
 
 /// Makes a table that denies everything, on links that are and links that come.
 pub(super) fn start(place: Place) -> Result<Started, Failure> {
+    let tied = place.links.into_iter().flat_map(|link| {
+        let PolicedLink { name, own } = link;
+        own.into_iter().map(move |address| (name.clone(), address))
+    });
+    // A namespace of ours ends with its last process: until then nothing may pass, whoever is still in it. One that is not ours is
+    // left as it was found.
+    let is_ours = place.confined.is_none();
     let netns = place.netns;
     let options = Options {
-        enter: Arc::new(move |work| netns.run(work)),
-        own: place.links.into_iter().flat_map(|link| link.own).collect(),
+        enter: enter(netns.clone()),
+        own: Vec::new(),
+        tied: tied.collect(),
+        confined: place.confined.map(|(net, link)| (net, link.to_owned())),
         table: Options::TABLE.into(),
         log_group: Options::LOG_GROUP,
     };
-    let mut nftables = Nftables::load(&options).map_err(|error| failure(&error))?;
-    let verdicts = Box::new(nftables.events().map_err(|error| failure(&error))?);
+    let load = || {
+        let mut nftables = Nftables::load(&options)?;
+        let verdicts = Box::new(nftables.events()?);
+        Ok((nftables, verdicts))
+    };
+    let (nftables, verdicts) = load().map_err(|error: NftError| {
+        if !is_ours {
+            let _ = remove(netns.clone());
+        }
+        failure(&error)
+    })?;
     Ok(Started {
         enforcer: Arc::new(Mutex::new(nftables)),
         verdicts,
         class: Class::Kernel,
         words: "nftables (kernel)".into(),
-        // The table is not removed: until the namespace ends nothing may pass, whoever is still in it.
-        undo: crate::steps::nothing(),
+        undo: if is_ours { crate::steps::nothing() } else { Box::new(move || remove(netns)) },
     })
+}
+
+/// Takes the policy away from a namespace.
+pub(crate) fn remove(netns: Arc<Netns>) -> Result<(), String> {
+    lattice_nftables::remove(enter(netns), Options::TABLE).map_err(|error| chain(&error))
+}
+
+fn enter(netns: Arc<Netns>) -> Enter {
+    Arc::new(move |work| netns.run(work))
 }
 
 fn failure(error: &NftError) -> Failure {

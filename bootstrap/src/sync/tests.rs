@@ -96,6 +96,7 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         token: None,
         credentials: "/nonexistent".into(),
         listen_port: 0,
+        preset: None,
         for_good: false,
     };
     let tunnel = Tunnel {

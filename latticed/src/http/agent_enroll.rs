@@ -200,6 +200,7 @@ async fn refuse(api: &Api, caller: &Caller, workspace: &WorkspaceId, refused: &E
         }
         EnrollRefused::Token(_) => ApiError::unauthorized(detail),
         EnrollRefused::Prefix(_)
+        | EnrollRefused::Preset(_)
         | EnrollRefused::Reserved(_)
         | EnrollRefused::NotReserved
         | EnrollRefused::NoPeer => ApiError::forbidden(detail),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use async_nats::Message;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use lattice_policy::Preset;
 use lattice_wire::{
     PeerId, Token,
     message::{EnrollGrant, EnrollRequest, Refusal, RefusalCode},
@@ -78,6 +79,7 @@ pub(super) async fn handle(app: &App, limits: &Limits, message: Message) {
 
 async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusal> {
     verify(&request)?;
+    let preset = request.preset.as_deref().map(narrowing).transpose()?;
     let now = now();
     // A peer that has lost nothing but its JWT needs no token.
     let token = match request.token.as_str() {
@@ -91,6 +93,7 @@ async fn enroll(app: &App, request: EnrollRequest) -> Result<EnrollGrant, Refusa
         wireguard_public_key: request.wireguard_public_key,
         nats_public_key: &request.nats_public_key,
         endpoints: &Endpoints::sanitized(&request.endpoints),
+        preset: preset.map(Preset::as_str),
         // It ends with the membership when that is earlier, which only makes this later than needed.
         jwt_expires_at: jwt_expiry(None, now),
     };
@@ -136,6 +139,18 @@ async fn replayed(app: &App, token: &Token, request: &EnrollRequest) -> Result<(
     Ok(())
 }
 
+/// A preset that takes from a peer and gives it nothing: those that let others in, or show it to them, come with a token.
+fn narrowing(text: &str) -> Result<Preset, Refusal> {
+    match text.parse() {
+        Ok(Preset::Coordinator) => Err(refusal(
+            RefusalCode::PresetRefused,
+            "the preset coordinator lets other peers in: only an enrollment token can give it",
+        )),
+        Ok(preset @ (Preset::Sandboxed | Preset::Isolated)) => Ok(preset),
+        Err(error) => Err(refusal(RefusalCode::PresetRefused, format!("{error}"))),
+    }
+}
+
 /// That the requester holds the NATS key, and that the keys are usable.
 fn verify(request: &EnrollRequest) -> Result<(), Refusal> {
     if request.wireguard_public_key.0 == [0; 32] {
@@ -166,6 +181,7 @@ fn refuse(refused: &EnrollRefused) -> Refusal {
         EnrollRefused::Token(TokenRefused::Used) => RefusalCode::TokenUsed,
         EnrollRefused::NameTaken(_) => RefusalCode::NameTaken,
         EnrollRefused::KeyTaken => RefusalCode::KeyTaken,
+        EnrollRefused::Preset(_) => RefusalCode::PresetRefused,
         EnrollRefused::Prefix(_) | EnrollRefused::Reserved(_) => RefusalCode::NameRefused,
         EnrollRefused::NotReserved
         | EnrollRefused::NoPeer
@@ -191,6 +207,7 @@ mod tests {
             wireguard_public_key: WgPublicKey([1; 32]),
             nats_public_key: key.public_key(),
             endpoints: vec![],
+            preset: None,
             proof: String::new(),
         };
         request.proof = STANDARD.encode(key.sign(&request.signed_bytes()).unwrap());
@@ -211,6 +228,7 @@ mod tests {
             EnrollRequest { token: "u".into(), ..signed(&mine) },
             EnrollRequest { name: "b".parse().unwrap(), ..signed(&mine) },
             EnrollRequest { kind: PeerKind::Node, ..signed(&mine) },
+            EnrollRequest { preset: Some("isolated".into()), ..signed(&mine) },
             EnrollRequest { proof: String::new(), ..signed(&mine) },
             EnrollRequest { proof: "A".repeat(4000), ..signed(&mine) },
         ];

@@ -153,6 +153,7 @@ async fn enroll_at(
         wireguard_public_key: WgPublicKey([n; 32]),
         nats_public_key: &format!("U{n}"),
         endpoints: &Endpoints::default(),
+        preset: None,
         jwt_expires_at: now + 1_000,
     };
     store.enroll(&peer, Some(token), now).await.unwrap()

@@ -29,6 +29,8 @@ pub struct NewPeer<'a> {
     pub nats_public_key: &'a str,
     /// Where it may be reached.
     pub endpoints: &'a Endpoints,
+    /// The preset that it asks for, if the token says none.
+    pub preset: Option<&'a str>,
     /// Unix seconds after which no JWT is valid that it gets now; a later time does no harm.
     pub jwt_expires_at: i64,
 }
@@ -62,6 +64,9 @@ pub enum EnrollRefused {
     /// The token is of a reserved peer, which has another name.
     #[error("enrollment token admits only the peer {0:?}: give that as --name, or ask for another token")]
     Reserved(String),
+    /// The token, or the reserved peer, has another preset.
+    #[error("the enrollment token is for the preset {0:?}: ask for that or none, or for another token")]
+    Preset(String),
     /// The reserved peer was removed, is over or is there already.
     #[error("the peer that the enrollment token was made for is not to be had any more: ask for a new one")]
     NotReserved,
@@ -130,6 +135,9 @@ impl Store {
             transaction.commit().await?;
             return Ok(Ok(admitted));
         }
+        if let Err(refused) = same_preset(peer.preset, token.preset.as_deref()) {
+            return Ok(Err(refused));
+        }
         if let Err(refused) = take(&mut transaction, &token, peer.name, now).await? {
             return Ok(Err(refused));
         }
@@ -148,6 +156,14 @@ impl Store {
             transaction.commit().await?;
         }
         Ok(admitted)
+    }
+}
+
+/// A preset of the token's cannot be exchanged for another.
+fn same_preset(asked: Option<&str>, own: Option<&str>) -> Result<(), EnrollRefused> {
+    match (asked, own) {
+        (Some(asked), Some(own)) if asked != own => Err(EnrollRefused::Preset(own.to_owned())),
+        _ => Ok(()),
     }
 }
 
@@ -215,7 +231,7 @@ async fn redeem(
     now: i64,
 ) -> Result<Result<Admitted, EnrollRefused>, sqlx::Error> {
     let name = sqlx::query(
-        "SELECT name FROM peers WHERE id = $1 AND workspace = $2 AND removed_at IS NULL \
+        "SELECT name, preset FROM peers WHERE id = $1 AND workspace = $2 AND removed_at IS NULL \
            AND wireguard_public_key IS NULL AND (expires_at IS NULL OR expires_at > $3)",
     )
     .bind(reserved.as_str())
@@ -224,16 +240,20 @@ async fn redeem(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(name) = name else { return Ok(Err(EnrollRefused::NotReserved)) };
+    let preset: Option<String> = name.try_get("preset")?;
     let name: PeerName = text(&name, "name")?;
     if name != *peer.name {
         return Ok(Err(EnrollRefused::Reserved(name.to_string())));
+    }
+    if let Err(refused) = same_preset(peer.preset, preset.as_deref()) {
+        return Ok(Err(refused));
     }
     if key_taken(connection, &peer.wireguard_public_key, Some(peer.nats_public_key)).await? {
         return Ok(Err(EnrollRefused::KeyTaken));
     }
     sqlx::query(
         "UPDATE peers SET changed = NULL, wireguard_public_key = $2, nats_public_key = $3, endpoints = $4, online = 1, \
-                last_seen = $5, token = $6, jwt_expires_at = $7, \
+                last_seen = $5, token = $6, jwt_expires_at = $7, preset = COALESCE(preset, $8), \
                 expires_at = CASE WHEN ttl IS NULL THEN NULL ELSE $5 + ttl END WHERE id = $1",
     )
     .bind(reserved.as_str())
@@ -243,6 +263,7 @@ async fn redeem(
     .bind(now)
     .bind(token.id.as_str())
     .bind(peer.jwt_expires_at)
+    .bind(peer.preset)
     .execute(&mut *connection)
     .await?;
     workspaces::bump(connection, &token.workspace, Change::Peers).await?;

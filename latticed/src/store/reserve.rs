@@ -253,7 +253,7 @@ impl<'a> Entry<'a> {
             wireguard_public_key: Some(peer.wireguard_public_key),
             nats_public_key: Some(peer.nats_public_key),
             endpoints: peer.endpoints,
-            preset: token.preset.as_deref(),
+            preset: token.preset.as_deref().or(peer.preset),
             labels: &token.labels,
             agent_type: None,
             ttl: token.peer_ttl,

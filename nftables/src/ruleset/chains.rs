@@ -4,6 +4,12 @@ use lattice_policy::{Direction, Reason};
 
 use super::{ALLOWED, DENIED, NO_RULE, ODD, Place, mark};
 
+/// An answer for what can have one; the rest is dropped.
+const REFUSE: &str = "meta l4proto tcp reject with tcp reset
+meta l4proto udp reject with icmpx type admin-prohibited
+icmp type echo-request reject with icmpx type admin-prohibited
+icmpv6 type echo-request reject with icmpx type admin-prohibited";
+
 /// What the chains do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Live {
@@ -18,13 +24,13 @@ const SNAP: u32 = 128;
 
 /// The chains of a table that denies everything.
 pub(crate) fn closed(place: &Place) -> String {
-    written(place, [lasting(Live::No), changing(place, Live::No)].concat())
+    written(place, [lasting(place, Live::No), changing(place, Live::No)].concat())
 }
 
 /// Puts a policy in force. `first` when the chains were [`closed`] until now.
 pub(crate) fn live(place: &Place, epoch: u64, generation: u32, first: bool) -> String {
     let live = Live::Yes { epoch, generation };
-    let lasting = if first { lasting(live) } else { Vec::new() };
+    let lasting = if first { lasting(place, live) } else { Vec::new() };
     written(place, [lasting, changing(place, live)].concat())
 }
 
@@ -32,12 +38,14 @@ pub(crate) fn live(place: &Place, epoch: u64, generation: u32, first: bool) -> S
 type Chain = (&'static str, &'static str, String);
 
 /// What every policy has in common.
-fn lasting(live: Live) -> Vec<Chain> {
+fn lasting(place: &Place, live: Live) -> Vec<Chain> {
     vec![
         ("odd", "", "jump tell\ndrop".into()),
         ("sound", "", sound()),
-        ("output", "hook output priority filter", output(live)),
-        ("prerouting", "hook prerouting priority mangle", prerouting(live)),
+        ("refuse", "", REFUSE.into()),
+        ("astray", "", "jump tell\nmeta mark set 0\ngoto refuse".into()),
+        ("output", "hook output priority filter", output(place, live)),
+        ("prerouting", "hook prerouting priority mangle", prerouting(place, live)),
         ("forward", "hook forward priority filter", String::new()),
     ]
 }
@@ -71,7 +79,7 @@ fn written(place: &Place, chains: Vec<Chain>) -> String {
 }
 
 /// What the agent sends. Conntrack has seen it by now, and put fragments together. Judged packets that come back are denied.
-fn output(live: Live) -> String {
+fn output(place: &Place, live: Live) -> String {
     let spoofed = mark(Reason::Spoofed);
     let discovery = if_live(
         live,
@@ -79,26 +87,26 @@ fn output(live: Live) -> String {
 meta oiftype ether icmpv6 type { 133, 135, 136 } ip6 hoplimit 255 ip6 saddr { fe80::/10, :: } accept",
     );
     let flows = flows(live, [Direction::Egress, Direction::Ingress]);
+    let astray = leaves_astray(place);
     format!(
         "oif lo accept
 {discovery}
 jump sound
 ip saddr != @own4 meta mark set {spoofed} goto odd
 ip6 saddr != @own6 meta mark set {spoofed} goto odd
+{astray}
 {flows}
-meta l4proto tcp reject with tcp reset
-meta l4proto udp reject with icmpx type admin-prohibited
-icmp type echo-request reject with icmpx type admin-prohibited
-icmpv6 type echo-request reject with icmpx type admin-prohibited"
+goto refuse"
     )
 }
 
 /// What comes in, before it is routed: an address that is not ours is denied, not only not delivered.
-fn prerouting(live: Live) -> String {
+fn prerouting(place: &Place, live: Live) -> String {
     let [denied, spoofed, multicast] = [Reason::DefaultDeny, Reason::Spoofed, Reason::Multicast].map(mark);
     let discovery =
         if_live(live, "meta iiftype ether icmpv6 type { 133, 134, 135, 136 } ip6 hoplimit 255 accept");
     let flows = flows(live, [Direction::Ingress, Direction::Egress]);
+    let astray = comes_astray(place);
     format!(
         "iif lo accept
 {discovery}
@@ -108,8 +116,50 @@ ip daddr != @own4 meta mark set {denied} goto odd
 ip6 daddr != @own6 meta mark set {denied} goto odd
 ip saddr @own4 meta mark set {spoofed} goto odd
 ip6 saddr @own6 meta mark set {spoofed} goto odd
+{astray}
 {flows}"
     )
+}
+
+/// What is sent by a link to which its source is not tied, or to which its destination is not confined. A socket that is bound to a
+/// link (`SO_BINDTODEVICE`) sends by no route.
+fn leaves_astray(place: &Place) -> String {
+    let [spoofed, denied] = [Reason::Spoofed, Reason::DefaultDeny].map(mark);
+    let mut rules = String::new();
+    if place.is_tied {
+        rules += &format!(
+            "ip saddr @tied4 meta oif . ip saddr != @links4 meta mark set {spoofed} goto astray
+ip6 saddr @tied6 meta oif . ip6 saddr != @links6 meta mark set {spoofed} goto astray\n"
+        );
+    }
+    if let Some((overlay, link)) = &place.confined {
+        let (pool, prefix) = (overlay.pool(), overlay.prefix());
+        rules += &format!(
+            "meta oif != \"{link}\" ip daddr {pool} meta mark set {denied} goto astray
+meta oif != \"{link}\" ip6 daddr {prefix} meta mark set {denied} goto astray\n"
+        );
+    }
+    rules
+}
+
+/// Likewise of what comes in. A neighbour may claim any source.
+fn comes_astray(place: &Place) -> String {
+    let [spoofed, denied] = [Reason::Spoofed, Reason::DefaultDeny].map(mark);
+    let mut rules = String::new();
+    if place.is_tied {
+        rules += &format!(
+            "ip daddr @tied4 meta iif . ip daddr != @links4 meta mark set {denied} goto odd
+ip6 daddr @tied6 meta iif . ip6 daddr != @links6 meta mark set {denied} goto odd\n"
+        );
+    }
+    if let Some((overlay, link)) = &place.confined {
+        let (pool, prefix) = (overlay.pool(), overlay.prefix());
+        rules += &format!(
+            "meta iif != \"{link}\" ip saddr {pool} meta mark set {spoofed} goto odd
+meta iif != \"{link}\" ip6 saddr {prefix} meta mark set {spoofed} goto odd\n"
+        );
+    }
+    rules
 }
 
 /// Returns only what has a header that says where it goes, in a protocol that rules can name.

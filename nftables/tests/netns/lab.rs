@@ -163,6 +163,8 @@ pub(crate) fn options(agent: &Arc<Netns>) -> Options {
     Options {
         enter,
         own: vec![AGENT4.into(), AGENT6.into()],
+        tied: Vec::new(),
+        confined: None,
         table: Options::TABLE.into(),
         log_group: Options::LOG_GROUP,
     }

@@ -1,7 +1,7 @@
 //! What a runsc program says about itself, and whether systrap works here.
 //!
 //! Asking costs some 50 ms and trying systrap 300 ms, so the answers are kept in a file named after the program's
-//! inode and time of change.
+//! inode and time of change. Those of programs that are gone, or were replaced, go when another is asked.
 
 use std::{
     fs::{self, DirBuilder},
@@ -23,8 +23,14 @@ const TRIAL: Duration = Duration::from_secs(15);
 /// A version and a list of platforms are some 100 bytes; a program that is not runsc may print for ever.
 const MAX_ANSWER: u64 = 64 << 10;
 
+/// Of the files' names.
+const PREFIX: &str = "runsc-";
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Answers {
+    /// Whose they are.
+    #[serde(default)]
+    program: PathBuf,
     pub(super) version: String,
     pub(super) platforms: Vec<String>,
     pub(super) preferred: Platform,
@@ -32,11 +38,8 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn of(path: &Path, cache: &Path) -> Result<Self, RunscError> {
-        let key = fs::metadata(path)
-            .map(|meta| {
-                let changed = (meta.ctime(), meta.ctime_nsec());
-                cache.join(format!("runsc-{}-{}-{}.{}", meta.dev(), meta.ino(), changed.0, changed.1))
-            })
+        let key = file_name(path)
+            .map(|name| cache.join(name))
             .map_err(|source| RunscError::NotRunnable { path: path.to_owned(), source })?;
         if let Some(known) = read_trusted(cache, &key) {
             return Ok(known);
@@ -59,7 +62,7 @@ impl Answers {
         let has_systrap = platforms.iter().any(|name| name == Platform::Systrap.as_str());
         let preferred =
             if has_systrap && starts(path, Platform::Systrap) { Platform::Systrap } else { Platform::Ptrace };
-        Ok(Self { version, platforms, preferred })
+        Ok(Self { program: path.to_owned(), version, platforms, preferred })
     }
 }
 
@@ -122,7 +125,27 @@ fn write(cache: &Path, key: &Path, answers: &Answers) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(cache)?;
     let temporary = key.with_extension(format!("{}.tmp", std::process::id()));
     fs::write(&temporary, serde_json::to_vec(answers)?)?;
-    fs::rename(&temporary, key)
+    fs::rename(&temporary, key)?;
+    for entry in fs::read_dir(cache)?.flatten().filter(|entry| is_stale(&entry.path())) {
+        let _ = fs::remove_file(entry.path());
+    }
+    Ok(())
+}
+
+/// `runsc-<device>-<inode>-<time of change>`.
+fn file_name(program: &Path) -> io::Result<String> {
+    let meta = fs::metadata(program)?;
+    Ok(format!("{PREFIX}{}-{}-{}.{}", meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()))
+}
+
+/// Whether `path` holds answers of a program that is no more. A file that is being written is left alone.
+fn is_stale(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    if !name.starts_with(PREFIX) || name.ends_with(".tmp") {
+        return false;
+    }
+    let answers = fs::read(path).ok().and_then(|text| serde_json::from_slice::<Answers>(&text).ok());
+    answers.is_none_or(|answers| !file_name(&answers.program).is_ok_and(|now| now == name))
 }
 
 #[cfg(test)]
@@ -155,10 +178,49 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         let answers =
-            Answers { version: "1".into(), platforms: vec!["kvm".into()], preferred: Platform::Kvm };
+            Answers { program: "/".into(), version: "1".into(), platforms: vec![], preferred: Platform::Kvm };
         write(dir.path(), &key, &answers).unwrap();
         assert_eq!(read_trusted(dir.path(), &key).unwrap().version, "1");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(read_trusted(dir.path(), &key).is_none());
+    }
+
+    #[test]
+    fn answers_go_with_their_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache");
+        let programs = ["kept", "removed", "replaced"].map(|name| dir.path().join(name));
+        let answered = |program: &PathBuf| {
+            let answers = Answers {
+                program: program.clone(),
+                version: "1".into(),
+                platforms: vec![],
+                preferred: Platform::Ptrace,
+            };
+            let key = cache.join(file_name(program).unwrap());
+            write(&cache, &key, &answers).unwrap();
+            key
+        };
+        for program in &programs {
+            fs::write(program, "").unwrap();
+        }
+        let [kept, removed, replaced] = programs.each_ref().map(answered);
+        let others = ["runsc", "sandboxes", "runsc-1-2-3.9.tmp"].map(|name| cache.join(name));
+        for other in &others {
+            fs::write(other, "").unwrap();
+        }
+        let before_format = cache.join("runsc-1-2-3.4");
+        fs::write(&before_format, r#"{"version":"1","platforms":[],"preferred":"ptrace"}"#).unwrap();
+        fs::remove_file(&programs[1]).unwrap();
+        fs::write(dir.path().join("new"), "").unwrap();
+        fs::rename(dir.path().join("new"), &programs[2]).unwrap();
+        let new = answered(&programs[2]);
+        assert_ne!(new, replaced);
+        for gone in [&removed, &replaced, &before_format] {
+            assert!(!gone.exists(), "{}", gone.display());
+        }
+        for there in others.iter().chain([&kept, &new]) {
+            assert!(there.exists(), "{}", there.display());
+        }
     }
 }

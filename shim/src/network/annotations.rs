@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use lattice_bootstrap::{Failure, Kind, failure::chain};
-use lattice_policy::{RuleSpec, parse_rule};
+use lattice_policy::{Preset, RuleSpec, parse_rule};
 
 const PREFIX: &str = "lattice.io/";
 
@@ -17,6 +17,8 @@ pub(super) struct Asked {
     pub(super) egress: Option<Vec<RuleSpec>>,
     /// Takes the place of the pod's name in the peer's.
     pub(super) name: Option<String>,
+    /// A preset besides what the token says, one that only narrows.
+    pub(super) preset: Option<Preset>,
 }
 
 /// Reads the annotations; those of others are passed over.
@@ -41,11 +43,21 @@ pub(super) fn read(annotations: &HashMap<String, String>) -> Result<Asked, Failu
             "name" if value.is_empty() => return Err(refuse("it is empty")),
             "name" => asked.name = Some(value.clone()),
             "preset" => {
+                asked.preset = match value.parse() {
+                    Ok(Preset::Coordinator) => {
+                        return Err(refuse(
+                            "coordinator lets other peers in: it comes with a token of the pod's own (LATTICE_TOKEN), made by `lattice token create --preset coordinator`",
+                        ));
+                    }
+                    Ok(preset) => Some(preset),
+                    Err(error) => return Err(refuse(&chain(&error))),
+                };
+            }
+            _ => {
                 return Err(refuse(
-                    "a preset comes with the token: `lattice token create --preset` for a token of the pod's own (LATTICE_TOKEN)",
+                    "is not known: use lattice.io/egress-allow, lattice.io/preset or lattice.io/name",
                 ));
             }
-            _ => return Err(refuse("is not known: use lattice.io/egress-allow or lattice.io/name")),
         }
     }
     Ok(asked)
@@ -91,6 +103,7 @@ mod tests {
             Some(vec![]),
             "nothing, not the default"
         );
+        assert_eq!(one("lattice.io/preset", "isolated").unwrap().preset, Some(Preset::Isolated));
         assert_eq!(one("other.io/egress-allow", "x").unwrap(), Asked::default());
     }
 
@@ -100,7 +113,9 @@ mod tests {
             ("lattice.io/egres-allow", "", "egres-allow"),
             ("lattice.io/egress-allow", "tcp:", "egress-allow"),
             ("lattice.io/egress-allow", "443", "egress-allow"),
-            ("lattice.io/preset", "sandboxed", "token"),
+            ("lattice.io/preset", "coordinator", "token"),
+            ("lattice.io/preset", "", "preset"),
+            ("lattice.io/preset", "sandboxed,isolated", "unknown preset"),
             ("lattice.io/name", "", "name"),
             ("lattice.io/a\nb", "", "ab"),
         ] {

@@ -19,7 +19,7 @@ use oci_spec::runtime::Spec;
 use tokio::sync::watch;
 
 use super::{
-    exits, network,
+    exits, fence, network,
     pod::{Container, Pod, Sandbox},
     process::Process,
 };
@@ -113,7 +113,11 @@ async fn make(
         terminal: request.terminal,
     };
     let init = Process::new(String::new(), stdio);
-    let pid = run(pod, &runsc, id, &place, &init).await?;
+    let fence = match role {
+        Role::Root => fence::raise(pod, spec),
+        Role::Member => None,
+    };
+    let pid = run(pod, &runsc, id, &place, &init, fence.as_deref()).await?;
     init.born(pid, Some(1));
     pod.note(|record| {
         for directory in cgroup.directories() {
@@ -124,6 +128,7 @@ async fn make(
     })?;
     if role == Role::Root {
         pod.sandbox.send_replace(Sandbox { pid, exit: None });
+        network::police_calls(pod, &cgroup, pid).await;
     }
     let checkpoint = Some(&request.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from);
     Ok(Arc::new(Container {
@@ -141,19 +146,26 @@ async fn make(
     }))
 }
 
-/// `runsc create`, with its streams or its terminal.
-async fn run(pod: &Pod, runsc: &crate::runsc::Runsc, id: &str, place: &Path, init: &Process) -> Result<u32> {
+/// `runsc create`, with its streams or its terminal, in the cgroup `fence` if there is one.
+async fn run(
+    pod: &Pod,
+    runsc: &crate::runsc::Runsc,
+    id: &str,
+    place: &Path,
+    init: &Process,
+    fence: Option<&Path>,
+) -> Result<u32> {
     let (stdio, namespace) = (&init.stdio, &pod.settings.namespace);
     let pid = if stdio.terminal {
         let socket = stdio.listen(place)?;
         let path = socket.path();
-        let pid = runsc.create(id, place, Streams::Console(&path)).await?;
+        let pid = runsc.create(id, place, Streams::Console(&path), fence).await?;
         init.connect(socket.accept(stdio, namespace, id, &pod.settings.reaper, CONSOLE).await?);
         pid
     } else {
         let (ends, copies) = stdio.open(namespace, id, &pod.settings.reaper).await?;
         init.connect(copies);
-        runsc.create(id, place, Streams::Ends(ends)).await?
+        runsc.create(id, place, Streams::Ends(ends), fence).await?
     };
     u32::try_from(pid.as_raw()).map_err(|_| Error::Invalid(format!("runsc told the pid {pid}")))
 }
@@ -182,7 +194,11 @@ pub(super) async fn undo(pod: &Arc<Pod>, id: &str, bundle: &Path, spec: &Spec, r
         }
     }
     log("root file system", mounts::unmount_all(&bundle.join("rootfs")));
-    log("cgroup", cgroup::remove(&cgroup_of(spec, id).directories()));
+    let fence = pod.fence().filter(|_| role == Role::Root && ended.is_ok());
+    let groups: Vec<PathBuf> = cgroup_of(spec, id).directories().into_iter().chain(fence).collect();
+    let removed = cgroup::remove(&groups);
+    let is_gone = removed.is_ok();
+    log("cgroup", removed);
     if let Ok(place) = pod.place.bundle(id) {
         let _ = fs::remove_dir_all(place);
     }
@@ -195,7 +211,9 @@ pub(super) async fn undo(pod: &Arc<Pod>, id: &str, bundle: &Path, spec: &Spec, r
         return network::leave(pod).await;
     }
     network::stop(pod).await;
-    log("state", pod.place.remove());
+    if is_gone {
+        log("state", pod.place.remove());
+    }
 }
 
 fn read_spec(bundle: &Path) -> Result<Spec> {
@@ -227,7 +245,7 @@ fn told(request: &CreateTaskRequest, pid: u32) -> TaskCreate {
     }
 }
 
-fn cgroup_of(spec: &Spec, id: &str) -> Cgroup {
+pub(super) fn cgroup_of(spec: &Spec, id: &str) -> Cgroup {
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     Cgroup::of_spec(path.and_then(Path::to_str), id)
 }

@@ -65,9 +65,18 @@ async fn delete_container(pod: &Arc<Pod>, container: &Container) -> Result<Delet
     exits::tell_locked(pod, container, pod.sandbox.borrow().exit.unwrap_or_else(exits::killed));
     drain(init).await;
     log("root file system", mounts::unmount_all(&container.bundle.join("rootfs")));
-    let groups = container.cgroup.directories();
+    let mut groups = container.cgroup.directories();
+    if container.role == Role::Root {
+        groups.extend(pod.fence());
+    }
     log("cgroup", cgroup::remove(&groups));
-    log("record", pod.note(|record| record.cgroups.retain(|group| !groups.contains(group))));
+    log(
+        "record",
+        pod.note(|record| {
+            record.cgroups.retain(|group| group.exists());
+            record.fence = record.fence.take().filter(|group| group.exists());
+        }),
+    );
     if let Err(error) = fs::remove_dir_all(&container.place) {
         tracing::debug!(container = id, %error, "its bundle is gone already");
     }

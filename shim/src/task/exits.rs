@@ -64,7 +64,7 @@ pub(super) fn watch(pod: Arc<Pod>, container: Arc<Container>) {
 /// Tells the end of a container.
 pub(super) async fn tell(pod: &Pod, container: &Container, exit: Exit) {
     container.ending.send_replace(true);
-    end_execs(container).await;
+    end_execs(pod, container).await;
     let _order = container.init.order.lock().await;
     tell_locked(pod, container, exit);
 }
@@ -84,11 +84,18 @@ pub(super) fn tell_locked(pod: &Pod, container: &Container, exit: Exit) {
 pub(super) fn watch_exec(pod: Arc<Pod>, container: String, exec: Arc<Exec>, mut awaited: Awaited) {
     tokio::spawn(async move {
         let exit = awaited.exit().await;
-        let process = &exec.process;
-        let _order = process.order.lock().await;
-        pod.publish(Event::Exit(told(&container, &process.exec_id, process.pid(), exit)));
-        process.stop(exit);
+        tell_exec(&pod, &container, &exec, exit).await;
     });
+}
+
+/// Tells the end of an exec, unless it was told.
+async fn tell_exec(pod: &Pod, container: &str, exec: &Exec, exit: Exit) {
+    let process = &exec.process;
+    let _order = process.order.lock().await;
+    if process.exit().is_none() {
+        pod.publish(Event::Exit(told(container, &process.exec_id, process.pid(), exit)));
+        process.stop(exit);
+    }
 }
 
 async fn root_exit(pod: &Pod, container: &Container) -> Exit {
@@ -139,8 +146,9 @@ fn unseen() -> Exit {
     Exit { status: UNSEEN, at: SystemTime::now() }
 }
 
-/// Waits until all execs have been told to have ended; those that do not notice are killed.
-async fn end_execs(container: &Container) {
+/// Waits until all execs have been told to have ended; those that do not notice are killed, and those that do not die in time are told
+/// killed: their end is never told after the container's.
+async fn end_execs(pod: &Pod, container: &Container) {
     let execs: Vec<_> = container.execs().values().cloned().collect();
     let all = async {
         for exec in &execs {
@@ -162,7 +170,13 @@ async fn end_execs(container: &Container) {
             exec.process.wait().await;
         }
     };
-    let _ = timeout(EXECS, rest).await;
+    if timeout(EXECS, rest).await.is_ok() {
+        return;
+    }
+    for exec in execs.iter().filter(|exec| exec.process.phase() == Phase::Running) {
+        tracing::warn!(container = container.id, exec = exec.process.exec_id, "told ended, and has not");
+        tell_exec(pod, &container.id, exec, killed()).await;
+    }
 }
 
 fn tell_oom(pod: &Pod, container: &Container) {

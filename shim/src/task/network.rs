@@ -1,14 +1,15 @@
 //! The pod's network, as far as its containers need to know.
 
-use std::{path::PathBuf, sync::Arc, thread};
+use std::{mem::ManuallyDrop, path::PathBuf, sync::Arc, thread};
 
 use oci_spec::runtime::Spec;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::pod::Pod;
+use super::{fence, pod::Pod};
 use crate::{
     annotations::{self, Annotations, Role, SANDBOX_NAME, SANDBOX_NAMESPACE, SANDBOX_UID},
+    cgroup::Cgroup,
     config::NetworkKind,
     error::{Error, Result},
     network::{self, Network},
@@ -23,8 +24,9 @@ pub(super) enum PodNetwork {
     None,
     /// The first container that brings a token begins it.
     Waiting(Box<network::Pod>),
-    /// Phase one is done.
-    Up(Box<Network>),
+    /// Phase one is done. Only [`stop`] undoes it: whatever else ends this process leaves the policy in force, which holds a sandbox
+    /// that may still run. The clean-up is containerd's `delete`.
+    Up(ManuallyDrop<Box<Network>>),
 }
 
 /// Begins the network with the pod's first container, unless it must wait for a token. Gives what to mount at `/etc/resolv.conf`.
@@ -54,8 +56,15 @@ pub(super) async fn begin(
     }
     let up = start(pod, described, token).await?;
     let resolv_conf = up.resolv_conf();
-    *network = PodNetwork::Up(Box::new(up));
+    *network = PodNetwork::Up(ManuallyDrop::new(Box::new(up)));
     Ok(Some(resolv_conf))
+}
+
+/// Has the policy judge the calls of the sandbox too, as soon as both are there. A missing fence is told, and is no failure.
+pub(super) async fn police_calls(pod: &Pod, cgroup: &Cgroup, sandbox: u32) {
+    if let PodNetwork::Up(network) = &*pod.network.lock().await {
+        fence::police(pod, network.ready(), cgroup, sandbox);
+    }
 }
 
 /// Makes sure that it is up before a further container is made. Gives what to mount at `/etc/resolv.conf`.
@@ -72,7 +81,11 @@ pub(super) async fn join(pod: &Arc<Pod>, token: Option<Zeroizing<String>>) -> Re
             return Err(no_token());
         }
         let described = (**described).clone();
-        *network = PodNetwork::Up(Box::new(start(pod, described, token).await?));
+        let up = start(pod, described, token).await?;
+        if let Ok(root) = pod.container(pod.place.id()) {
+            fence::police(pod, up.ready(), &root.cgroup, root.init.pid());
+        }
+        *network = PodNetwork::Up(ManuallyDrop::new(Box::new(up)));
     }
     match &*network {
         PodNetwork::Up(network) => Ok(Some(network.resolv_conf())),
@@ -103,17 +116,15 @@ fn no_token() -> Error {
     )
 }
 
-/// Leaves the policy in force though this process ends: what is pinned holds a sandbox that cannot be killed. Its clean-up is
-/// containerd's `delete`.
+/// Leaves the policy in force though this process ends.
 pub(super) async fn leave(pod: &Pod) {
-    if let PodNetwork::Up(network) = std::mem::take(&mut *pod.network.lock().await) {
-        std::mem::forget(network);
-    }
+    *pod.network.lock().await = PodNetwork::None;
 }
 
 /// Undoes it. The pod's processes must be gone. What could not be undone stays on record, for containerd's `delete`.
 pub(super) async fn stop(pod: &Arc<Pod>) {
     let PodNetwork::Up(network) = std::mem::take(&mut *pod.network.lock().await) else { return };
+    let network = ManuallyDrop::into_inner(network);
     let left = apart("undo", move || Ok(network.stop())).await;
     let left = left.unwrap_or_else(|error| vec![error.to_string()]);
     for item in &left {

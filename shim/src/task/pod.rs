@@ -154,9 +154,15 @@ impl Pod {
         Ok(())
     }
 
-    /// Whether nothing of phase one is on record.
+    /// Whether nothing is on record that has to be undone.
     pub(super) fn is_undone(&self) -> bool {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).peer.is_none()
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.peer.is_none() && record.cgroups.is_empty() && record.fence.is_none()
+    }
+
+    /// The group that was made for its sandbox, if one was.
+    pub(super) fn fence(&self) -> Option<PathBuf> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).fence.clone()
     }
 
     pub(super) fn publish(&self, event: Event) {

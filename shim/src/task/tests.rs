@@ -153,6 +153,29 @@ async fn an_exec_that_is_deleted_unstarted_has_ended() {
     assert_eq!(timeout(SOON, exec.process.wait()).await.unwrap().status, 137);
 }
 
+/// One of which nobody hears that it ended.
+#[tokio::test]
+async fn the_end_of_a_late_exec_is_told_before_its_containers() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = pod(dir.path());
+    let container = container(&pod, "a", Role::Member);
+    let process_of_exec = Process::new("e".into(), Streams::default());
+    let mut late = process(&[]);
+    process_of_exec.born(late.id(), Some(2));
+    process_of_exec.enter(Phase::Running);
+    let spec = oci_spec::runtime::Process::default();
+    let exec = Arc::new(Exec { process: process_of_exec, spec });
+    container.execs().insert("e".into(), exec.clone());
+    timeout(SOON, exits::tell(&pod, &container, exits::killed())).await.unwrap();
+    let (of_exec, of_container) = (exec.process.exit(), container.init.exit());
+    // The reaper may have it by now.
+    let pid = Pid::from_raw(late.id().cast_signed());
+    let is_gone = late.wait().is_err() || kill(pid, None).is_err();
+    assert!(is_gone, "it is killed");
+    assert_eq!(of_exec.map(|exit| exit.status), Some(137));
+    assert!(of_container.is_some());
+}
+
 #[tokio::test]
 async fn nobody_waits_for_a_container_that_was_deleted_unstarted() {
     let dir = tempfile::tempdir().unwrap();

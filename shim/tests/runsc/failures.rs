@@ -11,7 +11,7 @@ pub(crate) async fn a_create_that_fails_leaves_nothing(place: Place) {
     let mut spec = place.spec(&place.id, "true");
     spec["linux"]["namespaces"][4]["path"] = "/run/netns/none-of-that-name".into();
     let bundle = place.bundle(&place.id, &spec);
-    let error = place.runsc.create(&place.id, &bundle, Streams::Ends(pipes().0)).await.unwrap_err();
+    let error = place.runsc.create(&place.id, &bundle, Streams::Ends(pipes().0), None).await.unwrap_err();
     assert!(
         matches!(&error, Error::Runsc { verb: "create", reason } if reason.contains("none-of-that-name")),
         "{error}"
@@ -25,13 +25,13 @@ pub(crate) async fn a_create_that_fails_leaves_nothing(place: Place) {
     let bundle = place.bundle("m", &spec);
     // runsc dies of writing to a pipe that nobody reads before it has written its log.
     let (ends, _output) = pipes();
-    let created = place.runsc.create("m", &bundle, Streams::Ends(ends)).await;
+    let created = place.runsc.create("m", &bundle, Streams::Ends(ends), None).await;
     let error = match created {
         Ok(_) => place.runsc.start("m", &bundle).await.unwrap_err(),
         Err(error) => error,
     };
     assert!(matches!(&error, Error::Runsc { reason, .. } if reason.contains("no-such-program")), "{error}");
-    let twice = place.runsc.create(&place.id, &bundle, Streams::Ends(pipes().0)).await.unwrap_err();
+    let twice = place.runsc.create(&place.id, &bundle, Streams::Ends(pipes().0), None).await.unwrap_err();
     assert!(matches!(twice, Error::AlreadyExists(_)), "{twice}");
     assert_eq!(place.runsc.processes(&place.id).await.unwrap().len(), 1, "the first one goes on");
     place.clean_up(&["m"]).await;
@@ -54,7 +54,7 @@ pub(crate) async fn a_runsc_that_hangs_is_killed_with_all_it_started(place: Plac
     let hangs = driver(&hanging(&place, &mark), place.pod.runsc_root(), &place.reaper)
         .with_limit(Duration::from_millis(500));
     let bundle = place.bundle(&place.id, &place.spec(&place.id, "true"));
-    let error = hangs.create(&place.id, &bundle, Streams::Ends(pipes().0)).await.unwrap_err();
+    let error = hangs.create(&place.id, &bundle, Streams::Ends(pipes().0), None).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     let error = hangs.status(&place.id).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -74,8 +74,12 @@ pub(crate) async fn an_old_reason_is_not_taken_for_a_new_one(place: Place) {
     for name in ["first", "second"] {
         spec["linux"]["namespaces"][4]["path"] = format!("/run/netns/{name}").into();
         place.bundle(&place.id, &spec);
-        let error =
-            place.runsc.create(&place.id, &bundle, Streams::Ends(pipes().0)).await.unwrap_err().to_string();
+        let error = place
+            .runsc
+            .create(&place.id, &bundle, Streams::Ends(pipes().0), None)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(name) && !error.contains("stale"), "{error}");
         assert!(!error.contains('\n'));
     }
@@ -88,7 +92,7 @@ pub(crate) async fn hostile_ids_are_refused(place: Place) {
     let bundle = place.bundle(&place.id, &place.spec(&place.id, "true"));
     for id in ["", "..", "../x", "a/b", "a b", "a\0", "--root=/", "-m", "a:b", &"a".repeat(129)] {
         for error in [
-            place.runsc.create(id, &bundle, Streams::Ends(pipes().0)).await.unwrap_err(),
+            place.runsc.create(id, &bundle, Streams::Ends(pipes().0), None).await.unwrap_err(),
             place.runsc.start(id, &bundle).await.unwrap_err(),
             place.runsc.kill(id, 9, None, true).await.unwrap_err(),
             place.runsc.delete(id).await.unwrap_err(),

@@ -94,7 +94,7 @@ impl Place {
     pub(crate) async fn create(&self, id: &str, script: &str) -> (Pid, Output) {
         let bundle = self.bundle(id, &self.spec(id, script));
         let (ends, output) = pipes();
-        (self.runsc.create(id, &bundle, Streams::Ends(ends)).await.unwrap(), output)
+        (self.runsc.create(id, &bundle, Streams::Ends(ends), None).await.unwrap(), output)
     }
 
     pub(crate) async fn start(&self, id: &str) {

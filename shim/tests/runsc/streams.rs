@@ -41,7 +41,7 @@ pub(crate) async fn a_terminal_is_sent_for_containers_and_execs(place: Place) {
         spec["process"]["terminal"] = true.into();
         spec["process"]["args"][2] = format!("({says}); exec sleep 600").into();
         let bundle = place.bundle(id, &spec);
-        let created = place.runsc.create(id, &bundle, Streams::Console(&path)).await.unwrap();
+        let created = place.runsc.create(id, &bundle, Streams::Console(&path), None).await.unwrap();
         let master = accept(listener).await;
         place.start(id).await;
         // Without a master there is a hang-up.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{Inside, Options, Pod, Release, Remains, Runtime, cgroups, cri::Cri, image, settings};
 use crate::{
-    lab::wait_until,
+    lab::{Lab, wait_until},
     process::{Output, Process},
     tools,
 };
@@ -173,6 +173,24 @@ impl Daemon {
     /// When something stays.
     pub fn assert_nothing_since(&self, before: &Remains) {
         Remains::wait(self, before);
+    }
+
+    /// Makes its namespace a host of `lab`, and gives its pods a network there: `lattice` is more of that section of `shim.toml`.
+    /// For [`Runtime::Lattice`].
+    ///
+    /// # Panics
+    /// When the namespace cannot be connected.
+    pub fn join(&self, lab: &mut Lab, lattice: &str) {
+        let number = lab.next_number();
+        lab.plug(&self.inside.netns(), "underlay", number);
+        let text = format!(
+            "runsc = \"{}\"\n[lattice]\nserver = \"{}\"\ncredentials_dir = \"{}\"\naudit_dir = \"{}\"\n{lattice}\n",
+            Runtime::runsc().display(),
+            lab.server_url(),
+            self.directory("credentials").display(),
+            self.directory("audit").display(),
+        );
+        fs::write(self.dir.path().join("lattice.toml"), text).expect("shim.toml");
     }
 
     /// Limits what all containers use together, in bytes: what a kubelet does to the cgroup of a pod.

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lattice_overlay::Netns;
+
 use crate::process::{Output, Process};
 
 const START: Duration = Duration::from_secs(60);
@@ -70,6 +72,14 @@ impl Inside {
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let inner = path.as_ref().strip_prefix("/").unwrap_or(path.as_ref()).to_owned();
         PathBuf::from(format!("/proc/{}/root", self.init)).join(inner)
+    }
+
+    /// The network namespace.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn netns(&self) -> Netns {
+        Netns::open(Path::new(&format!("/proc/{}/ns/net", self.init))).expect("the network namespace")
     }
 
     /// Kills all of it, and waits until the kernel has taken it away.

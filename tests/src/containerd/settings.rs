@@ -27,7 +27,7 @@ pub(super) fn containerd(dir: &Path, network: &Path) -> String {
             });
             format!(
                 "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{}]\nruntime_type = \"{}\"\n\
-                 pod_annotations = [\"lattice.dev/*\"]\n{options}",
+                 pod_annotations = [\"lattice.dev/*\", \"lattice.io/*\"]\n{options}",
                 runtime.handler(),
                 runtime.kind(),
             )

@@ -3,10 +3,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod fence;
 mod world;
 
 use std::{
-    net::UdpSocket,
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,16 @@ use world::{LIMIT, SERVICE, World, left, run, wait_for};
 
 #[test]
 fn a_pod_reaches_what_node_and_annotation_allow_and_is_reached_by_probes_alone() {
-    let mut world = World::new();
+    reaches_what_is_allowed("ebpf");
+}
+
+#[test]
+fn a_pod_policed_by_nftables_reaches_the_same() {
+    reaches_what_is_allowed("nftables");
+}
+
+fn reaches_what_is_allowed(enforcer: &'static str) {
+    let mut world = World::by(enforcer);
     let (pod, other) = (world.pod(), world.pod());
     let config = world.config("egress_allow = [\"10.42.0.0/16\", \"192.168.50.1:53\", \"169.254.0.0/16\"]");
     // The annotation asks for more than the node permits, and for less.
@@ -58,10 +68,11 @@ fn a_pod_reaches_what_node_and_annotation_allow_and_is_reached_by_probes_alone()
     run(&world.node.netns, "ip link set late up");
     run(&pod.netns, "ip addr add 10.78.0.2/24 dev net1");
     run(&pod.netns, "ip link set net1 up");
-    assert!(!World::reaches(&world.node.netns, "10.78.0.2".parse().unwrap(), 7000));
+    assert!(!World::reaches(&world.node.netns, Ipv4Addr::new(10, 78, 0, 2), 7000));
 
     assert_eq!(network.stop(), Vec::<String>::new());
     assert_eq!(pod.links(), ["lo", "eth0", "net1"]);
+    assert_eq!(pod.tables(), "", "the policy goes with the network");
     assert_eq!(left(&world), Vec::<String>::new());
 }
 
@@ -101,8 +112,51 @@ fn bound(world: &World, pod: &world::Made) {
 }
 
 #[test]
+fn ipv6_by_eth0_is_policed() {
+    ipv6("ebpf");
+    ipv6("nftables");
+}
+
+fn ipv6(enforcer: &'static str) {
+    let mut world = World::by(enforcer);
+    let pod = world.pod();
+    let address = world.add_ipv6(&pod);
+    let config = world.config("egress_allow = [\"tcp:[fd77::1/128]:8081\", \"10.42.0.0/16\"]\negress_default = [\"tcp:[fd77::1/128]:8081\"]");
+    let listen = |port: u16| world.node.netns.run(|| TcpListener::bind(("fd77::1", port))).unwrap().unwrap();
+    let _listeners = [listen(8081), listen(8082)];
+    let network = world.start(&config, &world.spec(&pod, "agent", &[])).unwrap();
+    let own = pod.listen();
+    assert!(World::reaches(&pod.netns, "fd77::1".parse::<Ipv6Addr>().unwrap(), 8081), "by eth0, as allowed");
+    assert!(pod.is_refused("fd77::1", 8082), "the rule is for another port");
+    assert!(pod.is_refused("2001:db8::1", 443), "where the default route leads");
+    assert!(World::reaches(&world.node.netns, address, 7000), "a probe of the node's");
+    drop(own);
+    // From an address of which the policy knows nothing.
+    run(&world.node.netns, "ip addr add fd78::1/128 dev lo nodad");
+    let socket = pod.netns.run(|| UdpSocket::bind("[::]:7001")).unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let send = || UdpSocket::bind("[fd78::1]:0")?.send_to(b"x", (address, 7001));
+    world.node.netns.run(send).unwrap().unwrap();
+    assert!(socket.recv(&mut [0; 8]).is_err(), "a datagram that nothing allows came in by eth0");
+    let file = world.dir().join(format!("audit/{}.jsonl", network.peer()));
+    assert_eq!(network.stop(), Vec::<String>::new());
+    let text = std::fs::read_to_string(file).unwrap();
+    let told = |action: &str, port: u16| {
+        let (to, action) = (format!("\"dstPort\":{port},"), format!("\"action\":\"{action}\""));
+        text.lines().any(|line| line.contains("fd77::1") && line.contains(&to) && line.contains(&action))
+    };
+    assert!(told("allow", 8081) && told("deny", 8082), "{text}");
+    assert_eq!(left(&world), Vec::<String>::new());
+}
+
+#[test]
 fn names_of_the_cluster_open_its_services() {
-    let mut world = World::new();
+    opens_services("ebpf");
+    opens_services("nftables");
+}
+
+fn opens_services(enforcer: &'static str) {
+    let mut world = World::by(enforcer);
     let pod = world.pod();
     let config = world.config("egress_allow = [\"*.svc.cluster.local:80\", \"evil.example.com:80\"]\negress_default = [\"web.default.svc.cluster.local:80\", \"evil.example.com:80\"]");
     let network = world.start(&config, &world.spec(&pod, "agent", &[])).unwrap();
@@ -117,6 +171,49 @@ fn names_of_the_cluster_open_its_services() {
     assert_eq!(pod.resolve("other.example.com"), (5, None));
     assert_eq!(network.stop(), Vec::<String>::new());
     assert_eq!(left(&world), Vec::<String>::new());
+}
+
+#[test]
+fn a_preset_by_annotation_only_narrows() {
+    let mut world = World::new();
+    let allow = "egress_allow = [\"10.42.0.0/16\"]\negress_default = [\"10.42.0.0/16\"]";
+    let (config, tool) = (world.config(allow), world.tool.to_string());
+    let preset = |preset: &'static str| [("lattice.io/preset", preset)];
+    let pod = world.pod();
+    let network = world.start(&config, &world.spec(&pod, "open", &[])).unwrap();
+    assert!(pod.fetches(&format!("http://{tool}:8080/")), "without a preset");
+    assert_eq!(network.stop(), Vec::<String>::new());
+
+    // No policy names what an isolated peer may reach.
+    let pod = world.pod();
+    let network =
+        world.start(&world.config(allow), &world.spec(&pod, "closed", &preset("isolated"))).unwrap();
+    assert!(pod.is_refused(&tool, 8080), "isolated");
+    assert_eq!(network.stop(), Vec::<String>::new());
+
+    // The token's preset stays, and none that lets others in can be chosen.
+    let pod = world.pod();
+    let (config, token) = (world.config(allow), world.dir().join("token"));
+    let refused = |config: &str, name: &str, preset: &[(&str, &str)]| {
+        world.start(config, &world.spec(&pod, name, preset)).map(drop).unwrap_err().message
+    };
+    let sandboxed = world.lab.admin(&["token", "create", "--workspace", "demo", "--preset", "sandboxed"]);
+    std::fs::write(&token, sandboxed).unwrap();
+    let message = refused(&config, "other", &preset("isolated"));
+    assert!(message.contains("preset \"sandboxed\""), "{message}");
+    assert!(refused(&config, "wide", &preset("coordinator")).contains("lets other peers in"));
+    let network = world.start(&config, &world.spec(&pod, "same", &preset("sandboxed"))).unwrap();
+    assert_eq!(network.stop(), Vec::<String>::new(), "the refused ones have not spent the token");
+
+    // One that was enrolled without is not taken for one with.
+    let config = world.config(&format!("keep = true\n{allow}"));
+    let pod = world.pod();
+    let network = world.start(&config, &world.spec(&pod, "kept", &[])).unwrap();
+    assert_eq!(network.stop(), Vec::<String>::new());
+    let pod = world.pod();
+    let failure = world.start(&config, &world.spec(&pod, "kept", &preset("isolated"))).map(drop).unwrap_err();
+    assert!(failure.message.contains("without the preset isolated"), "{failure}");
+    assert_eq!(pod.links(), ["lo", "eth0"]);
 }
 
 #[test]
@@ -149,7 +246,16 @@ fn a_kept_peer_resumes_without_a_token_and_is_not_held_up_by_a_control_plane_tha
 
 #[test]
 fn a_killed_shim_leaves_the_policy_until_it_is_cleaned_up_after() {
-    let mut world = World::new();
+    is_killed("ebpf");
+}
+
+#[test]
+fn a_killed_shim_leaves_nftables_until_they_are_cleaned_up_after() {
+    is_killed("nftables");
+}
+
+fn is_killed(enforcer: &'static str) {
+    let mut world = World::by(enforcer);
     let pod = world.pod();
     let config = world.config(&format!("egress_allow = [\"10.42.0.0/16\", \"{SERVICE}:80\"]\negress_default = [\"10.42.0.0/16\", \"{SERVICE}:80\"]"));
     std::fs::write(world.dir().join("shim.toml"), &config).unwrap();
@@ -182,9 +288,10 @@ fn a_killed_shim_leaves_the_policy_until_it_is_cleaned_up_after() {
     println!("cleaned up in {:?}", begun.elapsed());
     assert_eq!(left(&world), Vec::<String>::new());
     assert_eq!(pod.links(), ["lo", "eth0"]);
+    assert_eq!(pod.tables(), "");
 }
 
-/// Not a test of its own: what [`a_killed_shim_leaves_the_policy_until_it_is_cleaned_up_after`] kills.
+/// Not a test of its own: what [`is_killed`] kills.
 #[test]
 #[ignore = "started by another test"]
 fn the_shim_that_is_killed() {
@@ -215,7 +322,7 @@ fn what_cannot_be_policed_is_refused_before_a_token_is_spent() {
     let gone = network::Pod { netns: "/run/netns/there-is-none".into(), ..hosts.clone() };
     assert!(refused(&config, &gone).message.starts_with("netns: "));
     let failure = refused(&config.replace("\"ebpf\"", "\"userspace\""), &world.spec(&pod, "a", &[]));
-    assert!(failure.message.contains("eBPF"), "{failure}");
+    assert!(failure.message.contains("user-space"), "{failure}");
     let failure = refused(&config, &world.spec(&pod, "a", &[("lattice.io/egres-allow", "")]));
     assert!(failure.message.contains("egres-allow"), "{failure}");
     // A pod network within the pool.

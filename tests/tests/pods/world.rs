@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -53,10 +53,17 @@ pub(crate) struct World {
     pub(crate) tool: IpAddr,
     _parts: Vec<Process>,
     pods: u8,
+    enforcer: &'static str,
 }
 
 impl World {
+    /// A node whose pods are policed by eBPF.
     pub(crate) fn new() -> Self {
+        Self::by("ebpf")
+    }
+
+    /// A node whose pods are policed by that enforcer.
+    pub(crate) fn by(enforcer: &'static str) -> Self {
         let mut lab = Lab::start();
         let (tool, node, service) = (lab.host(), lab.host(), lab.host());
         let (up, tool_ip) = lab.up(&tool, "tool");
@@ -78,7 +85,7 @@ impl World {
             format!("nameserver {}\nsearch default.svc.cluster.local\noptions ndots:5\n", service.address),
         )
         .unwrap();
-        Self { lab, node, tool: tool_ip.into(), _parts: parts, pods: 1 }
+        Self { lab, node, tool: tool_ip.into(), _parts: parts, pods: 1, enforcer }
     }
 
     /// What CNI's ptp plugin makes, by its steps.
@@ -107,6 +114,18 @@ impl World {
         Made { netns, address }
     }
 
+    /// An IPv6 address for `pod`, as a dual-stack CNI plugin gives one; the node's end is `fd77::1`.
+    pub(crate) fn add_ipv6(&self, pod: &Made) -> Ipv6Addr {
+        let number = pod.address.octets()[3];
+        let address = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into());
+        run(&self.node.netns, &format!("ip addr add fd77::1/128 dev pod{number} nodad"));
+        run(&self.node.netns, &format!("ip route add {address} dev pod{number}"));
+        run(&pod.netns, &format!("ip addr add {address}/128 dev eth0 nodad"));
+        run(&pod.netns, "ip route add fd77::1 dev eth0");
+        run(&pod.netns, &format!("ip route add default via fd77::1 src {address}"));
+        address
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.node.dir
     }
@@ -119,9 +138,10 @@ impl World {
         format!(
             "state_dir = \"{dir}/run\"\n[lattice]\nserver = \"{}\"\ntoken_file = \"{}\"\ncredentials_dir = \"{dir}/pods\"\n\
              audit_dir = \"{dir}/audit\"\ncluster_domains = [\"cluster.local\"]\nservice_cidrs = [\"10.96.0.0/12\"]\n\
-             wireguard = \"userspace\"\nenforcer = \"ebpf\"\n{more}\n",
+             wireguard = \"userspace\"\nenforcer = \"{}\"\n{more}\n",
             self.lab.server_url(),
             token.display(),
+            self.enforcer,
         )
     }
 
@@ -147,8 +167,8 @@ impl World {
     }
 
     /// Whether the node or another pod reaches a port of the pod.
-    pub(crate) fn reaches(from: &Netns, to: Ipv4Addr, port: u16) -> bool {
-        connect(from, (to, port).into(), Duration::from_secs(2)).is_ok()
+    pub(crate) fn reaches(from: &Netns, to: impl Into<IpAddr>, port: u16) -> bool {
+        connect(from, (to.into(), port).into(), Duration::from_secs(2)).is_ok()
     }
 
     pub(crate) fn end_control_plane(&mut self) {
@@ -182,7 +202,7 @@ impl Made {
 
     /// A service of the pod's.
     pub(crate) fn listen(&self) -> TcpListener {
-        self.netns.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap().unwrap()
+        self.netns.run(|| TcpListener::bind("[::]:7000")).unwrap().unwrap()
     }
 
     /// Asks the resolver for an IPv4 address: the response code, and the first address.
@@ -200,6 +220,13 @@ impl Made {
         let length = socket.recv(&mut answer).unwrap();
         let address = (answer[7] > 0).then(|| *answer[..length].last_chunk::<4>().unwrap());
         (answer[3] & 15, address.map(Ipv4Addr::from))
+    }
+
+    /// The tables of nftables in it.
+    pub(crate) fn tables(&self) -> String {
+        let mut nft = command(&self.netns.path(), Path::new("nft"));
+        let out = nft.args(["list", "tables"]).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
     pub(crate) fn links(&self) -> Vec<String> {

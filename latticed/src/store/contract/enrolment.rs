@@ -40,6 +40,7 @@ async fn a_key_of_another_peer_cannot_be_enrolled(place: Place) {
             wireguard_public_key: WgPublicKey([wireguard; 32]),
             nats_public_key: nats,
             endpoints: &Endpoints::default(),
+            preset: None,
             jwt_expires_at: NOW,
         };
         assert_eq!(store.enroll(&thief, Some(&token), NOW).await.unwrap(), Err(EnrollRefused::KeyTaken));
@@ -62,6 +63,7 @@ async fn who_lost_the_answer_gets_it_again(place: Place) {
             wireguard_public_key: WgPublicKey([wireguard; 32]),
             nats_public_key: nats,
             endpoints: &Endpoints::default(),
+            preset: None,
             jwt_expires_at: NOW,
         };
         store.enroll(&peer, Some(token), now).await.unwrap()
@@ -107,6 +109,7 @@ async fn a_stranger_without_a_token_waits_for_no_writer(place: Place) {
         wireguard_public_key: WgPublicKey([9; 32]),
         nats_public_key: "U9",
         endpoints: &Endpoints::default(),
+        preset: None,
         jwt_expires_at: NOW,
     };
     let writing = store.begin().await.unwrap();

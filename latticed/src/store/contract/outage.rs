@@ -45,6 +45,7 @@ async fn a_full_disk_refuses_costs_the_token_nothing_and_passes() {
         wireguard_public_key: WgPublicKey([9; 32]),
         nats_public_key: "U",
         endpoints: &Endpoints(vec![SocketAddr::from(([192, 0, 2, 1], 1)); 1000]),
+        preset: None,
         jwt_expires_at: NOW,
     };
     let error = store.enroll(&peer, Some(&token), NOW).await.unwrap_err();
