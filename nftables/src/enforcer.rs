@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
-use lattice_policy::{Counter, Pin, RuleId, Table};
+use lattice_policy::{Counter, Overlay, Pin, RuleId, Table};
 
 use crate::{
     Enter, Events, NftError, counters,
@@ -31,8 +30,8 @@ pub struct Options {
     pub own: Vec<IpAddr>,
     /// Likewise, each on one link, by its name. The links must be there; one that comes later under that name is another.
     pub tied: Vec<(String, IpAddr)>,
-    /// Networks whose packets pass the link of that name alone, in and out. Nothing passes when that link is gone.
-    pub confined: Option<(Vec<IpNet>, String)>,
+    /// The overlay, whose packets pass the link of that name alone, in and out. Nothing passes when that link is gone.
+    pub confined: Option<(Overlay, String)>,
     /// Name of the table, [`Options::TABLE`] where nothing speaks against it. A table that has the name is replaced.
     pub table: String,
     /// NFLOG group of the records, [`Options::LOG_GROUP`] where nothing speaks against it. Groups belong to the network

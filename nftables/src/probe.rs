@@ -2,8 +2,8 @@
 
 use std::{io, net::Ipv4Addr, sync::Arc, thread};
 
-use ipnet::{Ipv4Net, Ipv6Net};
-use lattice_policy::Table;
+use ipnet::Ipv4Net;
+use lattice_policy::{Overlay, Table};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{
@@ -46,9 +46,9 @@ fn tried() -> Result<(), NftError> {
     let nft = Nft::find(here())?;
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|_| NftError::NotPermitted { doing: "a network namespace", missing: "CAP_SYS_ADMIN" })?;
-    let nets = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
-    let place =
-        Place { table: "probe".into(), group: 1, is_tied: true, confined: Some((nets, "lo".to_owned())) };
+    let any = Overlay::new(Ipv4Net::default(), Overlay::prefix_of([0; 5])).ok();
+    let confined = any.map(|any| (any, "lo".to_owned()));
+    let place = Place { table: "probe".into(), group: 1, is_tied: true, confined };
     match nft.apply("make a table", &whole(&place)) {
         Err(NftError::Nft { message, .. }) => return Err(lacking(&nft, message)),
         done => done?,

@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
-use lattice_policy::{Action, Pin, Reason, RuleId};
+use lattice_policy::{Action, Overlay, Pin, Reason, RuleId};
 
 use crate::sets::{Elements, Lines, Ports, Span};
 
@@ -43,8 +42,8 @@ pub(crate) struct Place {
     pub(crate) group: u16,
     /// Whether addresses are tied to links.
     pub(crate) is_tied: bool,
-    /// Networks whose packets pass one link alone.
-    pub(crate) confined: Option<(Vec<IpNet>, String)>,
+    /// The overlay, whose packets pass one link alone.
+    pub(crate) confined: Option<(Overlay, String)>,
 }
 
 /// A pin as the kernel is told it.

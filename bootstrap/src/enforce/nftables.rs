@@ -28,7 +28,7 @@ pub(super) fn start(place: Place) -> Result<Started, Failure> {
         enter: enter(netns.clone()),
         own: Vec::new(),
         tied: tied.collect(),
-        confined: place.confined.map(|(overlay, link)| (overlay.nets().to_vec(), link.to_owned())),
+        confined: place.confined.map(|(net, link)| (net, link.to_owned())),
         table: Options::TABLE.into(),
         log_group: Options::LOG_GROUP,
     };

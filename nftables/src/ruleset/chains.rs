@@ -1,6 +1,5 @@
 //! The chains. Every path that does not say why a packet passes ends in a refusal or a drop.
 
-use ipnet::IpNet;
 use lattice_policy::{Direction, Reason};
 
 use super::{ALLOWED, DENIED, NO_RULE, ODD, Place, mark};
@@ -133,8 +132,12 @@ fn leaves_astray(place: &Place) -> String {
 ip6 saddr @tied6 meta oif . ip6 saddr != @links6 meta mark set {spoofed} goto astray\n"
         );
     }
-    for (family, net, link) in confined(place) {
-        rules += &format!("meta oif != \"{link}\" {family} daddr {net} meta mark set {denied} goto astray\n");
+    if let Some((overlay, link)) = &place.confined {
+        let (pool, prefix) = (overlay.pool(), overlay.prefix());
+        rules += &format!(
+            "meta oif != \"{link}\" ip daddr {pool} meta mark set {denied} goto astray
+meta oif != \"{link}\" ip6 daddr {prefix} meta mark set {denied} goto astray\n"
+        );
     }
     rules
 }
@@ -149,16 +152,14 @@ fn comes_astray(place: &Place) -> String {
 ip6 daddr @tied6 meta iif . ip6 daddr != @links6 meta mark set {denied} goto odd\n"
         );
     }
-    for (family, net, link) in confined(place) {
-        rules += &format!("meta iif != \"{link}\" {family} saddr {net} meta mark set {spoofed} goto odd\n");
+    if let Some((overlay, link)) = &place.confined {
+        let (pool, prefix) = (overlay.pool(), overlay.prefix());
+        rules += &format!(
+            "meta iif != \"{link}\" ip saddr {pool} meta mark set {spoofed} goto odd
+meta iif != \"{link}\" ip6 saddr {prefix} meta mark set {spoofed} goto odd\n"
+        );
     }
     rules
-}
-
-/// Each network that is confined to a link, after what nft calls its family.
-fn confined(place: &Place) -> impl Iterator<Item = (&'static str, &IpNet, &str)> {
-    let all = place.confined.iter().flat_map(|(nets, link)| nets.iter().map(move |net| (net, &**link)));
-    all.map(|(net, link)| (if net.addr().is_ipv4() { "ip" } else { "ip6" }, net, link))
 }
 
 /// Returns only what has a header that says where it goes, in a protocol that rules can name.

@@ -70,7 +70,7 @@ pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
 mod tests {
     use super::*;
 
-    const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 0, 0), 16);
+    const POOL: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 0, 0), 16));
 
     fn route(text: &str) -> Route {
         Route { destination: text.parse().unwrap(), links: vec![2], mtu: None }
@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn a_pair_is_two_neighbours_in_each_network() {
         let expected = ["198.19.0.14/31", "fdc0:296a:8e70::e/127", "198.19.0.15/31", "fdc0:296a:8e70::f/127"];
-        assert_eq!(texts(allocate(7, &[], &[], POOL)), expected);
-        let last = allocate(PAIRS - 1, &[], &[], POOL).unwrap();
+        assert_eq!(texts(allocate(7, &[], &[], &[POOL])), expected);
+        let last = allocate(PAIRS - 1, &[], &[], &[POOL]).unwrap();
         for net in last.outside().into_iter().chain(last.inside()) {
             assert!(overlap(&net, &NET_V4.into()) || overlap(&net, &NET_V6.into()), "{net}");
         }
@@ -98,7 +98,7 @@ mod tests {
         let after = |addresses: &[&str], routes: &[&str]| {
             let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
             let routes: Vec<Route> = routes.iter().map(|text| route(text)).collect();
-            allocate(PAIRS - 1, &addresses, &routes, POOL).map(|pair| pair.number)
+            allocate(PAIRS - 1, &addresses, &routes, &[POOL]).map(|pair| pair.number)
         };
         assert_eq!(after(&["198.19.255.253", "192.0.2.1"], &[]), Some(PAIRS - 1));
         assert_eq!(after(&["198.19.255.255"], &[]), Some(0), "either end");
@@ -112,6 +112,6 @@ mod tests {
     fn the_overlay_is_passed_over() {
         let pool: IpNet = "198.19.0.0/17".parse().unwrap();
         assert_eq!(allocate(3, &[], &[], &[pool]).unwrap().number, 1 << 14);
-        assert_eq!(allocate(3, &[], &[], "198.18.0.0/15".parse().unwrap()), None);
+        assert_eq!(allocate(3, &[], &[], &["198.18.0.0/15".parse().unwrap()]), None);
     }
 }
