@@ -72,6 +72,7 @@ fn request(token: &str, n: usize) -> EnrollRequest {
         nats_public_key: key.public_key(),
         // Where its heartbeats will say that it is: they are no news.
         endpoints: vec![([192, 0, 2, 1], 1000).into()],
+        preset: None,
         proof: String::new(),
     };
     request.proof = STANDARD.encode(key.sign(&request.signed_bytes()).unwrap());
