@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{Read as _, Seek as _, SeekFrom},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -95,6 +95,16 @@ impl Process {
     /// What it has written to stdout and stderr so far.
     pub fn output(&self) -> (String, String) {
         (read(&self.stdout), read(&self.stderr))
+    }
+
+    /// What it has written to stderr beyond the first `offset` bytes: for whoever looks again and again.
+    pub fn stderr_after(&self, offset: u64) -> Vec<u8> {
+        let mut text = Vec::new();
+        let _ = File::open(&self.stderr).and_then(|mut file| {
+            file.seek(SeekFrom::Start(offset))?;
+            file.read_to_end(&mut text)
+        });
+        text
     }
 
     /// Waits until either output contains `text`.

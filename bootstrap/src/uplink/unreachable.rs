@@ -14,8 +14,9 @@ use lattice_policy::Overlay;
 
 use crate::{Failure, addresses::Addresses, live::Live, sandbox::kernel};
 
-/// A host may have thousands; what is beyond is left to the table alone.
-const MOST: usize = 1024;
+/// A host may have thousands, and each repeats the lines of every rule as wide as `0.0.0.0/0`: what is beyond is left to the table
+/// alone.
+const MOST: usize = 256;
 
 /// The addresses of a host and of its other agents.
 #[derive(Clone)]

@@ -5,6 +5,7 @@
 //! Half of the packets come from a fixed seed and half from a new one, which a failure prints: `LATTICE_SEED=<n>` repeats it.
 //! `LATTICE_PACKETS` changes how many there are.
 
+mod bytes;
 mod random;
 mod rules;
 mod traffic;
