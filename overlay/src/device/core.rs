@@ -14,6 +14,7 @@ use std::{
 };
 
 use lattice_paths::mux::{self, Kind};
+use lattice_wire::lrp;
 use lattice_wireguard::{Interface, Output, Packets, Path, Peer};
 use nix::sys::eventfd::EventFd;
 
@@ -24,7 +25,7 @@ use super::{
     gate::Gate,
     relays::Relays,
     udp::{Udp, Way},
-    vnet::{Header, MAX_PACKET},
+    vnet::{Header, MAX_PACKET, Segments},
     ways::Ways,
 };
 
@@ -33,6 +34,9 @@ pub(crate) const READS: usize = 64;
 
 /// Bytes after which the other side has its turn too, so that it waits for some hundred microseconds at most.
 pub(crate) const BATCH: usize = 256 << 10;
+
+/// The largest inner packet that every relay carries by QUIC, in bytes: WireGuard adds 32 to it.
+pub(crate) const RELAYED_MTU: usize = lrp::FULL_SIZE - 32;
 
 /// Where decrypted packets go.
 pub(crate) trait Inside {
@@ -193,6 +197,21 @@ impl Core {
         // Only now, with the bells silent: a state that changes from here on rings again.
         ways.handle_relays(&mut outside.relays, now);
         more
+    }
+
+    /// Whether a packet that begins with `head` goes by a relay now.
+    pub(crate) fn is_relayed(&self, head: &[u8]) -> bool {
+        self.outside.relays.len() > 0 && matches!(self.interface.path_of(head), Some(Path::Relay { .. }))
+    }
+
+    /// What to send instead of a TCP segment that the relay on its way would carry by TCP only.
+    pub(crate) fn cut<'a>(&self, packet: &'a [u8]) -> Option<Segments<'a>> {
+        if packet.len() <= RELAYED_MTU || !self.is_relayed(packet) {
+            return None;
+        }
+        let mut segments = Segments::of_one(packet)?;
+        segments.cut_to(RELAYED_MTU);
+        Some(segments)
     }
 
     /// Encrypts packets of the inside, which the policy has let out.
