@@ -212,7 +212,8 @@ fn mapped(host: &Host, from: SocketAddr, server: SocketAddr) -> Option<SocketAdd
     assert_eq!((&answer[..2], &answer[4..20]), (&[1, 1][..], &request[4..]));
     // XOR-MAPPED-ADDRESS, wherever it is among the attributes.
     let (mut rest, xor) = (&answer[20..length], &request[4..]);
-    while let [kind @ .., b1, b2] = rest.first_chunk::<4>()? {
+    loop {
+        let [kind @ .., b1, b2] = rest.first_chunk::<4>()?;
         let size = usize::from(u16::from_be_bytes([*b1, *b2]));
         let value = rest.get(4..4 + size)?;
         if *kind == [0x00, 0x20] {
@@ -226,7 +227,6 @@ fn mapped(host: &Host, from: SocketAddr, server: SocketAddr) -> Option<SocketAdd
         }
         rest = rest.get(4 + size.next_multiple_of(4)..)?;
     }
-    None
 }
 
 #[test]

@@ -216,6 +216,13 @@ impl Core {
 
     /// Encrypts packets of the inside, which the policy has let out.
     pub(crate) fn seal(&mut self, packets: &mut impl Packets, inside: &mut impl Inside, now: Instant) {
+        // A peer of whom the map knows no address yet may be at our relay: its first packet is not refused for that.
+        if let Some(ways) = &mut self.ways
+            && let Some(peer) = self.interface.peer_without_path(packets.head())
+        {
+            ways.wants(peer, now);
+            self.find_ways(inside, now);
+        }
         let Self { interface, outside, ways, .. } = self;
         let peer = interface.handle_packets(packets, now, &mut Io { outside, inside });
         if let (Some(peer), Some(ways)) = (peer, ways) {
@@ -225,8 +232,14 @@ impl Core {
 
     /// Does what time asks for.
     pub(crate) fn handle_timeout(&mut self, inside: &mut impl Inside, now: Instant) {
+        let Self { interface, outside, .. } = self;
+        interface.handle_timeout(now, &mut Io { outside, inside: &mut *inside });
+        self.find_ways(inside, now);
+    }
+
+    /// Lets path finding work, and takes the paths that it has chosen.
+    fn find_ways(&mut self, inside: &mut impl Inside, now: Instant) {
         let Self { interface, outside, ways, .. } = self;
-        interface.handle_timeout(now, &mut Io { outside: &mut *outside, inside: &mut *inside });
         let Some(ways) = ways else { return };
         let mut chosen = Vec::new();
         let check = |remote, local, bytes: &[u8]| {
