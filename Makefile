@@ -54,6 +54,17 @@ bench-shim: setup-test
 	cargo build --release --bins
 	cargo run --release -p lattice-tests --example shim_bench -- $(ARGS)
 
+# How long the first packet to a peer takes until its answer is there: direct, through NATs, by a relay; ARGS=100 for more samples.
+.PHONY: bench-paths
+bench-paths: setup-test
+	cargo build --release --bin lattice --bin latticed
+	cargo run --release -p lattice-tests --example paths_bench -- $(ARGS)
+
+# What the relay costs, beside coturn and a process that only copies datagrams; ARGS=1 for a quick look.
+.PHONY: bench-relay
+bench-relay: setup-test
+	cargo run --release -p lattice-relay --example relay_bench -- $(ARGS)
+
 # Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.
 .PHONY: fuzz
 fuzz: setup-test

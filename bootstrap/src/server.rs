@@ -75,6 +75,17 @@ impl ServerUrl {
         self
     }
 
+    /// Whether nothing proves who answers: plain HTTP to another host than this one.
+    pub fn proves_nothing(&self) -> bool {
+        let Some(place) = self.base.strip_prefix("http://") else { return false };
+        let place = place.split('/').next().unwrap_or(place);
+        let host = match place.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or(rest),
+            None => place.split(':').next().unwrap_or(place),
+        };
+        host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback())
+    }
+
     /// Scheme, host and port; no slash at the end.
     pub fn base(&self) -> &str {
         &self.base
@@ -267,5 +278,19 @@ mod tests {
         assert_eq!(public.or_authority(Some("pem")).authority().unwrap().as_deref(), Some("pem"));
         let pinned = ServerUrl::parse(&format!("https://host#sha256:{}", "0".repeat(64)), None).unwrap();
         assert_eq!(pinned.clone().or_authority(Some("pem")), pinned);
+    }
+
+    #[test]
+    fn plain_http_to_another_host_proves_nothing() {
+        let proves_nothing = |text| ServerUrl::parse(text, None).unwrap().proves_nothing();
+        for unproven in ["http://192.0.2.1:8080", "http://latticed.example.com/x", "http://[2001:db8::1]:80"]
+        {
+            assert!(proves_nothing(unproven), "{unproven}");
+        }
+        for proven in
+            ["http://127.0.0.1:8080", "http://[::1]:80", "http://localhost", "https://192.0.2.1:8080"]
+        {
+            assert!(!proves_nothing(proven), "{proven}");
+        }
     }
 }

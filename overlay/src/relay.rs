@@ -12,6 +12,7 @@
 
 mod client;
 mod connect;
+mod consent;
 mod inbox;
 mod outbox;
 mod quic;

@@ -336,3 +336,32 @@ fn full_size_datagrams_pass_a_narrow_path_by_tcp() {
         b.reaches(&a, &FULL);
     }
 }
+
+/// Sooner than QUIC's own idle timeout, and than TCP gives up, by far.
+const SOON: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_relay_that_falls_silent_is_given_up_soon_after_the_next_datagram() {
+    for quic in [true, false] {
+        let (of_relay, of_peers) = narrow(1500);
+        let relay = TestRelay::in_netns(&of_relay, Ipv4Addr::new(192, 0, 2, 1));
+        let start = |address| {
+            let change = |config: &mut RelayClientConfig| match quic {
+                true => config.server.tcp = None,
+                false => config.server.quic = None,
+            };
+            Peer::with(&relay, address, &of_peers, change).up()
+        };
+        let (a, b) = (start(1), start(2));
+        a.reaches(&b, b"before");
+        of_relay.run(|| ip("link set v0 down")).unwrap();
+        let begun = Instant::now();
+        while a.transport().is_some() {
+            a.client.send(&b.address, 4, |body| body.fill(7));
+            assert!(begun.elapsed() < SOON, "QUIC: {quic}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        of_relay.run(|| ip("link set v0 up")).unwrap();
+        a.reaches(&b, b"after");
+    }
+}

@@ -14,8 +14,8 @@ use crate::{HostId, Random, queue::Queue};
 
 /// A client learns this late that its relay died: the kernel there refuses what comes.
 const NOTICED_DEAD: Duration = Duration::from_millis(200);
-/// A client learns this late that its relay is out of reach: keepalives stay unanswered.
-const NOTICED_SILENT: Duration = Duration::from_secs(3);
+/// A client with traffic learns this late that its relay is out of reach: what it asks stays unanswered.
+const NOTICED_SILENT: Duration = Duration::from_millis(900);
 
 #[derive(Debug)]
 struct Relay {

@@ -208,6 +208,25 @@ fn when_a_relay_dies_the_other_takes_over() {
     pair.lost_at_most(SECOND + ROUND_TRIPS, since);
 }
 
+/// Whichever of the two loses it, and when both do.
+#[test]
+fn when_a_relay_falls_silent_the_other_takes_over() {
+    for losers in [&[0][..], &[1], &[0, 1]] {
+        let mut pair = Pair::homes(2, Behaviour::SYMMETRIC, Behaviour::SYMMETRIC);
+        pair.talk(10 * SECOND);
+        let Some(Path::Relay { relay, .. }) = pair.paths()[0] else { panic!("{}", pair.world.story()) };
+        let since = pair.world.now;
+        for node in losers {
+            let host = pair.world.host(*node);
+            pair.world.relays.cut(host, relay, true);
+        }
+        pair.world.update();
+        pair.talk(5 * SECOND);
+        assert!(pair.are_relayed(), "{}", pair.world.story());
+        pair.lost_at_most(SECOND + ROUND_TRIPS, since);
+    }
+}
+
 #[test]
 fn when_a_nat_reboots_the_relay_takes_over_and_a_new_hole_is_punched() {
     let random_ports = Behaviour { preserves_ports: false, ..Behaviour::HOME };

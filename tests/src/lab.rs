@@ -34,6 +34,16 @@ pub struct Host {
     pub dir: PathBuf,
 }
 
+impl Host {
+    /// Runs `ip` with `args` in its namespace.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ip(&self, args: &str) {
+        ip(&self.netns, args);
+    }
+}
+
 /// A hub with a control plane, and hosts around it.
 pub struct Lab {
     /// Everything that the lab writes.
@@ -109,6 +119,14 @@ impl Lab {
     /// Takes the control plane away; it dies when the result is dropped.
     pub fn take_latticed(&mut self) -> Option<Process> {
         self.latticed.take()
+    }
+
+    /// Runs `ip` with `args` where the control plane is.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ip(&self, args: &str) {
+        ip(&self.hub, args);
     }
 
     /// The namespace through which all hosts reach each other.

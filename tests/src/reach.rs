@@ -12,6 +12,8 @@ pub struct Reach {
     pub turn: [Process; 2],
     /// `lattice start relay`.
     pub relay: Process,
+    /// A second one, called "spare".
+    pub spare: Option<Process>,
 }
 
 impl Lab {
@@ -20,6 +22,18 @@ impl Lab {
     /// # Panics
     /// When one does not start.
     pub fn start_reach(&mut self) -> Reach {
+        self.start_reach_with(false)
+    }
+
+    /// The same, with two relays instead of one.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub fn start_reach_and_spare(&mut self) -> Reach {
+        self.start_reach_with(true)
+    }
+
+    fn start_reach_with(&mut self, spare: bool) -> Reach {
         let turn = [3478, 3479].map(|port| {
             let mut turn = command(&self.hub().path(), &tools::built("lattice"));
             turn.args(["start", "turn", "--listen", &format!("0.0.0.0:{port}")]);
@@ -28,13 +42,27 @@ impl Lab {
             process
         });
         let relay = self.start_relay();
-        let url = relay.output().0;
-        let url = url.split('\'').nth(1).expect("the relay's URL").to_owned();
-        self.options =
-            vec!["--stun".into(), "192.168.50.1:3478,192.168.50.1:3479".into(), "--relay".into(), url];
+        let mut relays = vec![url(&relay)];
+        let spare = spare.then(|| {
+            let spare =
+                self.relay_at("spare", &["--listen-quic", "0.0.0.0:6269", "--listen-tcp", "0.0.0.0:6268"]);
+            relays.push(url(&spare).replace("name=192-168-50-1", "name=spare"));
+            spare
+        });
+        let mut options = vec!["--stun", "192.168.50.1:3478,192.168.50.1:3479"];
+        options.extend(relays.iter().flat_map(|url| ["--relay", url]));
+        self.tell_of(&options);
+        Reach { turn, relay, spare }
+    }
+
+    /// Starts the control plane again, with these options.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn tell_of(&mut self, options: &[&str]) {
+        self.options = options.iter().map(ToString::to_string).collect();
         drop(self.take_latticed());
         self.start_latticed();
-        Reach { turn, relay }
     }
 
     /// Starts the relay, or starts it again.
@@ -42,6 +70,10 @@ impl Lab {
     /// # Panics
     /// When it does not start.
     pub fn start_relay(&self) -> Process {
+        self.relay_at("relay", &[])
+    }
+
+    fn relay_at(&self, name: &str, more: &[&str]) -> Process {
         let mut relay = command(&self.hub().path(), &tools::built("lattice"));
         relay.args([
             "start",
@@ -51,9 +83,14 @@ impl Lab {
             "--advertise",
             "192.168.50.1",
         ]);
-        relay.arg("--data-dir").arg(self.dir.path().join("relay"));
-        let process = Process::spawn(relay, "relay", self.dir.path());
+        relay.args(more).arg("--data-dir").arg(self.dir.path().join(name));
+        let process = Process::spawn(relay, name, self.dir.path());
         wait_until(START, "the relay", || process.output().0.contains("ready"));
         process
     }
+}
+
+/// What a relay says it is to be called by.
+fn url(relay: &Process) -> String {
+    relay.output().0.split('\'').nth(1).expect("the relay's URL").to_owned()
 }

@@ -118,6 +118,18 @@ impl Interface {
         self.slots[*self.by_key.get(key)?].as_ref()
     }
 
+    /// By which path a packet would go that begins with `head`, an IP header; `None` where it would go nowhere.
+    pub fn path_of(&self, head: &[u8]) -> Option<Path> {
+        let slot = self.routes.lookup(crate::ip::destination(head)?)?;
+        self.slots[slot].as_ref()?.path()
+    }
+
+    /// Whom a packet is for that begins with `head`, an IP header, if there is no way to that peer yet.
+    pub fn peer_without_path(&self, head: &[u8]) -> Option<WgPublicKey> {
+        let slot = self.routes.lookup(crate::ip::destination(head)?)?;
+        self.slots[slot].as_ref().filter(|peer| peer.path().is_none()).map(Peer::public_key)
+    }
+
     /// Whether some peer has `address`: what is for another goes nowhere.
     pub fn leads_to(&self, address: IpAddr) -> bool {
         self.routes.lookup(address).is_some()

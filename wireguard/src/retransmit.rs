@@ -1,23 +1,35 @@
-//! When an unanswered initiation is sent again: the same bytes, a few times, in the first seconds.
+//! When an unanswered initiation is sent again: the same bytes a few times, then others, in the first seconds.
 //!
 //! WireGuard waits 5 s before it begins a handshake anew. That is long for two peers that learn of each other at almost
 //! the same time: the first initiation often meets a peer that does not know its sender yet, or no socket at all. The
 //! same bytes are safe to send again: a responder that took the first copy drops the next by its timestamp, as it would
-//! a replay, and one that did not know us then takes it now.
+//! a replay, and one that did not know us then takes it now. One that did take it, and whose answer was lost, needs another
+//! initiation: there is one after 0.75 s, when an answer to the first is no longer to be expected on most paths, and two more.
+//! Any responder takes them: the paper limits how soon an initiator begins anew while nobody listens, which is why only the first
+//! search is so quick, and a responder's own limit is 20 ms.
 
 use std::time::{Duration, Instant};
 
 use crate::message::INITIATION_LEN;
 
-/// After the first time, how long until each further one.
-const SCHEDULE: [Duration; 6] = [
-    Duration::from_millis(50),
-    Duration::from_millis(150),
-    Duration::from_millis(350),
-    Duration::from_millis(750),
-    Duration::from_millis(1500),
-    Duration::from_millis(3000),
+/// After the first time, how long until each further one, and whether it is another initiation.
+const SCHEDULE: [(Duration, bool); 6] = [
+    (Duration::from_millis(50), false),
+    (Duration::from_millis(150), false),
+    (Duration::from_millis(350), false),
+    (Duration::from_millis(750), true),
+    (Duration::from_millis(1500), true),
+    (Duration::from_millis(3000), true),
 ];
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Repeat<'a> {
+    /// These bytes once more.
+    Same(&'a [u8]),
+    /// Another initiation; [`Retransmit::replace`] is told of it.
+    Anew,
+}
 
 /// An initiation that was sent once, and when it is due again.
 pub(crate) struct Retransmit {
@@ -38,18 +50,21 @@ impl Retransmit {
 
     /// When it is due again; `None` when it was sent often enough.
     pub(crate) fn due_at(&self) -> Option<Instant> {
-        SCHEDULE.get(self.retransmitted).map(|after| self.first_sent + *after)
+        SCHEDULE.get(self.retransmitted).map(|(after, _)| self.first_sent + *after)
     }
 
-    /// The initiation, if it is due. However late the call, what was missed is not made up for.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<&[u8]> {
+    /// What is due. However late the call, what was missed is not made up for.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Repeat<'_>> {
         let elapsed = now.saturating_duration_since(self.first_sent);
-        let due = SCHEDULE.iter().filter(|after| **after <= elapsed).count();
-        if due <= self.retransmitted {
-            return None;
-        }
+        let due = SCHEDULE.iter().filter(|(after, _)| *after <= elapsed).count();
+        let anew = SCHEDULE.get(self.retransmitted..due)?.iter().map(|(_, anew)| *anew).max()?;
         self.retransmitted = due;
-        Some(&self.initiation)
+        Some(if anew { Repeat::Anew } else { Repeat::Same(&self.initiation) })
+    }
+
+    /// From now on it is about this one, by the same schedule.
+    pub(crate) fn replace(&mut self, initiation: [u8; INITIATION_LEN]) {
+        self.initiation = initiation;
     }
 }
 
@@ -69,9 +84,11 @@ mod tests {
             for later in calls {
                 now += Duration::from_millis(later);
                 let due = retransmit.due_at().is_some_and(|at| at <= now);
-                let taken = retransmit.take_due(now).map(<[u8]>::to_vec);
+                let is_late = now.saturating_duration_since(start) >= Duration::from_millis(750);
+                let taken = retransmit.take_due(now);
                 prop_assert_eq!(taken.is_some(), due);
-                prop_assert!(taken.is_none_or(|bytes| bytes == [7; INITIATION_LEN]));
+                let expected = if is_late { Repeat::Anew } else { Repeat::Same(&[7; INITIATION_LEN]) };
+                prop_assert!(taken.is_none_or(|taken| taken == expected));
                 prop_assert!(retransmit.due_at().is_none_or(|at| at > now));
                 sent += usize::from(due);
             }

@@ -43,7 +43,7 @@ pub(crate) struct Relay {
     #[arg(long, env = "LATTICE_SERVER_CA", value_name = "FILE")]
     pub(crate) server_ca: Option<PathBuf>,
     /// Name or address by which peers reach this host, for the line that is printed [default: its host name]
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = crate::start::relay::advertised)]
     pub(crate) advertise: Option<String>,
     /// Where /metrics and /healthz are served over HTTP; for nobody else than whoever watches the relay
     #[arg(long, env = "LATTICE_RELAY_METRICS_ADDR", value_name = "IP:PORT")]

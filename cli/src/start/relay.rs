@@ -1,10 +1,18 @@
 //! `lattice start relay`.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use lattice_bootstrap::{Failure, Kind, ServerUrl};
 use lattice_relay::{Config, Identity, Metrics, RelayError};
-use lattice_wire::relay_token::{RelayKeys, TrustedKeys};
+use lattice_wire::{
+    HostPort,
+    relay_token::{RelayKeys, TrustedKeys},
+};
 
 use crate::{args::Relay, output, signals::Signals};
 
@@ -18,7 +26,16 @@ const MAX_BODY: u64 = 64 << 10;
 pub(crate) fn run(args: Relay) -> Result<ExitCode, Failure> {
     let keys = match &args.server_url {
         // Keys that are named are the better trust.
-        Some(url) if args.trust.is_empty() => ask(&ServerUrl::parse(url, args.server_ca.as_deref())?)?,
+        Some(url) if args.trust.is_empty() => {
+            let server = ServerUrl::parse(url, args.server_ca.as_deref())?;
+            if server.proves_nothing() {
+                output::warn(&format!(
+                    "{} proves nothing of the server: who is between can have this relay accept tokens of their own; use https:// or --trust",
+                    server.base()
+                ));
+            }
+            ask(&server)?
+        }
         _ => args.trust.clone(),
     };
     let trusted = TrustedKeys::new(keys.iter().map(String::as_str))
@@ -88,10 +105,22 @@ fn host_name() -> String {
     }
 }
 
+/// Reads `--advertise`. An IPv6 address gets the brackets that it has in URLs.
+pub(crate) fn advertised(text: &str) -> Result<String, String> {
+    let host = match text.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => text.to_owned(),
+    };
+    match format!("{host}:1").parse::<HostPort>() {
+        Ok(_) => Ok(host),
+        Err(_) => Err("expected a DNS name or an IP address, without a port".to_owned()),
+    }
+}
+
 /// The relay's name in lists: the first label of its host's.
 fn name(host: &str) -> String {
-    let first =
-        if host.parse::<std::net::IpAddr>().is_ok() { host } else { host.split('.').next().unwrap_or(host) };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let first = if host.parse::<IpAddr>().is_ok() { host } else { host.split('.').next().unwrap_or(host) };
     first.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 
@@ -103,5 +132,28 @@ mod tests {
     fn a_relay_is_called_after_its_host() {
         assert_eq!(name("EU1.relay.example.com"), "eu1");
         assert_eq!(name("192.0.2.1"), "192-0-2-1");
+        assert_eq!(name("[2001:db8::1]"), "2001-db8--1");
+    }
+
+    #[test]
+    fn what_is_advertised_fits_into_the_url() {
+        for (text, host) in [
+            ("2001:db8::1", "[2001:db8::1]"),
+            ("[2001:db8::1]", "[2001:db8::1]"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("eu1.relay.example.com", "eu1.relay.example.com"),
+        ] {
+            let advertised = advertised(text).unwrap();
+            assert_eq!(advertised, host);
+            let url = format!(
+                "lrp://{advertised}:6267?tcp=6266&name={}#sha256={}",
+                name(&advertised),
+                "0".repeat(64)
+            );
+            assert!(url.parse::<lattice_wire::RelayServer>().is_ok(), "{url}");
+        }
+        for text in ["", "host:6267", "a b", "[::1", "192.0.2.1:6267", "x'y"] {
+            assert!(advertised(text).is_err(), "{text}");
+        }
     }
 }

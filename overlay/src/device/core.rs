@@ -17,6 +17,7 @@ use lattice_paths::{
     Event,
     mux::{self, Kind},
 };
+use lattice_wire::lrp;
 use lattice_wireguard::{Interface, Output, Packets, Path, Peer};
 use nix::sys::eventfd::EventFd;
 
@@ -27,7 +28,7 @@ use super::{
     gate::Gate,
     relays::Relays,
     udp::{Udp, Way},
-    vnet::{Header, MAX_PACKET},
+    vnet::{Header, MAX_PACKET, Segments},
     ways::Ways,
 };
 
@@ -36,6 +37,9 @@ pub(crate) const READS: usize = 64;
 
 /// Bytes after which the other side has its turn too, so that it waits for some hundred microseconds at most.
 pub(crate) const BATCH: usize = 256 << 10;
+
+/// The largest inner packet that every relay carries by QUIC, in bytes: WireGuard adds 32 to it.
+pub(crate) const RELAYED_MTU: usize = lrp::FULL_SIZE - 32;
 
 /// Where decrypted packets go.
 pub(crate) trait Inside {
@@ -198,8 +202,30 @@ impl Core {
         more
     }
 
+    /// Whether a packet that begins with `head` goes by a relay now.
+    pub(crate) fn is_relayed(&self, head: &[u8]) -> bool {
+        self.outside.relays.len() > 0 && matches!(self.interface.path_of(head), Some(Path::Relay { .. }))
+    }
+
+    /// What to send instead of a TCP segment that the relay on its way would carry by TCP only.
+    pub(crate) fn cut<'a>(&self, packet: &'a [u8]) -> Option<Segments<'a>> {
+        if packet.len() <= RELAYED_MTU || !self.is_relayed(packet) {
+            return None;
+        }
+        let mut segments = Segments::of_one(packet)?;
+        segments.cut_to(RELAYED_MTU);
+        Some(segments)
+    }
+
     /// Encrypts packets of the inside, which the policy has let out.
     pub(crate) fn seal(&mut self, packets: &mut impl Packets, inside: &mut impl Inside, now: Instant) {
+        // A peer of whom the map knows no address yet may be at our relay: its first packet is not refused for that.
+        if let Some(ways) = &mut self.ways
+            && let Some(peer) = self.interface.peer_without_path(packets.head())
+        {
+            ways.wants(peer, now);
+            self.find_ways(inside, now);
+        }
         let Self { interface, outside, ways, .. } = self;
         let peer = interface.handle_packets(packets, now, &mut Io { outside, inside });
         if let (Some(peer), Some(ways)) = (peer, ways) {
@@ -209,8 +235,14 @@ impl Core {
 
     /// Does what time asks for.
     pub(crate) fn handle_timeout(&mut self, inside: &mut impl Inside, now: Instant) {
+        let Self { interface, outside, .. } = self;
+        interface.handle_timeout(now, &mut Io { outside, inside: &mut *inside });
+        self.find_ways(inside, now);
+    }
+
+    /// Lets path finding work, and takes the paths that it has chosen.
+    fn find_ways(&mut self, inside: &mut impl Inside, now: Instant) {
         let Self { interface, outside, ways, .. } = self;
-        interface.handle_timeout(now, &mut Io { outside: &mut *outside, inside: &mut *inside });
         let Some(ways) = ways else { return };
         let mut chosen = Vec::new();
         let check = |remote, local, bytes: &[u8]| {

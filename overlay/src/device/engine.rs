@@ -16,14 +16,14 @@
 use std::{array, io, os::fd::AsFd, time::Instant};
 
 use lattice_wire::reach::MAX_SERVERS;
-use lattice_wireguard::Single;
+use lattice_wireguard::{Packets as _, Single};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
 use super::{
-    core::{BATCH, Core, Inside, Outside, READS},
+    core::{BATCH, Core, Inside, Outside, READS, RELAYED_MTU},
     tun::Tun,
     vnet::{Coalescer, Frame, Header},
 };
@@ -176,10 +176,16 @@ impl Engine {
             };
             if lets_out(&mut self.core.outside, &mut self.link, &frame) {
                 match &mut frame {
-                    Frame::Packet(packet) => {
-                        self.core.seal(&mut Single::new(packet), &mut self.link, now);
+                    Frame::Packet(packet) => match self.core.cut(packet) {
+                        Some(mut cut) => self.core.seal(&mut cut, &mut self.link, now),
+                        None => self.core.seal(&mut Single::new(packet), &mut self.link, now),
+                    },
+                    Frame::Segments(segments) => {
+                        if self.core.is_relayed(segments.head()) {
+                            segments.cut_to(RELAYED_MTU);
+                        }
+                        self.core.seal(segments, &mut self.link, now);
                     }
-                    Frame::Segments(segments) => self.core.seal(segments, &mut self.link, now),
                 }
             }
             bytes += len;

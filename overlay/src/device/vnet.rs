@@ -15,7 +15,7 @@ pub(crate) mod coalesce;
 pub(crate) mod segments;
 
 pub(crate) use coalesce::Coalescer;
-pub(crate) use segments::Frame;
+pub(crate) use segments::{Frame, Segments};
 
 /// The largest packet that an IP header can describe: of IPv6, whose length leaves the header out.
 pub(crate) const MAX_PACKET: usize = 40 + 65_535;
@@ -30,8 +30,11 @@ pub(crate) const UDP_CHECKSUM: usize = 6;
 
 /// TCP's flags, in byte 13 of its header (RFC 9293, 3.1).
 pub(crate) const FIN: u8 = 0x01;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
 pub(crate) const PSH: u8 = 0x08;
 pub(crate) const ACK: u8 = 0x10;
+pub(crate) const URG: u8 = 0x20;
 pub(crate) const CWR: u8 = 0x80;
 
 /// The checksum is the pseudo-header's alone, and to be completed (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).

@@ -16,12 +16,14 @@ pub(super) async fn run(
     link: &mut client::Quic,
 ) -> ConnectError {
     let connection = link.connection.clone();
+    // Acknowledgements are the relay's too: what is asked may wait behind what is sent.
+    let signs = || connection.stats().udp_rx.datagrams;
     let ended = tokio::select! {
         error = receive(session, &connection) => error,
         error = send(session, &connection) => error,
         error = read(session, &mut link.frames) => error,
         error = write(control, &mut link.control) => error,
-        error = session.watch(|body| drop(connection.send_datagram(body))) => error,
+        error = session.watch(|body| drop(connection.send_datagram(body)), signs) => error,
     };
     // When the relay has said why, that is why.
     match ended {

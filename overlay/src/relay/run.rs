@@ -30,7 +30,7 @@ use super::{
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A connection that has lived so long was a success: the next wait is a short one.
-const SUCCESS: Duration = Duration::from_secs(30);
+const SUCCESS: Duration = Duration::from_secs(5);
 /// A connection by TCP looks for QUIC after this time, and twice as long after each time in vain.
 const FIRST_HOLD_OFF: Duration = Duration::from_secs(600);
 const LONGEST_HOLD_OFF: Duration = Duration::from_secs(3600);

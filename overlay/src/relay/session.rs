@@ -13,25 +13,23 @@ use lattice_wire::{
     WgPublicKey,
     lrp::{self, Frame, Reason},
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{sleep_until, timeout_at},
+};
 
 use super::{
     RelayState, Transport,
     client::Shared,
+    consent::{Consent, Next},
     outbox::Parcel,
     routes::{Routes, Sent},
 };
 
 /// Control frames that wait to be sent: a question per peer, at the beginning.
 const CONTROL: usize = 8192;
-/// How often the round trip is measured; with datagrams to carry, more often, because then somebody waits.
-const PING_EVERY: Duration = Duration::from_secs(5);
-const PING_BUSY: Duration = Duration::from_secs(1);
-/// How long a sign of the relay is waited for, at least, before the next ping.
-const ANSWER: Duration = Duration::from_millis(500);
-/// After so many pings without one, it is gone.
-const MAX_SILENT: u32 = 3;
-
+/// How often routes that nobody uses are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// One connection's state. All of its futures run in one task.
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
@@ -40,19 +38,11 @@ pub(super) struct Session {
     /// Datagrams that have waited for a route that is there now.
     ready: Mutex<Vec<Vec<u8>>>,
     control: mpsc::Sender<Vec<u8>>,
-    heard: Mutex<Heard>,
+    consent: Mutex<Consent>,
     /// Told when there was something to carry.
     busy: Notify,
     /// Told when a datagram did not fit.
     pub(super) narrow: Notify,
-}
-
-struct Heard {
-    at: Instant,
-    /// The ping under way: its number and when it was sent.
-    ping: Option<(u64, Instant)>,
-    number: u64,
-    rtt: Duration,
 }
 
 impl Session {
@@ -63,13 +53,12 @@ impl Session {
         asked: Vec<(WgPublicKey, Instant)>,
     ) -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (control, frames) = mpsc::channel(CONTROL);
-        let heard = Heard { at: Instant::now(), ping: None, number: 0, rtt: Duration::ZERO };
         let session = Self {
             shared,
             transport,
             ready: Mutex::default(),
             control,
-            heard: Mutex::new(heard),
+            consent: Mutex::new(Consent::new(Instant::now())),
             busy: Notify::new(),
             narrow: Notify::new(),
             routes: Mutex::default(),
@@ -83,8 +72,8 @@ impl Session {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn consent(&self) -> MutexGuard<'_, Consent> {
+        self.consent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whom the next connection must ask for.
@@ -107,8 +96,10 @@ impl Session {
         if empty.is_empty() {
             return;
         }
+        let now = Instant::now();
+        self.consent().sent(now);
         self.busy.notify_one();
-        let (now, mut routes) = (Instant::now(), self.routes());
+        let mut routes = self.routes();
         for parcel in empty.drain(..) {
             let key = parcel.0;
             let (sent, ask) = routes.send(parcel, now);
@@ -139,14 +130,14 @@ impl Session {
             return;
         };
         drop(routes);
-        self.heard().at = Instant::now();
+        self.consent().heard(Instant::now());
         self.shared.inbox.push(peer, body.slice(lrp::HANDLE..));
     }
 
     /// A control frame has come.
     pub(super) fn frame(&self, frame: &[u8]) -> Result<(), ConnectError> {
         let frame = Frame::parse(frame).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        self.heard().at = Instant::now();
+        self.consent().heard(Instant::now());
         match frame {
             Frame::Route(handle, key) => {
                 let mut bodies = self.routes().up(handle, key);
@@ -169,56 +160,49 @@ impl Session {
         Ok(())
     }
 
-    /// Measures the round trip by what `send` sends, until the relay is silent for too long.
-    pub(super) async fn watch(&self, send: impl Fn(Bytes)) -> ConnectError {
-        let mut silent = 0;
+    /// Asks the relay whether it is there, by what `send` sends, until it is gone. `signs` counts other signs of it that the transport
+    /// knows of.
+    pub(super) async fn watch(&self, send: impl Fn(Bytes), signs: impl Fn() -> u64) -> ConnectError {
+        let (mut expire_at, mut seen) = (Instant::now() + EXPIRE_EVERY, 0);
         loop {
-            let sent = Instant::now();
-            send(self.ping(sent));
-            tokio::time::sleep(ANSWER.max(3 * self.rtt())).await;
-            if self.heard().at < sent {
-                silent += 1;
-                if silent == MAX_SILENT {
-                    return io::Error::other("the relay is silent").into();
-                }
-                continue;
+            let now = Instant::now();
+            let is_asking = self.consent().is_asking();
+            if is_asking && signs() != seen {
+                self.consent().heard(now);
             }
-            silent = 0;
-            let busy = async {
-                tokio::time::sleep(PING_BUSY).await;
-                self.busy.notified().await;
-            };
-            let _ = tokio::time::timeout(PING_EVERY, busy).await;
-            let unused = self.routes().expire(Instant::now());
-            unused.iter().for_each(|key| self.tell(&Frame::Forget(*key)));
+            let next = self.consent().next(now);
+            match next {
+                Next::Ping(number) => {
+                    if !is_asking {
+                        seen = signs();
+                    }
+                    send(ping(number));
+                }
+                Next::Wait(at) => sleep_until(at.into()).await,
+                Next::Rest(at) => {
+                    let _ = timeout_at(at.into(), self.busy.notified()).await;
+                }
+                Next::Gone => return io::Error::other("the relay is silent").into(),
+            }
+            if expire_at <= now {
+                expire_at = now + EXPIRE_EVERY;
+                let unused = self.routes().expire(now);
+                unused.iter().for_each(|key| self.tell(&Frame::Forget(*key)));
+            }
         }
-    }
-
-    /// The last round trip; nothing before the first.
-    fn rtt(&self) -> Duration {
-        self.heard().rtt
-    }
-
-    fn ping(&self, now: Instant) -> Bytes {
-        let mut heard = self.heard();
-        heard.number += 1;
-        heard.ping = Some((heard.number, now));
-        let mut body = lrp::ECHO.to_be_bytes().to_vec();
-        body.extend(heard.number.to_be_bytes());
-        body.into()
     }
 
     fn pong(&self, datagram: &[u8]) {
-        let now = Instant::now();
-        let mut heard = self.heard();
-        heard.at = now;
-        if let Some((number, sent)) = heard.ping
-            && datagram == number.to_be_bytes()
-        {
-            heard.ping = None;
-            let rtt = now.saturating_duration_since(sent);
-            heard.rtt = rtt;
+        let Ok(number) = datagram.try_into().map(u64::from_be_bytes) else { return };
+        let rtt = self.consent().pong(number, Instant::now());
+        if let Some(rtt) = rtt {
             self.shared.set(RelayState::Up { transport: self.transport, rtt });
         }
     }
+}
+
+fn ping(number: u64) -> Bytes {
+    let mut body = lrp::ECHO.to_be_bytes().to_vec();
+    body.extend(number.to_be_bytes());
+    body.into()
 }

@@ -36,7 +36,7 @@ pub(super) async fn run(
         biased;
         error = read(session, &mut link.frames) => error,
         error = write(session, control, &mut pings, &mut link.writer) => error.into(),
-        error = session.watch(ping) => error,
+        error = session.watch(ping, || 0) => error,
     }
 }
 

@@ -28,6 +28,28 @@ impl Peer {
         if !self.is_reachable() {
             return;
         }
+        let Some(message) = self.new_initiation(now, shared) else { return };
+        self.timers.initiation_sent(u16::from_le_bytes(shared.sources.random.array()), now);
+        let search = self.unanswered > 0 || !self.sessions.is_connected(now);
+        let quick = search && std::mem::take(&mut self.eager);
+        self.retransmit = quick.then(|| Box::new(Retransmit::new(message, now)));
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.tx_bytes += self.paths.send(&message, search, out);
+    }
+
+    /// Another initiation of the same search: the answer to the one before may be lost. WireGuard's own timers go on.
+    pub(super) fn initiate_again(&mut self, now: Instant, shared: &mut Shared, out: &mut impl Output) {
+        if !self.is_reachable() {
+            return;
+        }
+        let Some(message) = self.new_initiation(now, shared) else { return };
+        self.retransmit.iter_mut().for_each(|retransmit| retransmit.replace(message));
+        self.timers.anything_sent(now);
+        self.tx_bytes += self.paths.send(&message, true, out);
+    }
+
+    /// Takes the place of the initiation before it, whose answer is not waited for any more.
+    fn new_initiation(&mut self, now: Instant, shared: &mut Shared) -> Option<[u8; INITIATION_LEN]> {
         shared.indices.release([self.initiation.take().map(|initiation| initiation.index)]);
         let random = &mut *shared.sources.random;
         let (index, ephemeral) = (shared.indices.allocate(self.slot, random), random.key());
@@ -35,18 +57,13 @@ impl Peer {
         let Ok((initiation, mut message)) =
             Initiation::new(&shared.identity, &mut self.remote, index, &ephemeral, time)
         else {
-            return shared.indices.release([Some(index)]);
+            shared.indices.release([Some(index)]);
+            return None;
         };
         self.macs.write(&self.remote.public_key, &mut message, now);
         self.newest_sent = Some(time);
         self.initiation = Some(Box::new(initiation));
-        self.timers.initiation_sent(u16::from_le_bytes(random.array()), now);
-
-        let search = self.unanswered > 0 || !self.sessions.is_connected(now);
-        let quick = search && std::mem::take(&mut self.eager);
-        self.retransmit = quick.then(|| Box::new(Retransmit::new(message, now)));
-        self.unanswered = self.unanswered.saturating_add(1);
-        self.tx_bytes += self.paths.send(&message, search, out);
+        Some(message)
     }
 
     /// Answers an initiation that names this peer.

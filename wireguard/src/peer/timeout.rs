@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Peer;
-use crate::{Output, shared::Shared, timers::Due};
+use crate::{Output, retransmit::Repeat, shared::Shared, timers::Due};
 
 impl Peer {
     /// When [`Peer::handle_timeout`] has something to do next.
@@ -25,8 +25,10 @@ impl Peer {
                 Due::Forget => self.wipe(shared),
             }
         }
-        if let Some(initiation) = self.retransmit.as_mut().and_then(|retransmit| retransmit.take_due(now)) {
-            self.tx_bytes += self.paths.send(initiation, true, out);
+        match self.retransmit.as_mut().and_then(|retransmit| retransmit.take_due(now)) {
+            Some(Repeat::Same(initiation)) => self.tx_bytes += self.paths.send(initiation, true, out),
+            Some(Repeat::Anew) => self.initiate_again(now, shared, out),
+            None => {}
         }
     }
 }

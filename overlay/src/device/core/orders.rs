@@ -27,9 +27,13 @@ impl Core {
         let _ = self.wake.read();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::SetPeers(peers, reply) => {
+                Command::SetPeers(mut peers, reply) => {
                     done.peers = true;
                     let Self { interface, outside, ways, .. } = self;
+                    // A path is looked for when there is traffic, from either end: no hole need be kept open for it.
+                    if ways.is_some() {
+                        peers.iter_mut().for_each(|peer| peer.keepalive = None);
+                    }
                     interface.set_peers(&peers, now, &mut Io { outside, inside: &mut *inside });
                     if let Some(ways) = ways {
                         ways.set_peers(&peers, now);

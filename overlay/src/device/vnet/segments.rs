@@ -3,8 +3,8 @@
 use lattice_wireguard::Packets;
 
 use super::{
-    CWR, FIN, Header, MAX_PACKET, NEEDS_CHECKSUM, PSH, TCP, TCP_CHECKSUM, UDP, UDP_CHECKSUM, UDP_HEADER,
-    checksum, put_u16, set_ip_length, u16_at, u32_at,
+    CWR, FIN, Header, MAX_PACKET, NEEDS_CHECKSUM, PSH, RST, SYN, TCP, TCP_CHECKSUM, UDP, UDP_CHECKSUM,
+    UDP_HEADER, URG, checksum, put_u16, set_ip_length, u16_at, u32_at,
 };
 
 /// Extension headers of IPv6 that may stand before TCP and UDP (RFC 8200, 4). A fragment is never cut.
@@ -108,6 +108,33 @@ impl<'a> Segments<'a> {
         Some(Self { packet, headers, transport, is_tcp, size, written: 0, index: 0, done: false, seed })
     }
 
+    /// What one TCP segment of its own stands for where it is too long: it may be cut as well. `None` for what is no TCP segment, or one
+    /// that must stay whole.
+    pub(crate) fn of_one(packet: &'a [u8]) -> Option<Self> {
+        let (protocol, transport) = transport_of(packet)?;
+        // Behind extension headers the destination may be another one than the pseudo-header's.
+        let is_plain = packet[0] >> 4 == 4 || transport == 40;
+        if protocol != TCP || !is_plain || ip_length(packet) != packet.len() {
+            return None;
+        }
+        let headers = transport + transport_header(packet.get(transport..)?, true)?;
+        let size = packet.len() - headers;
+        if packet[transport + 13] & (SYN | RST | URG) != 0 || size == 0 {
+            return None;
+        }
+        let seed =
+            checksum::pseudo_header(packet, transport, TCP) + checksum::word(!(packet.len() - transport));
+        Some(Self { packet, headers, transport, is_tcp: true, size, written: 0, index: 0, done: false, seed })
+    }
+
+    /// Cuts TCP segments so that none makes a packet longer than `mtu`: their sender need not know of a way that is narrow for a while.
+    /// Datagrams stay as they are. Before the first is written.
+    pub(crate) fn cut_to(&mut self, mtu: usize) {
+        if self.is_tcp && self.headers < mtu {
+            self.size = self.size.min(mtu - self.headers);
+        }
+    }
+
     /// The first one, but for its transport checksum.
     pub(crate) fn first(&self) -> &[u8] {
         &self.packet[..self.headers + self.size]
@@ -143,6 +170,11 @@ fn transport_of(packet: &[u8]) -> Option<(u8, usize)> {
     (packet.len() <= MAX_PACKET).then_some((next, at))
 }
 
+/// The length that an IP header says, which is there.
+fn ip_length(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 { u16_at(packet, 2).into() } else { 40 + usize::from(u16_at(packet, 4)) }
+}
+
 /// The length of a header of TCP or UDP, if it is there as a whole.
 fn transport_header(from: &[u8], is_tcp: bool) -> Option<usize> {
     let len = if is_tcp { usize::from(from.get(12)? >> 4) * 4 } else { UDP_HEADER };
@@ -176,6 +208,7 @@ impl Packets for Segments<'_> {
         let place = if self.is_tcp {
             let sequence = u32_at(header, 4).wrapping_add(self.written as u32);
             header[4..8].copy_from_slice(&sequence.to_be_bytes());
+            header[TCP_CHECKSUM..TCP_CHECKSUM + 2].fill(0);
             if !is_first {
                 header[13] &= !CWR;
             }

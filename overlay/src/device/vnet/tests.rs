@@ -342,3 +342,67 @@ proptest! {
         prop_assert_eq!(arrived, by_flow);
     }
 }
+
+/// What `segments` come to when none may make a packet longer than `mtu`.
+fn cut(mut segments: Segments<'_>, mtu: usize) -> Vec<Vec<u8>> {
+    segments.cut_to(mtu);
+    let mut packets = Vec::new();
+    while let Some(len) = segments.next_len() {
+        let mut packet = vec![0xaa; len];
+        segments.write(&mut packet);
+        packets.push(packet);
+    }
+    packets
+}
+
+proptest! {
+    /// The same bytes at the same places, in packets that are right by themselves: those that a sender with a lower MTU makes.
+    #[test]
+    fn a_segment_that_is_cut_again_is_what_a_sender_with_that_mtu_sends(
+        v6 in any::<bool>(),
+        sequence in any::<u32>(),
+        len in 1usize..3000,
+        options in 0usize..5,
+        flags in prop::sample::select(vec![ACK, ACK | PSH, ACK | FIN, ACK | PSH | CWR]),
+        mtu in 200usize..1500,
+    ) {
+        let whole = Spec { v6, flags, options: 4 * options, ..Spec::tcp(sequence, len) };
+        let packet = whole.build();
+        let headers = packet.len() - len;
+        let packets = cut(Segments::of_one(&packet).expect("a segment"), mtu);
+        let mut at = 0;
+        for (index, payload) in whole.payload.chunks(mtu - headers).enumerate() {
+            let is_last = at + payload.len() == len;
+            let gone = if is_last { 0 } else { FIN | PSH } | if index == 0 { 0 } else { CWR };
+            let expected = Spec {
+                id: whole.id.wrapping_add(index as u16),
+                sequence: sequence.wrapping_add(at as u32),
+                flags: flags & !gone,
+                payload: payload.to_vec(),
+                ..whole.clone()
+            };
+            prop_assert_eq!(&packets[index], &expected.build());
+            at += payload.len();
+        }
+        prop_assert_eq!(at, len);
+    }
+}
+
+#[test]
+fn what_must_stay_whole_is_not_cut() {
+    let with = |flags| Spec { flags, ..Spec::tcp(1, 1400) }.build();
+    for packet in [with(SYN), with(ACK | URG), with(RST), Spec::udp(1, 1400).build(), Spec::tcp(1, 0).build()]
+    {
+        assert!(Segments::of_one(&packet).is_none());
+    }
+    let mut longer = Spec::tcp(1, 1400).build();
+    longer.push(0);
+    assert!(Segments::of_one(&longer).is_none(), "the header says less than there is");
+    let mut fragment = Spec::tcp(1, 1400).build();
+    fragment[6] |= 0x20;
+    assert!(Segments::of_one(&fragment).is_none());
+    for len in 0..80 {
+        let packet = &Spec::tcp(1, 100).build()[..len];
+        assert!(Segments::of_one(packet).is_none(), "{len}");
+    }
+}
