@@ -2,14 +2,14 @@
 
 use crate::{
     services::ECHO,
-    world::{PAGE, PYTHON, World},
+    world::{LIMIT, PAGE, PYTHON, World},
 };
 
 const DOWNLOADS: usize = 200;
 /// Of one download, in bytes: more than a window at first.
 const SIZE: usize = 100_000;
 /// Of the stream, in MiB, where `LATTICE_STREAM_MIB` does not say.
-const STREAM: &str = "256";
+const STREAM: u32 = 256;
 
 /// Sends a stream by SOCKS to a service that sends it back, and compares checksums. argv: proxy port, host, port, MiB.
 const STREAMER: &str = r#"
@@ -61,8 +61,10 @@ fn a_long_stream_comes_back_as_it_went() {
     let user = world.user("agent");
     let pod = world.pod(&user, "agent", &[]);
     let (proxy, port) = (pod.proxy().port().to_string(), ECHO.to_string());
-    let size = std::env::var("LATTICE_STREAM_MIB").unwrap_or_else(|_| STREAM.into());
-    let out = world.agent(&user, PYTHON, &["-c", STREAMER, &proxy, "far.lattice", &port, &size]);
+    let size: u32 = std::env::var("LATTICE_STREAM_MIB").map_or(STREAM, |size| size.parse().unwrap());
+    let (limit, size) = (LIMIT * size.div_ceil(STREAM), size.to_string());
+    let args: [&str; 6] = ["-c", STREAMER, &proxy, "far.lattice", &port, &size];
+    let out = world.agent_within(limit, &user, PYTHON, &args);
     assert_eq!((out.code, out.stdout.trim()), (0, format!("{size} True").as_str()), "{}", out.stderr);
     pod.end();
 }

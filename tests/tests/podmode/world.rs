@@ -59,9 +59,14 @@ impl World {
 
     /// Runs a program as an agent does: by the user, on the near host.
     pub(crate) fn agent(&self, user: &User, program: &str, args: &[&str]) -> Output {
+        self.agent_within(LIMIT, user, program, args)
+    }
+
+    /// As [`World::agent`], for what may take longer.
+    pub(crate) fn agent_within(&self, limit: Duration, user: &User, program: &str, args: &[&str]) -> Output {
         let mut command = user.command(&self.near.netns, Path::new(program));
         command.args(args);
-        Process::spawn(command, "agent", self.lab.dir.path()).finish(LIMIT)
+        Process::spawn(command, "agent", self.lab.dir.path()).finish(limit)
     }
 
     /// curl by SOCKS, names resolved behind the proxy.
