@@ -398,3 +398,49 @@ fn what_is_left_of_an_older_connection_does_not_disturb_its_successor() {
         assert!(is_alive(&mut net, [a, b]));
     }
 }
+
+#[test]
+fn one_who_stands_for_others_answers_in_their_names_and_only_as_the_owner_says() {
+    for (host, agent, from) in
+        [("203.0.113.9:81", "10.42.0.7:4711", "10.42.0.7"), ("[2001:db8::9]:81", "[fd00::7]:4711", "fd00::7")]
+    {
+        let mut net = Net::new(1, Conditions::default());
+        let host: SocketAddr = host.parse().unwrap();
+        let syn = |port: u16| {
+            let mut syn = segment(agent, SYN);
+            (syn.to, syn.from) = (host, SocketAddr::new(syn.from.ip(), port));
+            syn.packet()
+        };
+        assert!(give(&mut net, syn(1)).is_empty(), "it is not its address");
+        net.stacks[1].stand_for_others();
+        let mut asked = |port| {
+            assert!(give(&mut net, syn(port)).is_empty(), "nothing before the owner has said so");
+            let event = net.stacks[1].poll_event();
+            let Some(Event::Incoming { id, remote, local }) = event else { panic!("{event:?}") };
+            assert_eq!((local, remote.ip(), remote.port()), (host, from.parse().unwrap(), port));
+            id
+        };
+        let ids = [2, 3, 4].map(&mut asked);
+        let now = net.now;
+        let mut answers: Vec<Vec<u8>> = Vec::new();
+        let mut out = |run: &mut Run<'_>| {
+            while let Some(len) = run.next_len() {
+                answers.push(vec![0; len]);
+                run.write(answers.last_mut().unwrap());
+            }
+        };
+        net.stacks[1].accept(now, ids[0], &mut out).unwrap();
+        net.stacks[1].poll(now, &mut out);
+        net.stacks[1].refuse(ids[1], &mut out);
+        net.stacks[1].refuse_as_unreachable(ids[2], &mut out);
+        let [accepted, refused, unreachable] = &answers[..] else { panic!("{}", answers.len()) };
+        let (accepted, refused) = (Tcp::read(accepted).unwrap(), Tcp::read(refused).unwrap());
+        assert_eq!((accepted.from, accepted.to.port(), accepted.flags), (host, 2, SYN | ACK));
+        assert_eq!((refused.from, refused.to.port(), refused.flags & RST), (host, 3, RST));
+        let quoted = syn(4);
+        let (head, code) = if host.is_ipv4() { (20, [3, 1]) } else { (40, [1, 3]) };
+        assert_eq!(&unreachable[head..head + 2], &code);
+        // The addresses, and the ports and sequence number of the SYN.
+        assert_eq!(unreachable[head + 8 + head - 8..][..16], quoted[head - 8..][..16]);
+    }
+}

@@ -24,14 +24,14 @@ const MOST_BYTES: usize = 512 << 10;
 
 /// Packets, one after another in one buffer.
 #[derive(Debug, Default)]
-pub(super) struct Packets {
+pub(crate) struct Packets {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Packets {
     /// Keeps a packet of `len` bytes that `write` writes, if there is room.
-    fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
+    pub(crate) fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
         let start = self.bytes.len();
         if self.ends.len() < MOST && start < MOST_BYTES {
             self.bytes.resize(start + len, 0);
@@ -40,12 +40,17 @@ impl Packets {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
+    /// How many bytes they are together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Takes them all out, in their order.
-    fn drain(&mut self, mut work: impl FnMut(&mut [u8])) {
+    pub(crate) fn drain(&mut self, mut work: impl FnMut(&mut [u8])) {
         let mut start = 0;
         for end in self.ends.drain(..) {
             work(&mut self.bytes[start..end]);
