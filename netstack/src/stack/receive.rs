@@ -21,7 +21,7 @@ impl Stack {
     pub fn receive(&mut self, now: Instant, packet: &mut [u8], out: &mut impl Output) {
         let Some(header) = ip::Header::read(packet, &mut self.drops) else { return };
         let is_ours = self.addresses.contains(&header.destination);
-        if !is_ours && !(self.stands_for_others && header.protocol == ip::TCP) {
+        if !(is_ours || self.stands_for_others && header.protocol == ip::TCP) {
             self.drops.not_ours += 1;
             return;
         }
