@@ -8,7 +8,10 @@
 //!  resolver ─► peers ─► control                    then, and not before, the command
 //! ```
 //!
-//! The command has no right in its namespace, so it makes no other link, and only the device's own filter is needed: class `netns`.
+//! The command has no right in its namespace, so it makes no other link, and only the device's own filter is needed: class `netns`. Where a rule
+//! names what lies outside the overlay, the device has a [gateway](lattice_overlay::gateway) for that.
+
+mod outside;
 
 use std::{
     fmt,
@@ -18,10 +21,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use ipnet::{IpNet, Ipv4Net};
 use lattice_audit::Class;
-use lattice_overlay::{Device, DeviceConfig, FilterConfig};
+use lattice_overlay::{Device, DeviceConfig, FilterConfig, gateway::GatewayConfig};
 use lattice_policy::{Local, RuleSpec};
-use tokio::{runtime::Handle, sync::watch};
+use lattice_proxy::Forward;
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 
 use crate::{
     Failure, Join, Kind, Progress, StateDir, Status, Steps, Stop,
@@ -29,8 +37,11 @@ use crate::{
     enforce::userspace,
     failure::chain,
     gate::PolicyGate,
+    generations::Generations,
     identity::now_unix,
     live::{self, Closed},
+    proxied::forwards::offered,
+    recorder::Teller,
     resolver,
     sandbox::{
         Base, LINK, control_step, kernel, peers_step,
@@ -69,8 +80,10 @@ pub struct InsideLink {
 pub struct HandedConfig {
     /// Who it is.
     pub join: Join,
-    /// What the agent may reach, in the overlay only. Nothing else.
+    /// What the agent may reach. Nothing else.
     pub egress: Vec<RuleSpec>,
+    /// What of it peers may reach: the ports only, at the agent's own address.
+    pub forwards: Vec<Forward>,
     /// Where flow records go.
     pub audit_file: PathBuf,
     /// Bytes of an inner packet.
@@ -90,14 +103,6 @@ pub struct HandedSandbox {
 }
 
 impl HandedSandbox {
-    /// Refuses rules that it could not enforce, before anything is made.
-    ///
-    /// # Errors
-    /// The first rule that names what is in no overlay, and the remedy.
-    pub fn permits(rules: &[RuleSpec]) -> Result<(), Failure> {
-        uplink::in_no_overlay(rules).map_or(Ok(()), |rule| Err(outside(rule)))
-    }
-
     /// Runs phase one. `runtime` serves the control connection as long as the sandbox lives.
     ///
     /// # Errors
@@ -109,18 +114,20 @@ impl HandedSandbox {
         progress: &mut dyn Progress,
         stop: &Stop,
     ) -> Result<Self, Failure> {
-        let HandedConfig { join, egress, audit_file, mtu, inside } = config;
-        Self::permits(&egress)?;
+        let HandedConfig { join, egress, forwards, audit_file, mtu, inside } = config;
         let mut steps = Steps::new(progress, stop.clone());
         let state = Base::state_step(&mut steps, state)?;
         let base = Base::start(&mut steps, &join, runtime, stop)?;
         let (overlay, own) = (base.overlay(), base.own());
-        if let Some(rule) = egress.iter().find(|rule| uplink::is_outside(rule, &overlay)) {
-            return Err(outside(rule));
-        }
+        let (gateway, begin) = if egress.iter().any(|rule| uplink::is_outside(rule, &overlay)) {
+            let (begin, begun) = oneshot::channel();
+            (Some(gateway(own, &overlay, mtu, begun)), Some(begin))
+        } else {
+            (None, None)
+        };
 
-        let (device, ended) = device_step(&mut steps, &base, mtu, inside.link)?;
-        let local = Local { flags: egress, ..Local::default() };
+        let (device, ended) = device_step(&mut steps, &base, mtu, inside.link, gateway)?;
+        let local = Local { flags: egress, offered: offered(&forwards, &overlay)?, ..Local::default() };
         let wanted = Arc::new(live::wanted(1, &local, base.map(), now_unix())?);
         let closed = Closed { nets: base.closed()?, ..Closed::default() };
         let policed = steps.run("policy", || {
@@ -129,6 +136,10 @@ impl HandedSandbox {
             let started = userspace::on(filter, Class::Netns, "userspace (netns)")?;
             policy::begin(started, local, wanted, closed, &audit_file, &join.name)
         })?;
+        if let Some(begin) = begin {
+            // It has ended only if the device has.
+            let _ = begin.send((policed.teller.clone(), policed.generations.clone()));
+        }
         steps.run("links", || {
             (inside.configure)(&InsideLink { addresses: own.to_vec(), mtu })?;
             let detail = format!("{} mtu {mtu}, policed: {LINK}", base.map().address);
@@ -174,7 +185,13 @@ impl HandedSandbox {
 
 type Made = (Arc<dyn Device>, watch::Receiver<bool>);
 
-fn device_step(steps: &mut Steps<'_>, base: &Base, mtu: u16, link: OwnedFd) -> Result<Made, Failure> {
+fn device_step(
+    steps: &mut Steps<'_>,
+    base: &Base,
+    mtu: u16,
+    link: OwnedFd,
+    gateway: Option<GatewayConfig>,
+) -> Result<Made, Failure> {
     let paths = base.paths()?;
     steps.run("device", || {
         let config = DeviceConfig {
@@ -187,27 +204,34 @@ fn device_step(steps: &mut Steps<'_>, base: &Base, mtu: u16, link: OwnedFd) -> R
             filter: Some(FilterConfig { own: base.own().to_vec() }),
             paths: Some(paths),
         };
+        let out = if gateway.is_some() { ", and out of the overlay by this process" } else { "" };
         let (sender, ended) = watch::channel(false);
-        let device = lattice_overlay::create_on(config, link, move || {
+        let device = lattice_overlay::create_on(config, link, gateway, move || {
             let _ = sender.send(true);
         });
         let device: Arc<dyn Device> =
             device.map_err(|error| Failure::new(Kind::Kernel, chain(&error)))?.into();
-        let detail = format!("{LINK} {} udp {}", device.backend(), device.listen_port());
+        let detail = format!("{LINK} {} udp {}{out}", device.backend(), device.listen_port());
         // Its undo is that of the links: what is left of the agent's sockets must find no link without a policy.
         Ok(((device, ended), nothing(), detail))
     })
 }
 
-/// A rule that takes another link.
-fn outside(rule: &RuleSpec) -> Failure {
-    let text = format!(
-        "--egress-allow {}: {}: rules for names and addresses outside the overlay take `lattice sandbox start --mode gvisor`, or --isolate none, which is a proxy that the command may ignore",
-        rule.text,
-        userspace::ONLY
-    );
-    Failure::new(Kind::Kernel, text)
+/// The way out of the overlay, which takes nothing on before it can put on record what it refuses.
+fn gateway(own: [IpAddr; 2], overlay: &Overlay, mtu: u16, begun: oneshot::Receiver<Begun>) -> GatewayConfig {
+    let serve = move |gateway| {
+        let serve = async move {
+            if let Ok((teller, rules)) = begun.await {
+                outside::serve(gateway, teller, rules, own).await;
+            }
+        };
+        Box::pin(serve) as _
+    };
+    GatewayConfig { overlay: overlay.nets().to_vec(), own: own.to_vec(), mtu, serve: Box::new(serve) }
 }
+
+/// What puts verdicts on record.
+type Begun = (Teller, Generations);
 
 impl fmt::Debug for Handed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,14 +9,14 @@
 //! lock of the live policy, whose holder may be waiting for the device: verdicts come from the device, and texts of rules from the generations.
 
 mod flows;
-mod forwards;
-mod never;
+pub(crate) mod forwards;
+pub(crate) mod never;
 mod outbound;
 mod outside;
-mod record;
+pub(crate) mod record;
 mod refusal;
 mod steps;
-mod stream;
+pub(crate) mod stream;
 mod tasks;
 
 use std::{

@@ -13,6 +13,7 @@ use crate::{
     output,
     places::{self, Found},
     privilege,
+    run::gvisor,
 };
 
 #[derive(Serialize)]
@@ -76,6 +77,7 @@ fn host() -> Vec<Check> {
                 .map(|runsc| format!("{} {} ({})", runsc.path.display(), runsc.version, runsc.platform))
                 .map_err(|error| chain(&error)),
         ),
+        Check::new("runsc without root", false, without_root()),
         Check::new(
             "enforcer",
             true,
@@ -112,6 +114,17 @@ fn host() -> Vec<Check> {
 /// One of several: without it, another takes its place.
 fn enforcer(name: &'static str, choice: EnforcerChoice) -> Check {
     Check::new(name, false, lattice_bootstrap::enforcement(choice).map_err(|failure| failure.message))
+}
+
+/// What `lattice sandbox run --isolate gvisor` takes.
+fn without_root() -> Result<String, String> {
+    if nix::unistd::geteuid().is_root() {
+        return Err(
+            "not tried as root: ask as the user who runs `lattice sandbox run --isolate gvisor`".into()
+        );
+    }
+    let runsc = gvisor::find().map_err(|failure| failure.message)?;
+    gvisor::works(&runsc).map(|()| "it runs programs, for `lattice sandbox run --isolate gvisor`".into())
 }
 
 /// The hooks at the calls of a cgroup, a second fence beside the one at the links.

@@ -12,6 +12,8 @@
 mod channel;
 mod cooperative;
 mod environment;
+mod files;
+pub(crate) mod gvisor;
 mod helper;
 pub(crate) mod inside;
 mod session;
@@ -23,7 +25,7 @@ use std::{path::PathBuf, process::ExitCode};
 use lattice_bootstrap::{Failure, Handed, Join, Kind, Role, StateDir};
 use lattice_overlay::BackendChoice;
 use lattice_policy::RuleSpec;
-use lattice_proxy::parse_forwards;
+use lattice_proxy::{Forward, parse_forwards};
 use nix::unistd::geteuid;
 
 use crate::{
@@ -31,7 +33,7 @@ use crate::{
     output, places,
     sandbox::{self, private},
 };
-use helper::Helper;
+use helper::{Helper, Namespaces};
 
 /// What was asked for, read and found sensible.
 struct Plan<'a> {
@@ -50,21 +52,27 @@ impl Plan<'_> {
     }
 }
 
+/// The exit code of what failed before there was a command, or beside it: as env(1) and container runtimes have it. 126 and 127 are those of a
+/// command that could not be executed, or was not found; everything else is the command's.
+const OURS: u8 = 125;
+
 pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
+    attempt(global, args).or_else(|failure| {
+        output::failure(&failure);
+        Ok(ExitCode::from(OURS))
+    })
+}
+
+fn attempt(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let usage = |text: String| Failure::new(Kind::Usage, text);
-    if args.isolate == Isolate::Gvisor {
-        let text =
-            "--isolate gvisor is not there yet: use `lattice sandbox start --mode gvisor`, which takes root";
-        return Err(usage(text.into()));
-    }
     if args.join.wireguard == BackendChoice::Kernel {
         return Err(usage(
             "--wireguard kernel is not for `sandbox run`: WireGuard is in this process".into(),
         ));
     }
     let forwards = parse_forwards(&args.forward).map_err(|error| usage(error.to_string()))?;
-    if args.isolate == Isolate::Netns && !forwards.is_empty() {
-        return Err(usage(FORWARDS.into()));
+    if args.isolate == Isolate::None && (args.read_only || !args.writable.is_empty()) {
+        return Err(usage(NO_VIEW.into()));
     }
     let egress = sandbox::egress(&args.egress_allow)?;
 
@@ -81,20 +89,49 @@ pub(crate) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let audit_file = args.audit_file.clone().unwrap_or_else(|| lattice_audit::default_path(&join.name));
     let plan = Plan { global, args, join, egress, audit_file, state_root: places::state(global)? };
     match helper {
-        (_, Some(_)) if !forwards.is_empty() => Err(usage(FORWARDS.into())),
-        (helper, Some(inside)) => transparent::run(plan, helper, inside),
+        (helper, Some(inside)) => {
+            own_ports(&forwards)?;
+            transparent::run(plan, helper, inside, forwards)
+        }
+        (_, None) if args.read_only => Err(usage(NO_VIEW.into())),
         (helper, None) => cooperative::run(plan, helper, forwards),
     }
 }
+
+/// Where the command has a network of its own, a port of the overlay is the command's own already, and has only to be opened.
+fn own_ports(forwards: &[Forward]) -> Result<(), Failure> {
+    let elsewhere = |forward: &&Forward| {
+        let to = forward.to;
+        to.port() != forward.port.get() || !(to.ip().is_loopback() || to.ip().is_unspecified())
+    };
+    forwards.iter().find(elsewhere).map_or(Ok(()), |forward| {
+        let text = format!(
+            "--forward {forward}: the command has a network of its own, in which peers reach it at the port where it listens: give \
+             {port}:127.0.0.1:{port} for that port, and have it listen on 0.0.0.0; to reach a service of this host, add --isolate none",
+            port = forward.to.port()
+        );
+        Err(Failure::new(Kind::Usage, text))
+    })
+}
+
+const NO_VIEW: &str = "--read-only and --writable take a view of the files of the command's own, which it has with --isolate netns only";
 
 /// The helper, and with namespaces what it has made in them.
 fn helper(args: &Run) -> Result<(Helper, Option<Handed>), Failure> {
     let because = if args.isolate == Isolate::None {
         "--isolate none asks for it".to_owned()
     } else {
-        let helper = Helper::start(true, &args.command)?;
+        let is_gvisor = args.isolate == Isolate::Gvisor;
+        let namespaces = Namespaces { runsc: if is_gvisor { Some(gvisor::find()?) } else { None } };
+        let helper = Helper::start(Some(&namespaces), &args.command)?;
         match helper.prepared() {
             Ok(inside) => return Ok((helper, Some(inside))),
+            Err(reason) if is_gvisor => {
+                let text = format!(
+                    "--isolate gvisor: this host gives an unprivileged user no network of its own, or no gVisor in it: {reason}"
+                );
+                return Err(Failure::new(Kind::Kernel, text));
+            }
             Err(reason) if args.isolate == Isolate::Netns => {
                 let text = format!(
                     "--isolate netns: this host gives no network of its own to an unprivileged user: {reason}"
@@ -107,7 +144,5 @@ fn helper(args: &Run) -> Result<(Helper, Option<Handed>), Failure> {
     output::warn(&format!(
         "the command may ignore the sandbox's proxy and use this host's network (class cooperative): {because}"
     ));
-    Ok((Helper::start(false, &args.command)?, None))
+    Ok((Helper::start(None, &args.command)?, None))
 }
-
-const FORWARDS: &str = "--forward is of no use where the command has a network of its own, in which it is reached itself: leave it out, or add --isolate none";

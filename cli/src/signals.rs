@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lattice_bootstrap::{Failure, Kind, Stop};
@@ -21,6 +21,9 @@ use crate::output;
 
 /// As long as container runtimes usually give.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What is typed within that time of the one before is the same wish: who uses an agent's own prompt types slower.
+const IN_A_ROW: Duration = Duration::from_secs(2);
 
 /// Which signals end a sandbox or a node.
 const ENDING: [(SignalKind, Signal); 4] = [
@@ -77,6 +80,8 @@ struct Target {
     asked: Option<Signal>,
     /// It was passed on.
     told: bool,
+    /// How often the user has typed one in a row, and when the last.
+    typed: (u32, Option<Instant>),
 }
 
 impl Signals {
@@ -151,7 +156,7 @@ impl Shared {
     fn end(self: &Arc<Self>, number: Signal) {
         let agent = self.target().agent.clone();
         if agent.is_some_and(|agent| agent.has_it_from_the_terminal(number)) {
-            return;
+            return self.typed();
         }
         let (running, again) = {
             let mut target = self.target();
@@ -177,6 +182,26 @@ impl Shared {
             tokio::time::sleep(GRACE).await;
             shared.pass(Signal::SIGKILL);
         });
+    }
+
+    /// Somebody has typed what ends most programs. It is for the agent to say what comes of that; one that makes nothing of it is asked to end by the
+    /// second in a row, and killed by the third.
+    fn typed(self: &Arc<Self>) {
+        let times = {
+            let (times, last) = &mut self.target().typed;
+            let in_a_row = last.replace(Instant::now()).is_some_and(|last| last.elapsed() < IN_A_ROW);
+            *times = if in_a_row { *times + 1 } else { 1 };
+            *times
+        };
+        match times {
+            1 => {}
+            2 => {
+                output::warn("asking the agent to end (SIGTERM); once more kills it");
+                let shared = self.clone();
+                self.runtime.spawn_blocking(move || shared.pass(Signal::SIGTERM));
+            }
+            _ => self.pass(Signal::SIGKILL),
+        }
     }
 
     /// Blocks for some 40 ms, but not for SIGKILL.

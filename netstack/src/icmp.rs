@@ -101,8 +101,24 @@ pub(crate) fn answer_echo(packet: &mut [u8], header: &ip::Header) -> usize {
     at
 }
 
-/// Writes to `room` that nobody listens at a packet's port, and says how long that is.
-pub(crate) fn port_unreachable(packet: &[u8], header: &ip::Header, room: &mut [u8; MAX_ERROR]) -> usize {
+/// Why a packet of somebody else's does not get to its destination, as type and code of IPv4 and of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unreachable([[u8; 2]; 2]);
+
+impl Unreachable {
+    /// Nobody listens at its port.
+    pub(crate) const PORT: Self = Self([[3, 3], [1, 4]]);
+    /// Nothing leads to the host.
+    pub(crate) const HOST: Self = Self([[3, 1], [1, 3]]);
+}
+
+/// Writes to `room` why a packet does not get there, in the name of its destination, and says how long that is.
+pub(crate) fn unreachable(
+    packet: &[u8],
+    header: &ip::Header,
+    why: Unreachable,
+    room: &mut [u8; MAX_ERROR],
+) -> usize {
     let is_v4 = header.source.is_ipv4();
     let protocol = if is_v4 { ip::ICMP } else { ip::ICMP_V6 };
     let at = ip::header_len(header.source);
@@ -111,7 +127,8 @@ pub(crate) fn port_unreachable(packet: &[u8], header: &ip::Header, room: &mut [u
     ip::write(room, header.destination, header.source, protocol, len);
     let message = &mut room[at..at + len];
     message[..HEADER].fill(0);
-    (message[0], message[1]) = if is_v4 { (3, 3) } else { (1, 4) };
+    let Unreachable([v4, v6]) = why;
+    message[..2].copy_from_slice(if is_v4 { &v4 } else { &v6 });
     message[HEADER..].copy_from_slice(&packet[..back]);
     finish(message, protocol, header.destination, header.source);
     at + len

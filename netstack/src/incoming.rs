@@ -70,6 +70,22 @@ impl Request {
         };
         (&mut self.packet[..self.len], header)
     }
+
+    /// Likewise, with its IP header written, as an ICMP error quotes it.
+    pub(crate) fn whole_packet(&mut self) -> (&[u8], ip::Header) {
+        let Tuple { local, remote } = self.tuple;
+        let (len, at) = (self.len, ip::MAX_HEADER - ip::header_len(remote.ip()));
+        let packet = &mut self.packet[at..len];
+        ip::write(packet, remote.ip(), local.ip(), ip::TCP, len - ip::MAX_HEADER);
+        let header = ip::Header {
+            source: remote.ip(),
+            destination: local.ip(),
+            protocol: ip::TCP,
+            transport: ip::header_len(remote.ip()),
+            len: packet.len(),
+        };
+        (packet, header)
+    }
 }
 
 /// All of them.

@@ -31,6 +31,7 @@
 pub mod checksum;
 mod clock;
 mod config;
+pub mod datagram;
 mod deadlines;
 mod drops;
 mod error;

@@ -43,6 +43,8 @@ pub struct Stack {
     deadlines: Deadlines,
     events: Events,
     listening: HashSet<u16>,
+    /// It takes connections to any address.
+    stands_for_others: bool,
     incoming: Incoming,
     half_open: HalfOpen,
     time_wait: TimeWait,
@@ -79,6 +81,7 @@ impl Stack {
             deadlines: Deadlines::default(),
             events: Events::default(),
             listening: HashSet::new(),
+            stands_for_others: false,
             incoming: Incoming::default(),
             half_open: HalfOpen::new(limits.half_open),
             time_wait: TimeWait::new(limits.time_wait),

@@ -31,7 +31,7 @@ use std::{
 
 use lattice_wire::{WgPrivateKey, WgPublicKey, netmap::MAX_PEERS};
 
-use crate::{Netns, link};
+use crate::{Netns, gateway::GatewayConfig, link};
 pub use error::DeviceError;
 pub use filter::{FilterEvents, UserFilter};
 pub use lattice_paths::PathStatus;
@@ -211,17 +211,19 @@ pub fn open_link(name: &str) -> Result<OwnedFd, DeviceError> {
 }
 
 /// Creates a device in user space whose link was made by [`open_link`], in a namespace that this process need not be able to enter: `inside` is not
-/// used, and the link's MTU is its owner's care. `ended` is called when the device does no more, by itself or because it was dropped.
+/// used, and the link's MTU is its owner's care. With a `gateway`, which takes a filter, what the filter lets out to other addresses than
+/// the overlay's goes there. `ended` is called when the device does no more, by itself or because it was dropped.
 ///
 /// # Errors
 /// When the name is invalid, or there is no socket or thread left.
 pub fn create_on(
     config: DeviceConfig,
     link: OwnedFd,
+    gateway: Option<GatewayConfig>,
     ended: impl FnOnce() + Send + 'static,
 ) -> Result<Box<dyn Device>, DeviceError> {
     check_name(&config.name)?;
-    let device = userspace::UserSpaceDevice::on(config, tun::Tun::handed(link), Box::new(ended))?;
+    let device = userspace::UserSpaceDevice::on(config, tun::Tun::handed(link), gateway, Box::new(ended))?;
     Ok(Box::new(device))
 }
 

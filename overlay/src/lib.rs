@@ -6,6 +6,7 @@
 //!     └─ userspace   core: gate (the policy, where asked for) ─ wireguard (pure state) ─ udp, relays; and inside
 //!         ├─ a link      engine: poll ─ tun ─ vnet (many packets in one)
 //!         └─ stack       engine: a task ─ netstack (pure state) ─ sockets for other tasks
+//!   gateway   the way of a link's flows to addresses outside the overlay: a stack, whose streams the owner takes on
 //!   relay     a lasting connection to a relay
 //!   link      links, addresses, routes of a namespace
 //!   uplink    an agent's way out of the overlay: veth, NAT, forwarding
@@ -16,6 +17,7 @@
 pub mod device;
 mod endpoint;
 pub mod fuzz;
+pub mod gateway;
 pub mod link;
 pub mod netns;
 pub mod relay;

@@ -13,13 +13,13 @@
 mod admission;
 mod datagrams;
 mod engine;
-mod epoll;
-mod first;
+pub(crate) mod epoll;
+pub(crate) mod first;
 mod listener;
 mod mallopt;
-mod network;
-mod packets;
-mod sockets;
+pub(crate) mod network;
+pub(crate) mod packets;
+pub(crate) mod sockets;
 mod state;
 mod stream;
 

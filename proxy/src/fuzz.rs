@@ -3,6 +3,7 @@
 use crate::{
     Credentials, Forward, Host, Protocol, Target,
     handshake::{Handshake, Step},
+    http::Exchange,
     limits::MAX_HANDSHAKE,
     parse_forwards,
     socks::{self, Request},
@@ -16,12 +17,43 @@ pub fn handshake(bytes: &[u8]) -> bool {
     let whole = outcome(bytes, MAX_HANDSHAKE, credentials.as_ref());
     let cut = outcome(bytes, usize::from(how >> 1).max(1), credentials.as_ref());
     assert_eq!(whole, cut, "the cuts decide");
-    let Some(Step::Done(protocol, Request::Connect(target))) = whole.1 else {
-        return matches!(whole.1, Some(Step::Done(Protocol::Socks5, Request::Associate(_))));
+    match whole.1 {
+        Some(Step::Done(protocol, Request::Connect(target))) => {
+            consistent(&target);
+            assert!(protocol.granted(None).len() <= 64);
+            true
+        }
+        Some(Step::Done(protocol, Request::Exchange(exchange))) => {
+            consistent(&exchange.target);
+            assert_eq!(protocol, Protocol::HttpRequest);
+            one_request(&exchange);
+            true
+        }
+        last => matches!(last, Some(Step::Done(Protocol::Socks5, Request::Associate(_)))),
+    }
+}
+
+/// What goes to a server is one head, which says what was judged and where its body ends, and nothing of the proxy's own.
+fn one_request(exchange: &Exchange) {
+    let head = str::from_utf8(&exchange.head).expect("text");
+    let text = head.strip_suffix("\r\n\r\n").expect("an empty line at its end");
+    assert!(!text.contains("\r\n\r\n") && !text.replace("\r\n", "").contains(['\r', '\n']));
+    let (line, fields) = text.split_once("\r\n").expect("fields");
+    let parts: Vec<&str> = line.split(' ').collect();
+    assert!(parts.len() == 3 && (parts[1].starts_with('/') || parts[1] == "*"), "{line}");
+    let all = |wanted: &str| -> Vec<&str> {
+        let fields = fields.split("\r\n").map(|field| field.split_once(':').expect("a field"));
+        fields.filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim()).collect()
     };
-    consistent(&target);
-    assert!(protocol.granted(None).len() <= 64);
-    true
+    assert_eq!(all("connection"), ["close"]);
+    assert!(all("transfer-encoding").is_empty() && all("proxy-authorization").is_empty());
+    let length = all("content-length").iter().map(|text| text.parse()).collect::<Result<Vec<u64>, _>>();
+    let length = length.expect("a number");
+    assert!(length.len() <= 1 && length.first().copied().unwrap_or(0) == exchange.body);
+    let host = all("host");
+    assert_eq!(host.len(), 1);
+    let name = exchange.target.to_string();
+    assert!(host[0] == name || Some(host[0]) == name.strip_suffix(":80"), "{host:?} {name}");
 }
 
 /// A client's datagram. Accepted if it goes somewhere.

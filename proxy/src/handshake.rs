@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::{
     Credentials, Protocol, Refusal, Target,
-    http::{self, Invalid},
+    http::{self, Invalid, Wants},
     limits::MAX_HANDSHAKE,
     socks::{self, Malformed, Request},
 };
@@ -100,7 +100,7 @@ impl<'a> Handshake<'a> {
     }
 
     fn http(&self, bytes: &[u8]) -> (usize, Step) {
-        let (request, length) = match http::connect(bytes) {
+        let (request, length) = match http::request(bytes) {
             Ok(None) => return (0, Step::More),
             Ok(Some(request)) => request,
             Err(invalid) => return end(Ending::Malformed, invalid.response()),
@@ -110,8 +110,13 @@ impl<'a> Handshake<'a> {
         {
             return end(Ending::Credentials, Invalid::Credentials.response());
         }
-        match request.target {
-            Ok(target) => (length, Step::Done(Protocol::HttpConnect, Request::Connect(target))),
+        match request.wants {
+            Ok(Wants::Tunnel(target)) => {
+                (length, Step::Done(Protocol::HttpConnect, Request::Connect(target)))
+            }
+            Ok(Wants::Exchange(exchange)) => {
+                (length, Step::Done(Protocol::HttpRequest, Request::Exchange(exchange)))
+            }
             Err(invalid) => end(Ending::Malformed, invalid.response()),
         }
     }
@@ -137,6 +142,8 @@ impl Protocol {
         match self {
             Self::Socks5 => socks::reply(0, bound),
             Self::HttpConnect => http::ESTABLISHED.into(),
+            // The server itself answers.
+            Self::HttpRequest => Vec::new(),
         }
     }
 
@@ -144,7 +151,7 @@ impl Protocol {
     pub(crate) fn refused(self, target: Option<&Target>, refusal: &Refusal) -> Vec<u8> {
         match self {
             Self::Socks5 => socks::reply(refusal.socks(), None),
-            Self::HttpConnect => {
+            Self::HttpConnect | Self::HttpRequest => {
                 let (status, error) = refusal.http();
                 let status = format!("{status}\r\nProxy-Status: lattice; error={error}");
                 match target {

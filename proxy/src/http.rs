@@ -1,8 +1,10 @@
-//! The head of a CONNECT request (RFC 9110 §9.3.6, RFC 9112), and what is answered.
+//! The head of a request, CONNECT (RFC 9110 §9.3.6) or for `http://…` (RFC 9112 §3.2.2), and what is answered.
 //!
-//! One request is read, and after a refusal the connection ends: what follows a head is never taken for another one. A head that two
-//! programs could read differently is refused: line ends other than CRLF, folded lines, space before a colon, a body, fields twice that may
-//! be there once. `Host` must be there once where HTTP/1.1 says so; nothing is made of it, since the request's own target counts.
+//! One request is read, and with its answer the connection ends: what follows is never taken for another one. A head that two programs could read
+//! differently is refused: line ends other than CRLF, folded lines, space before a colon, fields twice that may be there once, a body of which
+//! the length is not told. `Host` must be there once where HTTP/1.1 says so; nothing is made of it, since the request's own target counts.
+
+mod exchange;
 
 use std::fmt::Display;
 
@@ -12,15 +14,34 @@ use crate::{
     socks::Read,
 };
 
+pub(crate) use exchange::Exchange;
+
 pub(crate) const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
-/// A CONNECT request.
+/// A request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Connect<'a> {
-    /// Where to, or why not there; for a client that has shown its credentials.
-    pub(crate) target: Result<Target, Invalid>,
+pub(crate) struct Asked<'a> {
+    /// What for, or why not; for a client that has shown its credentials.
+    pub(crate) wants: Result<Wants, Invalid>,
     /// The value of `Proxy-Authorization`.
     pub(crate) authorization: Option<&'a [u8]>,
+}
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// A connection to there.
+    Tunnel(Target),
+    /// One request be made.
+    Exchange(Exchange),
+}
+
+/// A head, read.
+struct Head<'a> {
+    method: &'a str,
+    target: &'a str,
+    version: Version,
+    fields: Vec<(&'a str, &'a str)>,
 }
 
 /// Why a head is no such request.
@@ -29,9 +50,13 @@ pub(crate) enum Invalid {
     #[error("not an HTTP request that can be read in one way only: {0}")]
     Malformed(&'static str),
     #[error(
-        "only CONNECT is served here: let the client open a tunnel (curl --proxytunnel) or use socks5h:// with this address"
+        "only CONNECT and requests for http:// are served here: let the client open a tunnel for anything else, or use socks5h:// with this address"
     )]
     Method,
+    #[error(
+        "a body without Content-Length is not sent on: let the client say how long it is, or open a tunnel (curl --proxytunnel)"
+    )]
+    Chunked,
     #[error("CONNECT takes HOST:PORT: {0}")]
     Target(NameError),
     #[error("CONNECT takes HOST:PORT, an IPv6 address in brackets")]
@@ -55,6 +80,7 @@ impl Invalid {
         match self {
             Self::Malformed(_) | Self::Target(_) | Self::Form | Self::Tls => "400 Bad Request",
             Self::Method => "405 Method Not Allowed\r\nAllow: CONNECT",
+            Self::Chunked => "411 Length Required",
             Self::Version => "505 HTTP Version Not Supported",
             Self::Long => "431 Request Header Fields Too Large",
             Self::Credentials => {
@@ -81,35 +107,56 @@ pub(crate) fn response(status: &str, because: &dyn Display) -> Vec<u8> {
 }
 
 /// Reads the head at the beginning of `bytes`.
-pub(crate) fn connect(bytes: &[u8]) -> Read<Connect<'_>, Invalid> {
+pub(crate) fn request(bytes: &[u8]) -> Read<Asked<'_>, Invalid> {
     let Some(length) = length(bytes)? else { return Ok(None) };
     // Without the two line ends at its end.
     let head = str::from_utf8(&bytes[..length - 4]).map_err(|_| Invalid::Malformed("it is not UTF-8"))?;
-    let mut lines = head.split("\r\n");
-    let (target, version) = request_line(lines.next().unwrap_or_default())?;
-    let (mut hosts, mut authorization) = (0, None);
-    for (count, line) in lines.enumerate() {
-        if count == MAX_FIELDS {
-            return Err(Invalid::Long);
-        }
-        let (name, value) = field(line)?;
+    let head = read(head)?;
+    let mut authorization = None;
+    let mut hosts = 0;
+    for (name, value) in &head.fields {
         if name.eq_ignore_ascii_case("host") {
             hosts += 1;
-        } else if name.eq_ignore_ascii_case("proxy-authorization") {
-            if authorization.replace(value.as_bytes()).is_some() {
-                return Err(Invalid::Malformed("Proxy-Authorization is there twice"));
-            }
-        } else if name.eq_ignore_ascii_case("transfer-encoding")
-            || name.eq_ignore_ascii_case("content-length") && value != "0"
+        } else if name.eq_ignore_ascii_case("proxy-authorization")
+            && authorization.replace(value.as_bytes()).is_some()
         {
-            return Err(Invalid::Malformed("CONNECT has no body"));
+            return Err(Invalid::Malformed("Proxy-Authorization is there twice"));
         }
     }
     // RFC 9112 §3.2
-    if hosts > 1 || hosts == 0 && version == Version::Http11 {
+    if hosts > 1 || hosts == 0 && head.version == Version::Http11 {
         return Err(Invalid::Malformed("Host is not there exactly once"));
     }
-    Ok(Some((Connect { target: authority(target), authorization }, length)))
+    let wants = match head.method {
+        "CONNECT" => tunnel(&head)?,
+        _ => exchange::exchange(&head).map(Wants::Exchange),
+    };
+    Ok(Some((Asked { wants, authorization }, length)))
+}
+
+fn read(head: &str) -> Result<Head<'_>, Invalid> {
+    let mut lines = head.split("\r\n");
+    let (method, target, version) = request_line(lines.next().unwrap_or_default())?;
+    let mut fields = Vec::new();
+    for line in lines {
+        if fields.len() == MAX_FIELDS {
+            return Err(Invalid::Long);
+        }
+        fields.push(field(line)?);
+    }
+    Ok(Head { method, target, version, fields })
+}
+
+/// Where CONNECT leads. A body is an error of the head's.
+fn tunnel(head: &Head<'_>) -> Result<Result<Wants, Invalid>, Invalid> {
+    let has_body = |(name, value): &(&str, &str)| {
+        name.eq_ignore_ascii_case("transfer-encoding")
+            || name.eq_ignore_ascii_case("content-length") && *value != "0"
+    };
+    if head.fields.iter().any(has_body) {
+        return Err(Invalid::Malformed("CONNECT has no body"));
+    }
+    Ok(authority(head.target).map(Wants::Tunnel))
 }
 
 /// How long the head is, with the empty line behind it.
@@ -136,7 +183,7 @@ enum Version {
     Http11,
 }
 
-fn request_line(line: &str) -> Result<(&str, Version), Invalid> {
+fn request_line(line: &str) -> Result<(&str, &str, Version), Invalid> {
     let mut parts = line.split(' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -149,17 +196,22 @@ fn request_line(line: &str) -> Result<(&str, Version), Invalid> {
         _ if version.starts_with("HTTP/") => return Err(Invalid::Version),
         _ => return Err(Invalid::Malformed("its first line is not METHOD TARGET VERSION")),
     };
-    if method != "CONNECT" {
-        return Err(Invalid::Method);
+    if !is_token(method) {
+        return Err(Invalid::Malformed("its method is none"));
     }
-    Ok((target, version))
+    Ok((method, target, version))
+}
+
+/// RFC 9110 §5.6.2
+fn is_token(text: &str) -> bool {
+    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    !text.is_empty() && text.bytes().all(token)
 }
 
 /// One header field (RFC 9112 §5).
 fn field(line: &str) -> Result<(&str, &str), Invalid> {
     let (name, value) = line.split_once(':').ok_or(Invalid::Malformed("a field has no colon"))?;
-    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-    if name.is_empty() || !name.bytes().all(token) {
+    if !is_token(name) {
         return Err(Invalid::Malformed("a field's name is none"));
     }
     Ok((name, value.trim_matches([' ', '\t'])))

@@ -20,6 +20,7 @@
 mod config;
 mod counters;
 mod credentials;
+mod exchange;
 mod forward;
 #[doc(hidden)]
 pub mod fuzz;
@@ -41,5 +42,6 @@ pub use credentials::{Credentials, InvalidCredentials};
 pub use forward::{Forward, ForwardError, Forwarder, Service, Transport, parse_forwards};
 pub use limits::Limits;
 pub use outbound::{Because, Client, Datagrams, Outbound, Protocol, Refusal, Stream};
+pub use relay::relay;
 pub use server::{BindError, Proxy};
 pub use target::{Host, HostName, NameError, Target};

@@ -87,6 +87,8 @@ pub enum Protocol {
     Socks5,
     /// HTTP/1.1 or 1.0, method CONNECT (RFC 9110 §9.3.6).
     HttpConnect,
+    /// HTTP/1.1 or 1.0, a request for `http://…` (RFC 9112 §3.2.2).
+    HttpRequest,
 }
 
 /// Why there is no connection. Displays as the line that an HTTP client reads; a SOCKS client sees a number only.

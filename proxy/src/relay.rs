@@ -29,6 +29,14 @@ pub(crate) struct Relay<A: Stream, B: Stream> {
     back: Direction,
 }
 
+/// Relays between two connections until both directions have ended. Both are reset when one breaks, and when the future is dropped.
+///
+/// # Errors
+/// Why it did not end by itself.
+pub async fn relay<A: Stream, B: Stream>(a: A, b: B) -> io::Result<()> {
+    Relay::new(a, b, Vec::new()).await
+}
+
 /// One direction.
 #[derive(Debug, Default)]
 struct Direction {

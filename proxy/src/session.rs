@@ -12,10 +12,12 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::{
-    Client, Outbound, Protocol, Refusal, Target,
+    Client, Outbound, Protocol, Refusal, Stream, Target,
     counters::{Counters, Tally},
+    exchange::Exchanging,
     half_open::Place,
     handshake::{Ending, Handshake, Step},
+    http::Exchange,
     limits::{FAREWELL, FAREWELL_BYTES, MAX_HANDSHAKE},
     relay::Relay,
     server::Shared,
@@ -84,7 +86,17 @@ pub(crate) async fn serve<O: Outbound>(
     // Not before: a client that is told to go has a place, too.
     drop(half_open);
     match request {
-        Request::Connect(target) => connect(&shared, stream, client, &target, early).await,
+        Request::Connect(target) => {
+            if let Some((stream, outward)) = connect(&shared, stream, client, &target).await {
+                relay(client, stream, outward, early).await;
+            }
+        }
+        Request::Exchange(Exchange { target, head, body }) => {
+            if let Some((stream, outward)) = connect(&shared, stream, client, &target).await {
+                let (first, left) = first_part(head, &early, body);
+                relay(client, Exchanging::new(stream, left), outward, first).await;
+            }
+        }
         Request::Associate(from) => match shared.associations.try_acquire() {
             Ok(_place) => udp::associate(&shared, stream, client, from).await,
             Err(_) => {
@@ -123,28 +135,47 @@ async fn negotiate<O>(shared: &Shared<O>, stream: &mut TcpStream) -> io::Result<
     }
 }
 
+/// What goes to the server at once: the head, and what came of the body behind it. Also how much of that is still to come.
+fn first_part(mut head: Vec<u8>, early: &[u8], body: u64) -> (Vec<u8>, u64) {
+    let part = usize::try_from(body).unwrap_or(usize::MAX).min(early.len());
+    head.extend_from_slice(&early[..part]);
+    (head, body - part as u64)
+}
+
+/// Connects to where the client wants to; tells it why not, if not.
 async fn connect<O: Outbound>(
     shared: &Shared<O>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     client: Client,
     target: &Target,
-    early: Vec<u8>,
-) {
+) -> Option<(TcpStream, O::Stream)> {
     let connected = tokio::select! {
         connected = timeout(shared.config.limits.connect, shared.outbound.connect(target, client)) => {
             connected.unwrap_or(Err(Refusal::TimedOut))
         }
-        () = reset(&stream) => return debug!(address = %client.address, "client is gone before its connection"),
+        () = reset(&stream) => {
+            debug!(address = %client.address, "client is gone before its connection");
+            return None;
+        }
     };
-    let outward = match connected {
-        Ok(outward) => outward,
-        Err(refusal) => return refuse(shared, stream, client, Some(target), &refusal).await,
-    };
-    shared.tally.count(|c| &mut c.connected);
+    match connected {
+        Ok(outward) => {
+            shared.tally.count(|c| &mut c.connected);
+            Some((stream, outward))
+        }
+        Err(refusal) => {
+            refuse(shared, stream, client, Some(target), &refusal).await;
+            None
+        }
+    }
+}
+
+/// Relays to the end; `first` is for the server before anything else.
+async fn relay(client: Client, mut stream: impl Stream, outward: impl Stream, first: Vec<u8>) {
     let granted = client.protocol.granted(None);
     // From here on, whatever breaks is passed on to the other end.
     let greeted = stream.write_all(&granted).await;
-    let relay = Relay::new(stream, outward, early);
+    let relay = Relay::new(stream, outward, first);
     let ended = match greeted {
         Ok(()) => relay.await,
         Err(error) => Err(error),

@@ -5,7 +5,7 @@ mod datagram;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::{Host, NameError, Target};
+use crate::{Host, NameError, Target, http::Exchange};
 pub(crate) use datagram::{Dropped, datagram, header};
 
 pub(crate) const VERSION: u8 = 5;
@@ -38,6 +38,8 @@ pub(crate) enum Request {
     Connect(Target),
     /// With the address from which the datagrams will come, if it said so.
     Associate(Option<SocketAddr>),
+    /// One HTTP request, which no SOCKS client asks for.
+    Exchange(Exchange),
 }
 
 /// The client's methods, of which the one in question is there or not.

@@ -8,6 +8,8 @@ mod curl;
 mod forward;
 #[path = "proxy/limits.rs"]
 mod limits;
+#[path = "proxy/plain.rs"]
+mod plain;
 #[path = "proxy/streams.rs"]
 mod streams;
 #[path = "proxy/support.rs"]

@@ -20,7 +20,7 @@ use crate::{Failure, Kind, generations::Generations};
 ///
 /// # Errors
 /// [`Kind::Usage`] when a port is forwarded twice.
-pub(super) fn offered(forwards: &[Forward], pool: Ipv4Net) -> Result<Vec<RuleSpec>, Failure> {
+pub(crate) fn offered(forwards: &[Forward], pool: Ipv4Net) -> Result<Vec<RuleSpec>, Failure> {
     let mut seen = HashSet::new();
     let rule = |forward: &Forward| {
         let Forward { transport, port, .. } = *forward;

@@ -17,7 +17,7 @@ use crate::source::source_to;
 const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2)];
 
 /// Why `address` is none that is dialled, if it is not.
-pub(super) fn why_never(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn why_never(address: IpAddr) -> Option<&'static str> {
     let all = [Some(address), inner(address).map(IpAddr::V4)];
     all.into_iter().flatten().find_map(|address| by_kind(address).or_else(|| of_this_host(address)))
 }
@@ -100,7 +100,7 @@ fn ip(address: SockaddrStorage) -> Option<IpAddr> {
 }
 
 /// Whether what has gone from `source` to `destination` has stayed on this host.
-pub(super) fn is_own(source: IpAddr, destination: IpAddr) -> bool {
+pub(crate) fn is_own(source: IpAddr, destination: IpAddr) -> bool {
     source.to_canonical() == destination.to_canonical() || source.to_canonical().is_loopback()
 }
 

@@ -22,28 +22,30 @@ const QUIET: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 1024;
 
 /// Tells refusals.
-pub(super) struct Record {
-    pub(super) teller: Teller,
-    pub(super) rules: Generations,
+pub(crate) struct Record {
+    /// Who refuses.
+    by: &'static str,
+    pub(crate) teller: Teller,
+    pub(crate) rules: Generations,
     /// The sandbox's addresses.
-    pub(super) own: [IpAddr; 2],
+    pub(crate) own: [IpAddr; 2],
     told: RefCell<HashMap<(u8, SocketAddr), Instant>>,
 }
 
 impl Record {
-    pub(super) fn new(teller: Teller, rules: Generations, own: [IpAddr; 2]) -> Self {
-        Self { teller, rules, own, told: RefCell::default() }
+    pub(crate) fn new(by: &'static str, teller: Teller, rules: Generations, own: [IpAddr; 2]) -> Self {
+        Self { by, teller, rules, own, told: RefCell::default() }
     }
 
     /// A flow to `remote`, which is `what`, is refused. `name` led there, if one did.
-    pub(super) fn refused(
+    pub(crate) fn refused(
         &self,
         transport: Transport,
         remote: SocketAddr,
         what: &str,
         name: Option<&str>,
     ) -> Because {
-        let text = format!("proxy: {what} is never dialled");
+        let text = format!("{}: {what} is never dialled", self.by);
         let proto = match transport {
             Transport::Tcp => 6,
             Transport::Udp => 17,

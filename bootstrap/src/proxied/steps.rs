@@ -127,7 +127,7 @@ pub(super) fn proxy(
     let (ask, asked) = mpsc::channel(1);
     steps.run("proxy", || {
         let serve = move |network: Network| {
-            let record = Record::new(teller, rules.clone(), own);
+            let record = Record::new("proxy", teller, rules.clone(), own);
             let outside = Rc::new(Outside::new(network.clone(), record));
             serve(config, Ways { network, names, outside, overlay, rules }, asked)
         };

@@ -1,4 +1,4 @@
-//! A connection behind the proxy: by the device, or by a socket of this host.
+//! A connection that is relayed: by a device, or by a socket of this host.
 
 use std::{
     future::Future,
@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use lattice_overlay::stack::{self, Admission};
+use lattice_overlay::{
+    gateway,
+    stack::{self, Admission},
+};
 use lattice_proxy::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -15,19 +18,21 @@ use tokio::{
 };
 
 /// Resolves when the policy permits a flow no more.
-pub(super) type Revoked = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Revoked = Pin<Box<dyn Future<Output = ()>>>;
 
 /// For as long as `admission` holds, which it keeps.
-pub(super) fn revoked(admission: Admission) -> Revoked {
+pub(crate) fn revoked(admission: Admission) -> Revoked {
     Box::pin(async move { admission.revoked().await })
 }
 
 /// A TCP connection.
-pub(super) enum Connection {
+pub(crate) enum Connection {
     /// The device judges each of its packets.
     Overlay(stack::TcpStream),
     /// Nobody else looks whether the policy still permits it.
     Outside(TcpStream, Revoked),
+    /// The command's, in a network of its own; likewise judged packet by packet.
+    Agent(gateway::TcpStream),
 }
 
 impl Stream for Connection {
@@ -35,6 +40,7 @@ impl Stream for Connection {
         match self {
             Self::Overlay(stream) => stream.reset(),
             Self::Outside(stream, _) => Stream::reset(stream),
+            Self::Agent(stream) => stream.reset(),
         }
     }
 
@@ -58,6 +64,7 @@ impl AsyncRead for Connection {
         match self.get_mut() {
             Self::Overlay(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Outside(stream, _) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Agent(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -67,6 +74,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Overlay(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Outside(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Agent(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -74,6 +82,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Overlay(stream) => Pin::new(stream).poll_flush(cx),
             Self::Outside(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Agent(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -81,6 +90,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Overlay(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Outside(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Agent(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) enum Isolate {
     Netns,
     /// By proxy variables, which the command may ignore (class cooperative)
     None,
-    /// Under gVisor: see `lattice sandbox start --mode gvisor`
+    /// Likewise, and under gVisor without root: its system calls reach no kernel of the host (class netns)
     Gvisor,
 }
 
@@ -32,10 +32,16 @@ pub(crate) struct Run {
     /// How the command is kept to the sandbox
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub(crate) isolate: Isolate,
-    /// A port of the overlay that leads to a service of this host, as 8080:127.0.0.1:8080, repeatable; with --isolate none only, as otherwise
-    /// the command itself is reached
+    /// A port of the overlay that leads to a service, as 8080:127.0.0.1:8080, repeatable; with namespaces the same port of the command's own, at
+    /// which it must listen on all addresses
     #[arg(long, value_name = "[tcp:|udp:]PORT:ADDRESS:PORT")]
     pub(crate) forward: Vec<String>,
+    /// A directory that the command may write, beside the working directory and a /tmp of its own, repeatable; / for all that this user may
+    #[arg(long, value_name = "DIR")]
+    pub(crate) writable: Vec<PathBuf>,
+    /// The command may not write the working directory either
+    #[arg(long)]
+    pub(crate) read_only: bool,
     /// Seconds within which the sandbox must be ready
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     ready_timeout: u64,
@@ -59,6 +65,9 @@ pub(crate) struct Inside {
     /// Make namespaces for the command
     #[arg(long)]
     pub(crate) namespaces: bool,
+    /// Run it there under this runsc
+    #[arg(long, requires = "namespaces")]
+    pub(crate) runsc: Option<PathBuf>,
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,

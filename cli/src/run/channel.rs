@@ -6,9 +6,9 @@
 //!      ─── Link ────────────────────────►
 //!      ◄── Done ─────────────────────────   or Failed                     (with namespaces only)
 //!      ─── Start ───────────────────────►
-//!      ◄── Done ─────────────────────────   or Failed: then it ends
+//!      ◄── Done ─────────────────────────   or Failed, or NotRun: then it ends
 //!      ─── Signal ──────────────────────►   as often as there are any
-//!      ◄── closed ───────────────────────   when the command has ended; the code is the helper's
+//!      ◄── Ended, then closed ───────────   when the command has ended; without the first, the helper has
 //! ```
 //!
 //! Either end may be closed at any time. When ours is, the helper ends, and the command with it.
@@ -44,6 +44,8 @@ pub(super) enum Order {
 pub(super) struct Start {
     /// Files and directories that are not for it (with namespaces only).
     pub(super) hidden: Vec<OsString>,
+    /// Directories that it may write (with namespaces only).
+    pub(super) writable: Vec<OsString>,
     /// More of its environment.
     pub(super) environment: Vec<(String, String)>,
 }
@@ -57,6 +59,10 @@ pub(super) enum Answer {
     Refused(String),
     Done,
     Failed(String),
+    /// The command cannot be executed: why, and the exit code that says so.
+    NotRun(String, u8),
+    /// The command has ended, with this exit code.
+    Ended(u8),
 }
 
 /// One end.

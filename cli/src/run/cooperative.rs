@@ -28,7 +28,7 @@ pub(super) fn run(plan: Plan<'_>, helper: Helper, forwards: Vec<Forward>) -> Res
     let address = sandbox.proxy().ok_or_else(|| internal("the sandbox has no proxy"))?;
     let mut environment = environment::of_sandbox(status.name.as_str());
     environment.extend(environment::of_proxy(address, &credentials));
-    let ended = session.run(helper, Start { hidden: Vec::new(), environment }, sandbox.failed());
+    let ended = session.run(helper, Start { environment, ..Start::default() }, sandbox.failed());
     session.end(ended, sandbox.stop())
 }
 

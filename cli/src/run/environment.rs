@@ -22,15 +22,18 @@ pub(super) fn of_sandbox(name: &str) -> Vec<(String, String)> {
     vec![(NAME.into(), name.into())]
 }
 
-/// How a command finds the proxy at `address`, by the variables that curl, git, Python, Go and Node read. `http_proxy` in lower case is left out: curl
-/// takes `ALL_PROXY` then, and names are resolved by the proxy.
+/// Where it finds room for what it needs for a while: of the host's own places it sees none.
+pub(super) fn of_files() -> Vec<(String, String)> {
+    vec![("TMPDIR".into(), "/tmp".into())]
+}
+
+/// How a command finds the proxy at `address`, by the variables that curl, git, Python, Go and Node read. Names are resolved by the proxy.
 pub(super) fn of_proxy(address: SocketAddr, credentials: &str) -> Vec<(String, String)> {
     let url = |scheme: &str| format!("{scheme}://{credentials}@{address}");
     let mut all = Vec::new();
     for (names, value) in [
-        // The proxy speaks HTTP for tunnels only, so plain HTTP goes by SOCKS.
-        (&["ALL_PROXY", "all_proxy", "HTTP_PROXY"][..], url("socks5h")),
-        (&["HTTPS_PROXY", "https_proxy"], url("http")),
+        (&["ALL_PROXY", "all_proxy"][..], url("socks5h")),
+        (&["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"], url("http")),
         (&["NO_PROXY", "no_proxy"], "localhost,127.0.0.1,::1".into()),
     ] {
         all.extend(names.iter().map(|name| ((*name).to_owned(), value.clone())));
@@ -49,6 +52,6 @@ mod tests {
         assert_eq!(of("ALL_PROXY"), Some("socks5h://run:secret@127.0.0.1:4711"));
         assert_eq!(of("https_proxy"), Some("http://run:secret@127.0.0.1:4711"));
         assert_eq!(of("NO_PROXY"), Some("localhost,127.0.0.1,::1"));
-        assert_eq!(of("http_proxy"), None);
+        assert_eq!(of("http_proxy"), Some("http://run:secret@127.0.0.1:4711"));
     }
 }

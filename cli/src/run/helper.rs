@@ -5,8 +5,9 @@ use std::{
     io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::process::{CommandExt as _, ExitStatusExt as _},
+        unix::process::CommandExt as _,
     },
+    path::PathBuf,
     process::{Child, Command},
     sync::Arc,
     time::{Duration, Instant},
@@ -32,6 +33,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a helper may take to end when it was told to.
 const ENDING: Duration = Duration::from_secs(5);
 
+/// That the command is to have namespaces.
+pub(super) struct Namespaces {
+    /// And gVisor, by this program.
+    pub(super) runsc: Option<PathBuf>,
+}
+
 /// A running helper. Dropping it ends it, and the command.
 pub(super) struct Helper {
     process: Child,
@@ -41,14 +48,17 @@ pub(super) struct Helper {
 impl Helper {
     /// Starts it: this very program, with a socket that leads here. There must be no other thread yet, since what they start would be given that
     /// socket too.
-    pub(super) fn start(namespaces: bool, command: &[OsString]) -> Result<Self, Failure> {
+    pub(super) fn start(namespaces: Option<&Namespaces>, command: &[OsString]) -> Result<Self, Failure> {
         let spawn = || -> io::Result<Self> {
             let (ours, its) = rights::pair()?;
             fcntl(&its, FcntlArg::F_SETFD(FdFlag::empty()))?;
             let mut helper = Command::new("/proc/self/exe");
             helper.arg0("lattice").args(["sandbox", "inside", "--channel", &its.as_raw_fd().to_string()]);
-            if namespaces {
+            if let Some(Namespaces { runsc }) = namespaces {
                 helper.arg("--namespaces");
+                if let Some(runsc) = runsc {
+                    helper.arg("--runsc").arg(runsc);
+                }
             }
             environment::without_secrets(helper.arg("--").args(command));
             Ok(Self { process: helper.spawn()?, channel: Arc::new(Channel::new(ours)) })
@@ -74,9 +84,16 @@ impl Helper {
         }
     }
 
-    /// Has it run the command.
-    pub(super) fn run(&self, start: Start) -> Result<(), Failure> {
-        obey(&self.channel, &Order::Start(start)).map_err(|reason| Failure::new(Kind::Input, reason))
+    /// Has it run the command; where that cannot be executed, why, and the exit code that says so.
+    ///
+    /// # Errors
+    /// When the helper could not do its own part.
+    pub(super) fn run(&self, start: Start) -> Result<Result<(), (String, u8)>, Failure> {
+        let failed = |reason| Failure::new(Kind::Kernel, reason);
+        match ask(&self.channel, &Order::Start(start)).map_err(failed)? {
+            Answer::NotRun(reason, code) => Ok(Err((reason, code))),
+            answer => done(answer).map(Ok).map_err(failed),
+        }
     }
 
     /// The way of signals to the command.
@@ -84,19 +101,34 @@ impl Helper {
         Signaller(self.channel.clone())
     }
 
-    /// Returns when the command has ended, or [`Helper::end`] was called. Blocks.
-    pub(super) fn waiter(&self) -> impl FnOnce() + Send + use<> {
+    /// Returns when the helper has ended, or [`Helper::end`] was called: the command's exit code, 128+n when a signal ended it, if the helper has told.
+    /// Blocks.
+    pub(super) fn waiter(&self) -> impl FnOnce() -> Option<u8> + Send + use<> {
         let channel = self.channel.clone();
-        move || while let Ok(Some((Answer::Done, _))) = channel.receive() {}
+        move || {
+            let mut code = None;
+            while let Ok(Some((answer, _))) = channel.receive() {
+                if let Answer::Ended(ended) = answer {
+                    code = Some(ended);
+                }
+            }
+            code
+        }
     }
 
-    /// Ends the command, if it still runs; its exit code, 128+n when a signal ended it.
-    pub(super) fn end(mut self) -> Result<u8, Failure> {
+    /// Ends the command, if it still runs. `told` is its exit code, if it has ended by itself.
+    ///
+    /// # Errors
+    /// Without a code: the helper has ended before the command.
+    pub(super) fn end(mut self, told: Option<u8>) -> Result<u8, Failure> {
         let status = self.reap();
         let status = status
             .map_err(|error| Failure::new(Kind::Internal, format!("cannot wait for the command: {error}")))?;
-        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+        told.ok_or_else(|| {
+            let text =
+                format!("the command's helper has ended before it ({status}), and the command with it");
+            Failure::new(Kind::Internal, text)
+        })
     }
 
     fn answer(&self) -> Result<(Answer, Vec<OwnedFd>), String> {
@@ -126,11 +158,19 @@ impl Drop for Helper {
 }
 
 fn obey(channel: &Channel, order: &Order) -> Result<(), String> {
+    ask(channel, order).and_then(done)
+}
+
+fn ask(channel: &Channel, order: &Order) -> Result<Answer, String> {
     channel.send(order, &[]).map_err(|error| format!("the helper has ended: {error}"))?;
-    match answer(channel)? {
-        (Answer::Done, _) => Ok(()),
-        (Answer::Failed(reason) | Answer::Refused(reason), _) => Err(reason),
-        (Answer::Prepared, _) => Err("the helper sent what was not asked for".into()),
+    answer(channel).map(|(answer, _)| answer)
+}
+
+fn done(answer: Answer) -> Result<(), String> {
+    match answer {
+        Answer::Done => Ok(()),
+        Answer::Failed(reason) | Answer::Refused(reason) | Answer::NotRun(reason, _) => Err(reason),
+        Answer::Prepared | Answer::Ended(_) => Err("the helper sent what was not asked for".into()),
     }
 }
 

@@ -4,7 +4,9 @@
 //! so that everything in it ends with that one. Without, it is one process, which adopts what the command leaves behind.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs, io,
     net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -15,12 +17,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lattice_bootstrap::{Failure, Kind, failure::chain, handed::INSIDE_LINK};
 use lattice_overlay::{
     LinkError, Netns, link, open_link,
-    userns::{self, Forked, confine, hide::View, rights, sockets},
+    userns::{self, Forked, KnownAs, confine, hide::View, rights, sockets},
 };
 use nix::{
     sys::{
         prctl::{set_child_subreaper, set_dumpable, set_pdeathsig},
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, kill},
         wait::{WaitStatus, waitpid},
     },
     unistd::{Pid, getegid},
@@ -28,6 +30,7 @@ use nix::{
 
 use super::{
     channel::{Answer, Channel, Order, Start},
+    gvisor::{self, Bundle},
     supervise::{self, Ended},
 };
 use crate::args::Inside;
@@ -36,6 +39,9 @@ use crate::args::Inside;
 const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 53);
 /// How many user namespaces there may be below the caller's (`namespaces(7)`).
 const NESTED: &str = "/proc/sys/user/max_user_namespaces";
+/// Exit codes of what other programs run, as env(1) and shells have them.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
 const RESOLV_CONF: &str = "nameserver 127.0.0.1\nsearch lattice\noptions attempts:1 timeout:2\n";
 
 /// `lattice sandbox inside`, for `lattice sandbox run` only.
@@ -55,7 +61,8 @@ pub(crate) fn run(args: &Inside) -> Result<ExitCode, Failure> {
         return Ok(code(ended?));
     }
     set_pdeathsig(Signal::SIGKILL).map_err(of_kernel)?;
-    match userns::enter()
+    let known_as = if args.runsc.is_some() { KnownAs::Root } else { KnownAs::Itself };
+    match userns::enter(known_as)
         .map_err(|error| chain(&error))
         .and_then(|()| userns::fork().map_err(|e| e.to_string()))
     {
@@ -93,6 +100,8 @@ fn first_process(channel: &Channel, args: &Inside) -> Result<ExitCode, Failure> 
     let made = network().and_then(|made| {
         // It is mounted anew below; here only to find out whether it can be.
         userns::hide::proc_of_own().map_err(|error| chain(&error))?;
+        View::is_possible().map_err(|error| chain(&error))?;
+        args.runsc.as_deref().map_or(Ok(()), gvisor::works)?;
         Ok(made)
     });
     match made {
@@ -112,7 +121,7 @@ fn network() -> Result<[OwnedFd; 3], String> {
     let link = open_link(INSIDE_LINK).map_err(|error| chain(&error))?;
     let bind = || Ok((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?));
     let (udp, tcp) =
-        bind().map_err(|error: std::io::Error| format!("cannot open the resolver's sockets: {error}"))?;
+        bind().map_err(|error: io::Error| format!("cannot open the resolver's sockets: {error}"))?;
     // Whoever may not do this has no ping, and nothing else is amiss.
     let group = getegid();
     let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", format!("{group} {group}"));
@@ -152,38 +161,78 @@ fn serve(channel: &Channel, args: &Inside, place: Place) -> Result<Ended, Failur
             Some((Order::Signal(_), _)) => continue,
             Some((Order::Link { addresses, mtu }, _)) => configure(&addresses, mtu)
                 .map_or_else(|error| Answer::Failed(chain(&error)), |()| Answer::Done),
-            Some((Order::Start(start), _)) => match begin(&args.command, start, place) {
+            Some((Order::Start(start), _)) => match begin(args, start, place) {
                 Ok(command) => {
                     channel.send(&Answer::Done, &[]).map_err(of_kernel)?;
-                    return supervise::until_the_end(&command, channel).map_err(of_kernel);
+                    let deliver = |pid, signal| match &args.runsc {
+                        Some(runsc) if signal != Signal::SIGKILL => gvisor::signal(runsc, signal),
+                        _ => drop(kill(pid, signal)),
+                    };
+                    let ended = supervise::until_the_end(&command, channel, &deliver).map_err(of_kernel)?;
+                    if let Ended::Code(code) = ended {
+                        // Nobody may be there any more to hear it.
+                        let _ = channel.send(&Answer::Ended(code), &[]);
+                    }
+                    return Ok(ended);
                 }
-                Err(reason) => Answer::Failed(reason),
+                Err(answer) => answer,
             },
         };
         channel.send(&answer, &[]).map_err(of_kernel)?;
     }
 }
 
-fn begin(command: &[std::ffi::OsString], start: Start, place: Place) -> Result<Child, String> {
-    let (program, arguments) = command.split_first().ok_or("there is no command")?;
-    if place == Place::Namespaces {
-        let hidden = start.hidden.into_iter().map(PathBuf::from).collect();
-        shut_in(&View { hidden, resolv_conf: RESOLV_CONF.into() })?;
-    }
-    confine::keep_only_standard_streams().map_err(|error| format!("cannot close descriptors: {error}"))?;
+fn begin(args: &Inside, start: Start, place: Place) -> Result<Child, Answer> {
+    let (program, arguments) =
+        args.command.split_first().ok_or_else(|| Answer::Failed("there is no command".into()))?;
+    let not_run = |error: io::Error| {
+        let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+        Answer::NotRun(format!("cannot run {}: {error}", Path::new(program).display()), code)
+    };
     let mut process = Command::new(program);
-    process.args(arguments).envs(start.environment);
-    process.spawn().map_err(|error| format!("cannot run {}: {error}", Path::new(program).display()))
+    process.args(arguments);
+    if place == Place::Namespaces {
+        let paths = |all: Vec<OsString>| all.into_iter().map(PathBuf::from).collect::<Vec<_>>();
+        let kept = env::current_dir()
+            .map_err(|error| Answer::Failed(format!("cannot tell the working directory: {error}")))?;
+        let (hidden, writable) = (paths(start.hidden), paths(start.writable));
+        let view = View { hidden, writable, kept, resolv_conf: RESOLV_CONF.into() };
+        show(&view).map_err(Answer::Failed)?;
+        if let Some(runsc) = &args.runsc {
+            gvisor::is_there(program).map_err(not_run)?;
+            let View { writable, kept, .. } = &view;
+            let bundle =
+                Bundle { command: &args.command, environment: &start.environment, writable, cwd: kept };
+            process = bundle
+                .prepare(runsc)
+                .map_err(|error| Answer::Failed(format!("cannot prepare gVisor: {error}")))?;
+        } else {
+            shut_in().map_err(Answer::Failed)?;
+        }
+    }
+    confine::keep_only_standard_streams()
+        .map_err(|error| Answer::Failed(format!("cannot close descriptors: {error}")))?;
+    let process = process.envs(start.environment).spawn().map_err(not_run)?;
+    if args.runsc.is_some() {
+        // What it started has what it needs; here nothing more is done.
+        confine::drop_privileges()
+            .map_err(|error| Answer::Failed(format!("cannot drop capabilities: {error}")))?;
+    }
+    Ok(process)
 }
 
-/// For good: what is started from now on has no right, and sees neither keys nor records.
-fn shut_in(view: &View) -> Result<(), String> {
-    let here = env::current_dir().map_err(|error| format!("cannot tell the working directory: {error}"))?;
+/// What the command sees from now on: neither keys nor records.
+fn show(view: &View) -> Result<(), String> {
     view.show().map_err(|error| chain(&error))?;
+    // By its path: through what was mounted, not below it.
+    let here = &view.kept;
+    env::set_current_dir(here).map_err(|error| format!("cannot enter {}: {error}", here.display()))
+}
+
+/// For good: what is started from now on has no right.
+fn shut_in() -> Result<(), String> {
     // In one of its own it could uncover what is hidden, by the hidden thing's own directory (`umount2(2)` with MNT_DETACH, `unlink(2)`).
     fs::write(NESTED, "0").map_err(|error| format!("cannot forbid further user namespaces: {error}"))?;
-    // By its path: through what was mounted, not below it.
-    env::set_current_dir(&here).map_err(|error| format!("cannot enter {}: {error}", here.display()))?;
     confine::drop_privileges().map_err(|error| format!("cannot drop capabilities: {error}"))?;
     sockets::refuse_ways_around().map_err(|error| format!("cannot filter system calls (seccomp): {error}"))
 }

@@ -84,24 +84,27 @@ impl Session {
         failed: impl Future<Output = Failure>,
     ) -> Result<u8, Failure> {
         self.signals.stop().check()?;
-        helper.run(start)?;
+        if let Err((reason, code)) = helper.run(start)? {
+            output::failure(&Failure::new(Kind::Input, reason));
+            return Ok(code);
+        }
         let forwarding = self.signals.forward_to(helper.signaller());
         let waiter = helper.waiter();
         let runtime = self.runtime.handle();
-        let failure = runtime.block_on(async {
+        let ended = runtime.block_on(async {
             tokio::select! {
-                _ = runtime.spawn_blocking(waiter) => None,
-                failure = failed => Some(failure),
+                told = runtime.spawn_blocking(waiter) => Ok(told.ok().flatten()),
+                failure = failed => Err(failure),
             }
         });
         drop(forwarding);
-        let code = helper.end();
-        match failure {
-            Some(failure) => {
+        let code = helper.end(ended.as_ref().ok().copied().flatten());
+        match ended {
+            Err(failure) => {
                 let text = format!("{}; the command was killed", failure.message);
                 Err(Failure::new(failure.kind, text))
             }
-            None => code,
+            Ok(_) => code,
         }
     }
 

@@ -33,8 +33,12 @@ pub(super) enum Ended {
     Alone,
 }
 
-/// Waits for the end of `command`. SIGCHLD must be blocked.
-pub(super) fn until_the_end(command: &Child, channel: &Channel) -> io::Result<Ended> {
+/// Waits for the end of `command`, to which `deliver` gives signals. SIGCHLD must be blocked.
+pub(super) fn until_the_end(
+    command: &Child,
+    channel: &Channel,
+    deliver: &dyn Fn(Pid, Signal),
+) -> io::Result<Ended> {
     let command = Pid::from_raw(i32::try_from(command.id()).map_err(io::Error::other)?);
     let mut deaths = SigSet::empty();
     deaths.add(Signal::SIGCHLD);
@@ -58,7 +62,7 @@ pub(super) fn until_the_end(command: &Child, channel: &Channel) -> io::Result<En
             Some((Order::Signal(number), _)) => {
                 if let Ok(signal) = Signal::try_from(number) {
                     // It is not reaped yet, so the number is its own.
-                    let _ = kill(command, signal);
+                    deliver(command, signal);
                 }
             }
             Some(_) => {}

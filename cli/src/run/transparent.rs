@@ -9,20 +9,27 @@ use std::{
 };
 
 use lattice_bootstrap::{Failure, Handed, HandedConfig, HandedSandbox, Kind};
+use lattice_proxy::Forward;
 
-use super::{Plan, channel::Start, environment, helper::Helper, session::Session};
+use super::{Plan, channel::Start, environment, files, helper::Helper, session::Session};
 use crate::{login, places};
 
-pub(super) fn run(plan: Plan<'_>, helper: Helper, inside: Handed) -> Result<ExitCode, Failure> {
-    HandedSandbox::permits(&plan.egress)?;
+pub(super) fn run(
+    plan: Plan<'_>,
+    helper: Helper,
+    inside: Handed,
+    forwards: Vec<Forward>,
+) -> Result<ExitCode, Failure> {
     let mut session = Session::begin(plan.args.ready_timeout())?;
     let state = plan.claim()?;
     let secret = secret(&plan);
     // Now, and not when a token was spent. Some of it is not there yet.
     hidden(&secret)?;
+    let writable = files::writable(plan.args)?;
     let config = HandedConfig {
         join: plan.join,
         egress: plan.egress,
+        forwards,
         audit_file: plan.audit_file,
         mtu: plan.args.join.mtu,
         inside,
@@ -31,8 +38,9 @@ pub(super) fn run(plan: Plan<'_>, helper: Helper, inside: Handed) -> Result<Exit
         session.start(|runtime, phases, stop| HandedSandbox::start(config, state, runtime, phases, stop))?;
     let status = sandbox.status();
     session.ready(status);
-    let environment = environment::of_sandbox(status.name.as_str());
-    let start = Start { hidden: hidden(&secret)?, environment };
+    let mut environment = environment::of_sandbox(status.name.as_str());
+    environment.extend(environment::of_files());
+    let start = Start { hidden: hidden(&secret)?, writable, environment };
     let ended = session.run(helper, start, sandbox.failed());
     session.end(ended, sandbox.stop())
 }

@@ -7,8 +7,9 @@ use std::{
 
 use super::{Stack, context};
 use crate::{
-    Error, FlowId, IncomingId, Output,
+    Error, FlowId, IncomingId, Output, Run,
     flow::Flow,
+    icmp::{self, Unreachable},
     ip,
     tcp::{Answer, Segment},
     tuple::Tuple,
@@ -43,6 +44,13 @@ impl Stack {
     /// are answered with a reset.
     pub fn listen(&mut self, port: u16) {
         self.listening.insert(port);
+    }
+
+    /// Asks the owner about every connection from now on, whatever its port and address, and answers in the name of that address: as one
+    /// must who stands for all that a network's default route leads to. A half-open connection is then not a stranger's but one of the
+    /// network's own hosts', of whom each has a quarter of [`Limits::half_open`](crate::Limits).
+    pub fn stand_for_others(&mut self) {
+        self.stands_for_others = true;
     }
 
     /// Answers connections to a TCP port with a reset again. Those that were made stay.
@@ -84,6 +92,17 @@ impl Stack {
             if let Some(syn) = Segment::read(&packet[header.transport..]) {
                 Answer::reset(&syn).send(&tuple, out);
             }
+        }
+    }
+
+    /// Answers a peer that asks for a connection that nothing leads to the host (ICMP, RFC 1122, 3.2.2.1).
+    pub fn refuse_as_unreachable(&mut self, id: IncomingId, out: &mut impl Output) {
+        if let Some(mut request) = self.incoming.remove(id) {
+            self.half_open.remove(request.tuple.remote.ip());
+            let (packet, header) = request.whole_packet();
+            let mut room = icmp::ERROR_ROOM;
+            let len = icmp::unreachable(packet, &header, Unreachable::HOST, &mut room);
+            out.transmit(&mut Run::single(&room[..len]));
         }
     }
 

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use super::{Stack, context};
 use crate::{
-    Event, Output, Run, icmp, ip,
+    Event, Output, Run,
+    icmp::{self, Unreachable},
+    ip,
     tcp::{Answer, RST, Segment},
     time_wait::Late,
     tuple::Tuple,
@@ -35,7 +37,8 @@ impl Stack {
 
     fn receive_with(&mut self, now: Instant, packet: &mut [u8], sum: Sum, out: &mut impl Output) {
         let Some(header) = ip::Header::read(packet, &mut self.drops) else { return };
-        if !self.addresses.contains(&header.destination) {
+        let is_ours = self.addresses.contains(&header.destination);
+        if !(is_ours || self.stands_for_others && header.protocol == ip::TCP) {
             self.drops.not_ours += 1;
             return;
         }
@@ -76,7 +79,7 @@ impl Stack {
                     answer.send(&tuple, out);
                 }
             }
-            Late::Unknown if segment.opens() && self.listening.contains(&tuple.local.port()) => {
+            Late::Unknown if segment.opens() && self.listens(&tuple) => {
                 // Its data is sent again once the connection is made.
                 let head = &packet[header.transport..][..segment.header];
                 self.ask_owner(now, tuple, head);
@@ -86,6 +89,10 @@ impl Stack {
             }
             Late::Unknown => {}
         }
+    }
+
+    fn listens(&self, tuple: &Tuple) -> bool {
+        self.stands_for_others || self.listening.contains(&tuple.local.port())
     }
 
     fn ask_owner(&mut self, now: Instant, tuple: Tuple, head: &[u8]) {
@@ -121,7 +128,7 @@ impl Stack {
         let Some(socket) = self.sockets.get(port) else {
             if self.errors.take(now) {
                 let mut room = icmp::ERROR_ROOM;
-                let len = icmp::port_unreachable(packet, header, &mut room);
+                let len = icmp::unreachable(packet, header, Unreachable::PORT, &mut room);
                 out.transmit(&mut Run::single(&room[..len]));
             }
             return;

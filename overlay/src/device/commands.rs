@@ -18,6 +18,7 @@ use super::{
     DeviceError, Drops, PeerConfig, PeerStatus,
     paths::{RelayStatus, Servers},
 };
+use crate::stack::first::First;
 
 /// A request, with the way its answer takes.
 pub(crate) enum Command {
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Apply(Box<Program>, SyncSender<Option<Program>>),
     Pin(Vec<Pin>, SyncSender<()>),
     Counters(SyncSender<Vec<(RuleId, Counter)>>),
+    /// Judges flows that would begin with these; says which are denied.
+    Deny(Vec<First>, SyncSender<Vec<bool>>),
     SetLocal(Vec<SocketAddr>),
     SetServers(Box<Servers>),
     Signal(WgPublicKey, Box<Signal>),

@@ -27,11 +27,14 @@ use super::{
     tun::Tun,
     vnet::{Coalescer, Frame, Header},
 };
+use crate::gateway::{Leads, Tap};
 
 /// The thread's state.
 pub(super) struct Engine {
     core: Core,
     link: Link,
+    /// After the core, whose commands the gateway may wait for.
+    tap: Option<Tap>,
 }
 
 /// The TUN link, and what is held back to be put together for it.
@@ -79,10 +82,18 @@ fn lets_out(outside: &mut Outside, link: &mut Link, frame: &Frame<'_>) -> bool {
     false
 }
 
+/// The only packet of a frame, or the first.
+fn first<'a>(frame: &'a Frame<'_>) -> &'a [u8] {
+    match frame {
+        Frame::Packet(packet) => packet,
+        Frame::Segments(segments) => segments.first(),
+    }
+}
+
 impl Engine {
-    pub(super) fn new(core: Core, tun: Tun) -> Self {
+    pub(super) fn new(core: Core, tun: Tun, tap: Option<Tap>) -> Self {
         let coalescer = Coalescer::new(tun.takes_datagrams());
-        Self { core, link: Link { tun, coalescer, drops: 0 } }
+        Self { core, link: Link { tun, coalescer, drops: 0 }, tap }
     }
 
     /// Runs until told to stop.
@@ -95,8 +106,12 @@ impl Engine {
             let now = self.core.begin(&mut self.link);
             if ready.command {
                 let dropped = self.link.drops;
-                if self.core.handle_commands(&mut self.link, dropped, now).stop {
+                let done = self.core.handle_commands(&mut self.link, dropped, now);
+                if done.stop {
                     return Ok(());
+                }
+                if let Some(tap) = self.tap.as_ref().filter(|_| done.policy) {
+                    tap.policy_has_changed();
                 }
             }
             let batch = self.handle_batch(&ready, now);
@@ -116,7 +131,19 @@ impl Engine {
             self.core.handle_relays(&mut self.link, now);
             self.link.flush();
         }
+        if ready.outside
+            && let Some(tap) = &mut self.tap
+        {
+            let (outside, link) = (&mut self.core.outside, &mut self.link);
+            tap.drain(|packet| {
+                if outside.gate.as_mut().is_none_or(|gate| gate.ingress(packet)) {
+                    link.write(packet);
+                }
+            })?;
+            link.flush();
+        }
         let read = if ready.packet { self.handle_packets(now) } else { Ok(()) };
+        self.tap.iter_mut().for_each(Tap::finish);
         self.core.handle_timeout(&mut self.link, now);
         self.link.flush();
         self.core.outside.udp.flush();
@@ -130,17 +157,19 @@ impl Engine {
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
         });
         let (Outside { udp, relays, .. }, wake) = (&self.core.outside, self.core.wake());
-        let mut fds: [_; 3 + MAX_SERVERS] = array::from_fn(|index| {
+        let mut fds: [_; 4 + MAX_SERVERS] = array::from_fn(|index| {
             let fd = match index {
                 0 => wake.as_fd(),
                 1 => udp.as_fd(),
                 2 => self.link.tun.as_fd(),
+                // Without a gateway, nothing more.
+                3 => self.tap.as_ref().map_or(wake.as_fd(), AsFd::as_fd),
                 // Those without a relay are not polled.
-                _ => relays.bell(index - 3).unwrap_or(wake.as_fd()),
+                _ => relays.bell(index - 4).unwrap_or(wake.as_fd()),
             };
             PollFd::new(fd, PollFlags::POLLIN)
         });
-        let fds = &mut fds[..3 + relays.len()];
+        let fds = &mut fds[..4 + relays.len()];
         match poll(fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -151,7 +180,8 @@ impl Engine {
             command: ready(&fds[0]),
             datagram: ready(&fds[1]),
             packet: ready(&fds[2]),
-            relay: fds[3..].iter().any(ready),
+            outside: ready(&fds[3]),
+            relay: fds[4..].iter().any(ready),
         })
     }
 
@@ -175,16 +205,24 @@ impl Engine {
                 continue;
             };
             if lets_out(&mut self.core.outside, &mut self.link, &frame) {
-                match &mut frame {
-                    Frame::Packet(packet) => match self.core.cut(packet) {
+                let leads = |tap: &Tap| tap.leads(first(&frame), &self.core.interface);
+                match (self.tap.as_ref().map_or(Leads::Overlay, leads), &mut frame) {
+                    (Leads::Overlay, Frame::Packet(packet)) => match self.core.cut(packet) {
                         Some(mut cut) => self.core.seal(&mut cut, &mut self.link, now),
                         None => self.core.seal(&mut Single::new(packet), &mut self.link, now),
                     },
-                    Frame::Segments(segments) => {
+                    (Leads::Overlay, Frame::Segments(segments)) => {
                         if self.core.is_relayed(segments.head()) {
                             segments.cut_to(RELAYED_MTU);
                         }
                         self.core.seal(segments, &mut self.link, now);
+                    }
+                    (Leads::Outside, frame) => self.tap.iter_mut().for_each(|tap| tap.take(frame)),
+                    (Leads::Nowhere, frame) => {
+                        let gate = self.core.outside.gate.as_ref();
+                        if let Some(refusal) = gate.and_then(|gate| gate.refusal(first(frame))) {
+                            self.link.write(&refusal);
+                        }
                     }
                 }
             }
@@ -203,5 +241,6 @@ struct Ready {
     command: bool,
     datagram: bool,
     packet: bool,
+    outside: bool,
     relay: bool,
 }

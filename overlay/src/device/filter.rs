@@ -18,6 +18,7 @@ use super::{
     DeviceError,
     commands::{Command, Commands},
 };
+use crate::stack::first::First;
 
 /// The filter of a device that judges its own packets; any number of handles, from any thread.
 ///
@@ -58,6 +59,14 @@ impl UserFilter {
     /// When the device is gone.
     pub fn counters(&self) -> Result<Vec<(RuleId, Counter)>, DeviceError> {
         self.commands.ask(Command::Counters)
+    }
+
+    /// Which flows of the sandbox that would begin with `firsts` the policy in force denies: that is counted and told.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub(crate) fn deny(&self, firsts: Vec<First>) -> Result<Vec<bool>, DeviceError> {
+        self.commands.ask(|reply| Command::Deny(firsts, reply))
     }
 
     /// How many verdicts were enforced but not told, because too many waited to be drained.

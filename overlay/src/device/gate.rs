@@ -10,7 +10,7 @@ use std::{
 };
 
 use lattice_filter::{Decision, Filter, Program, Refusal};
-use lattice_policy::{Action, Counter, Direction, Flow, Pin, RuleId};
+use lattice_policy::{Action, Counter, Direction, Flow, Pin, Reason, RuleId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{
@@ -67,6 +67,11 @@ impl Gate {
             Action::Allow => Ok(()),
             Action::Deny => Err(Denial { decision, refusal: self.filter.refusal(packet, decision.reason) }),
         }
+    }
+
+    /// What the sender of a packet is told that may go out and cannot.
+    pub(crate) fn refusal(&self, packet: &[u8]) -> Option<Refusal> {
+        self.filter.refusal(packet, Reason::RuleDeny)
     }
 
     /// What the policy would say of a packet, which is neither counted nor told.

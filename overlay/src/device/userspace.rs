@@ -24,7 +24,11 @@ use super::{
     udp::Udp,
     ways::Ways,
 };
-use crate::{Netns, link};
+use crate::{
+    Netns,
+    gateway::{self, GatewayConfig},
+    link,
+};
 
 /// A WireGuard device in this process.
 pub(crate) struct UserSpaceDevice {
@@ -53,16 +57,30 @@ impl UserSpaceDevice {
         let name = &config.name;
         let tun = config.inside.run(|| open(name)).map_err(DeviceError::Namespace)??;
         link::set_mtu(&config.inside, name, config.mtu)?;
-        Self::on(config, tun, Box::new(|| ()))
+        Self::on(config, tun, None, Box::new(|| ()))
     }
 
-    /// Runs on a TUN device that is there. `ended` is called when its thread has ended, for whatever reason.
-    pub(super) fn on(config: DeviceConfig, tun: Tun, ended: Ended) -> Result<Self, DeviceError> {
+    /// Runs on a TUN device that is there, with a gateway beside its filter where one is asked for. `ended` is called when its thread has
+    /// ended, for whatever reason.
+    pub(super) fn on(
+        config: DeviceConfig,
+        tun: Tun,
+        gateway: Option<GatewayConfig>,
+        ended: Ended,
+    ) -> Result<Self, DeviceError> {
         let DeviceConfig { name, private_key, listen_port, mtu, underlay, inside: _, filter, paths } = config;
         let filter = filter.map(|filter| filter.own);
         let core = CoreConfig { name: name.clone(), private_key, listen_port, mtu, underlay, filter, paths };
+        let label = core.name.clone();
         let (device, core) = Self::prepare(core)?;
-        let engine = Engine::new(core, tun);
+        let tap = match (gateway, &device.filter) {
+            (Some(gateway), Some(filter)) => {
+                let tap = gateway::start(&label, gateway, filter.clone());
+                Some(tap.map_err(|source| DeviceError::Start { name: label, source })?)
+            }
+            _ => None,
+        };
+        let engine = Engine::new(core, tun, tap);
         device.start(move || {
             let _also_when_it_panics = OnDrop(Some(ended));
             if let Err(error) = engine.run() {

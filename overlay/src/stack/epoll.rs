@@ -11,7 +11,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// A descriptor that is watched, by a copy of it: whoever it is of may close it.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     fd: AsyncFd<OwnedFd>,
     interest: Interest,
 }
@@ -21,7 +21,7 @@ impl Watched {
     ///
     /// # Errors
     /// When there is no descriptor left.
-    pub(super) fn readable(fd: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn readable(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Self::new(fd, Interest::READABLE)
     }
 
@@ -29,7 +29,7 @@ impl Watched {
     ///
     /// # Errors
     /// When there is no descriptor left.
-    pub(super) fn writable(fd: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn writable(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Self::new(fd, Interest::WRITABLE)
     }
 
@@ -41,7 +41,7 @@ impl Watched {
     }
 
     /// Whether it is ready. Otherwise the task of `context` is woken when it is.
-    pub(super) fn is_ready(&self, context: &mut Context<'_>) -> bool {
+    pub(crate) fn is_ready(&self, context: &mut Context<'_>) -> bool {
         if self.interest == Interest::WRITABLE {
             self.fd.poll_write_ready(context).is_ready()
         } else {
@@ -51,7 +51,7 @@ impl Watched {
 
     /// Waits anew for a descriptor that was used until it was not ready. Nothing is missed: only this thread asks the kernel what is ready,
     /// and not meanwhile.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let _blocks: io::Result<()> =
             self.fd.try_io(self.interest, |_| Err(io::ErrorKind::WouldBlock.into()));
     }

@@ -10,14 +10,14 @@ const MOST: usize = 40 + 20;
 
 /// A TCP segment with SYN alone, or an empty UDP datagram.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct First {
+pub(crate) struct First {
     bytes: [u8; MOST],
     len: usize,
 }
 
 impl First {
     /// From `from` to `to`, which are of one IP version; of another, nothing that could pass.
-    pub(super) fn new(transport: Transport, from: SocketAddr, to: SocketAddr) -> Self {
+    pub(crate) fn new(transport: Transport, from: SocketAddr, to: SocketAddr) -> Self {
         let (proto, payload) = match transport {
             Transport::Tcp => (6, 20),
             Transport::Udp => (17, 8),
@@ -47,7 +47,7 @@ impl First {
         Self { bytes, len: at + usize::from(payload) }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }

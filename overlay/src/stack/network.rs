@@ -80,7 +80,7 @@ impl State {
 }
 
 /// Why the stack does not begin something.
-pub(super) fn connect_error(error: Error) -> ConnectError {
+pub(crate) fn connect_error(error: Error) -> ConnectError {
     match error {
         Error::Limit(_) | Error::PortTaken(_) => ConnectError::Busy,
         // The peer has given up.

@@ -27,7 +27,7 @@ const MOST_BYTES: usize = 512 << 10;
 
 /// Packets, one after another in one buffer.
 #[derive(Debug, Default)]
-pub(super) struct Packets {
+pub(crate) struct Packets {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     lost: u64,
@@ -35,7 +35,7 @@ pub(super) struct Packets {
 
 impl Packets {
     /// Keeps a packet of `len` bytes that `write` writes; without room for it, it is lost and counted.
-    fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
+    pub(crate) fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
         let start = self.bytes.len();
         if self.ends.len() < MOST && start < MOST_BYTES {
             self.bytes.resize(start + len, 0);
@@ -47,16 +47,21 @@ impl Packets {
     }
 
     /// How many found no room so far.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
+    /// How many bytes they are together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Takes them all out, in their order.
-    fn drain(&mut self, mut work: impl FnMut(&mut [u8])) {
+    pub(crate) fn drain(&mut self, mut work: impl FnMut(&mut [u8])) {
         let mut start = 0;
         for end in self.ends.drain(..) {
             work(&mut self.bytes[start..end]);

@@ -23,24 +23,24 @@ pub(super) struct Sockets {
 
 /// A TCP connection.
 #[derive(Debug)]
-pub(super) struct Flow {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
+pub(crate) struct Flow {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// Egress where we began it.
-    pub(super) direction: Direction,
-    pub(super) is_established: bool,
+    pub(crate) direction: Direction,
+    pub(crate) is_established: bool,
     /// How it ended; then the stack knows it no more.
-    pub(super) end: Option<End>,
+    pub(crate) end: Option<End>,
     /// Also who waits for it to be established.
-    pub(super) reader: Option<Waker>,
-    pub(super) writer: Option<Waker>,
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
     /// Who waits for the connection to be cut off.
-    pub(super) watcher: Option<Waker>,
+    pub(crate) watcher: Option<Waker>,
 }
 
 /// How a flow ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// In order.
     Closed,
     /// Not in order.
@@ -49,6 +49,8 @@ pub(super) enum End {
     Denied(Denied),
     /// No peer has its address any more.
     Gone,
+    /// The policy permits it no more, and is that of another device.
+    Revoked,
     /// The device has ended.
     Stopped,
 }
@@ -70,15 +72,37 @@ pub(super) struct Asking {
 }
 
 impl Flow {
-    pub(super) fn new(direction: Direction, local: SocketAddr, remote: SocketAddr) -> Self {
+    pub(crate) fn new(direction: Direction, local: SocketAddr, remote: SocketAddr) -> Self {
         let (reader, writer, watcher) = (None, None, None);
         Self { local, remote, direction, is_established: false, end: None, reader, writer, watcher }
     }
 
-    pub(super) fn end(&mut self, end: End) {
+    pub(crate) fn end(&mut self, end: End) {
         self.end.get_or_insert(end);
         let Self { reader, writer, watcher, .. } = self;
         [reader, writer, watcher].into_iter().filter_map(Option::take).for_each(Waker::wake);
+    }
+}
+
+/// Tells whoever waits for something of a flow what is new of it.
+pub(crate) fn tell(flows: &mut HashMap<FlowId, Flow>, event: Event) {
+    let wake = |waker: Option<Waker>| waker.into_iter().for_each(Waker::wake);
+    match event {
+        Event::Established(id) => {
+            if let Some(flow) = flows.get_mut(&id) {
+                flow.is_established = true;
+                wake(flow.reader.take());
+            }
+        }
+        Event::Readable(id) | Event::PeerClosed(id) => {
+            wake(flows.get_mut(&id).and_then(|flow| flow.reader.take()));
+        }
+        Event::Writable(id) => wake(flows.get_mut(&id).and_then(|flow| flow.writer.take())),
+        Event::Closed(id) => flows.get_mut(&id).into_iter().for_each(|flow| flow.end(End::Closed)),
+        Event::Broken { flow, cause } => {
+            flows.get_mut(&flow).into_iter().for_each(|flow| flow.end(End::Broken(cause)));
+        }
+        Event::Incoming { .. } | Event::Datagrams { .. } => {}
     }
 }
 
@@ -86,7 +110,6 @@ impl Sockets {
     /// Tells whoever waits what is new. Gives the request back for which nobody waits, and the oldest of a port that has more than
     /// `most`.
     pub(super) fn tell(&mut self, event: Event, most: usize) -> Option<IncomingId> {
-        let wake = |waker: Option<Waker>| waker.into_iter().for_each(Waker::wake);
         match event {
             Event::Incoming { id, remote, local } => {
                 let Some(listening) = self.listeners.get_mut(&local.port()) else { return Some(id) };
@@ -96,23 +119,10 @@ impl Sockets {
                     return listening.requests.pop_front().map(|asking| asking.id);
                 }
             }
-            Event::Established(id) => {
-                if let Some(flow) = self.flows.get_mut(&id) {
-                    flow.is_established = true;
-                    wake(flow.reader.take());
-                }
+            Event::Datagrams { port } => {
+                self.udp.get_mut(&port).and_then(Option::take).into_iter().for_each(Waker::wake);
             }
-            Event::Readable(id) | Event::PeerClosed(id) => {
-                wake(self.flows.get_mut(&id).and_then(|flow| flow.reader.take()));
-            }
-            Event::Writable(id) => wake(self.flows.get_mut(&id).and_then(|flow| flow.writer.take())),
-            Event::Closed(id) => {
-                self.flows.get_mut(&id).into_iter().for_each(|flow| flow.end(End::Closed));
-            }
-            Event::Broken { flow, cause } => {
-                self.flows.get_mut(&flow).into_iter().for_each(|flow| flow.end(End::Broken(cause)));
-            }
-            Event::Datagrams { port } => wake(self.udp.get_mut(&port).and_then(Option::take)),
+            event => tell(&mut self.flows, event),
         }
         None
     }
@@ -128,11 +138,11 @@ impl Sockets {
 impl End {
     /// Whether it was cut off from here: the peer did not end it, and nobody is to wait for what is left in it.
     pub(super) fn is_cut(self) -> bool {
-        matches!(self, Self::Denied(_) | Self::Gone | Self::Stopped)
+        matches!(self, Self::Denied(_) | Self::Revoked | Self::Gone | Self::Stopped)
     }
 
     /// As those who read and write are told; `None` for an end in order.
-    pub(super) fn error(self) -> Option<io::Error> {
+    pub(crate) fn error(self) -> Option<io::Error> {
         let (kind, text) = match self {
             Self::Closed => return None,
             Self::Broken(Cause::Refused | Cause::Reset) => {
@@ -142,7 +152,7 @@ impl End {
             Self::Broken(Cause::Unreachable { .. }) => {
                 (io::ErrorKind::HostUnreachable, "the peer cannot be reached any more")
             }
-            Self::Denied(_) => {
+            Self::Denied(_) | Self::Revoked => {
                 (io::ErrorKind::PermissionDenied, "the policy does not permit the connection any more")
             }
             Self::Gone => (io::ErrorKind::HostUnreachable, "no peer has that address any more"),
@@ -152,9 +162,11 @@ impl End {
     }
 
     /// As those are told who wait for the connection.
-    pub(super) fn connect_error(self) -> ConnectError {
+    pub(crate) fn connect_error(self) -> ConnectError {
         match self {
-            Self::Closed | Self::Broken(Cause::Refused | Cause::Reset) => ConnectError::Refused,
+            Self::Closed | Self::Revoked | Self::Broken(Cause::Refused | Cause::Reset) => {
+                ConnectError::Refused
+            }
             Self::Broken(Cause::TimedOut) => ConnectError::TimedOut,
             Self::Broken(Cause::Unreachable { .. }) => ConnectError::Unreachable,
             Self::Denied(denied) => ConnectError::Denied(denied),

@@ -1,13 +1,20 @@
-//! What a mount namespace shows: `mount(2)`.
+//! What a mount namespace shows, and what of it can be written: `mount(2)`.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{UsernsError, failed};
+use super::{
+    UsernsError,
+    attributes::{self, Tree},
+    failed,
+    mounts::Mounts,
+};
 
 const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
@@ -20,24 +27,43 @@ const TERMINALS: &str = "/dev/pts";
 /// Where a user's session may have groups of its own: who may write there ends or stops every process in them, whatever its namespace.
 const GROUPS: &str = "/sys/fs/cgroup";
 
+/// Where programs leave what they need for a while, and find what others have left. Some of that is run from there.
+const PASSING: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
 /// Changes what this mount namespace shows of the file system. It must be the calling process's own ([`super::enter`]).
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// Directories that become empty, and files that do. What does not exist stays so.
+    /// Directories that become empty, and files that do, wherever they are mounted. What does not exist stays so.
     pub hidden: Vec<PathBuf>,
+    /// The only directories that can be written, beside an empty `/tmp`, `/var/tmp` and `/dev/shm` of the namespace's own, which go with it. With
+    /// `/` among them everything is as it was.
+    pub writable: Vec<PathBuf>,
+    /// A directory that is seen where it is, also below `/tmp`.
+    pub kept: PathBuf,
     /// What becomes of `/etc/resolv.conf`, if there is one: without, a program asks 127.0.0.1 anyhow (`resolv.conf(5)`).
     pub resolv_conf: String,
 }
 
 impl View {
+    /// Whether this kernel can show any.
+    ///
+    /// # Errors
+    /// When it is older than Linux 5.12.
+    pub fn is_possible() -> Result<(), UsernsError> {
+        attributes::are_there().map_err(failed("make mounts read-only, which takes Linux 5.12"))
+    }
+
     /// Puts it in place. `/proc` becomes that of the caller's PID namespace, `/dev/pts` an empty one, and there are no cgroups.
     ///
     /// # Errors
     /// What the kernel refused; the namespace must then not be used.
     pub fn show(&self) -> Result<(), UsernsError> {
-        self.over_files()?;
+        let mounts = Mounts::read().map_err(failed("list what is mounted"))?;
+        let hidden: Vec<_> = self.hidden.iter().flat_map(|path| mounts.places_of(path)).collect();
+        self.read_only()?;
+        self.over_files(&hidden)?;
         let groups = PathBuf::from(GROUPS);
-        for dir in self.hidden.iter().chain([&groups]).filter(|path| path.is_dir()) {
+        for dir in hidden.iter().chain([&groups]).filter(|path| path.is_dir()) {
             mount(
                 Some("hidden"),
                 dir,
@@ -56,7 +82,47 @@ impl View {
         proc_of_own()
     }
 
-    fn over_files(&self) -> Result<(), UsernsError> {
+    fn read_only(&self) -> Result<(), UsernsError> {
+        let mut writable = self.writable.clone();
+        // What is above comes first, or it would cover what is below.
+        writable.sort();
+        if writable.first().is_some_and(|first| first == Path::new("/")) {
+            return Ok(());
+        }
+        // As they are now: only what can be written today can be then.
+        let tree = |dir: &PathBuf| {
+            let copied = Tree::copy(dir).map_err(failed(format!("keep {} writable", dir.display())))?;
+            Ok((copied, dir.clone()))
+        };
+        let mut trees = writable.iter().map(tree).collect::<Result<Vec<_>, UsernsError>>()?;
+        let is_passing = PASSING.iter().any(|dir| self.kept.starts_with(dir) && self.kept != Path::new(dir));
+        if is_passing && !writable.iter().any(|dir| self.kept.starts_with(dir)) {
+            let (tree, dir) = tree(&self.kept)?;
+            tree.make_read_only().map_err(failed(format!("make {} read-only", dir.display())))?;
+            trees.insert(0, (tree, dir));
+        }
+        attributes::make_read_only(Path::new("/")).map_err(failed("make the file system read-only"))?;
+        for dir in PASSING.map(Path::new) {
+            let is_named = writable.iter().any(|named| dir.starts_with(named));
+            if is_named || !fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir()) {
+                continue;
+            }
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+            mount(Some("tmp"), dir, Some("tmpfs"), flags, Some("mode=1777"))
+                .map_err(failed(format!("mount {} of one's own", dir.display())))?;
+        }
+        for (tree, dir) in trees {
+            let attach = || {
+                // In a /tmp that is empty now.
+                DirBuilder::new().recursive(true).mode(0o755).create(&dir)?;
+                tree.attach(&dir)
+            };
+            attach().map_err(failed(format!("keep {} writable", dir.display())))?;
+        }
+        Ok(())
+    }
+
+    fn over_files(&self, hidden: &[PathBuf]) -> Result<(), UsernsError> {
         mount(Some("files"), STAGE, Some("tmpfs"), HARMLESS, Some("size=64k,mode=755"))
             .map_err(failed("mount a tmpfs"))?;
         let empty = Path::new(STAGE).join("empty");
@@ -64,7 +130,7 @@ impl View {
         let put = || {
             fs::write(&empty, "").map_err(failed("write to a tmpfs"))?;
             fs::write(&resolv_conf, &self.resolv_conf).map_err(failed("write to a tmpfs"))?;
-            for file in self.hidden.iter().filter(|path| path.is_file()) {
+            for file in hidden.iter().filter(|path| path.is_file()) {
                 over(&empty, file)?;
             }
             over(&resolv_conf, Path::new("/etc/resolv.conf"))

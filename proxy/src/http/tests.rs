@@ -7,9 +7,16 @@ fn head(line: &str, fields: &[&str]) -> String {
 
 fn target(text: &str) -> Result<String, Invalid> {
     let head = head(&format!("CONNECT {text} HTTP/1.1"), &["Host: whatever"]);
-    let (request, length) = connect(head.as_bytes())?.unwrap();
+    let (asked, length) = request(head.as_bytes())?.unwrap();
     assert_eq!(length, head.len());
-    request.target.map(|target| target.to_string())
+    tunnel_of(asked)
+}
+
+fn tunnel_of(asked: Asked<'_>) -> Result<String, Invalid> {
+    asked.wants.map(|wants| match wants {
+        Wants::Tunnel(target) => target.to_string(),
+        Wants::Exchange(exchange) => panic!("{exchange:?}"),
+    })
 }
 
 #[test]
@@ -62,19 +69,19 @@ fn heads_that_are_served() {
         head("CONNECT a:1 HTTP/1.1", &["Host: another:2"]),
         head("CONNECT a:1 HTTP/1.1", &["Host: a", "Content-Length: 0", "User-Agent: \t b\u{fc}cher \t"]),
     ] {
-        let (request, length) = connect(head.as_bytes()).unwrap().unwrap();
-        assert_eq!((request.target.unwrap().to_string(), length), ("a:1".into(), head.len()));
-        assert_eq!(request.authorization, None);
+        let (asked, length) = request(head.as_bytes()).unwrap().unwrap();
+        assert_eq!(asked.authorization, None);
+        assert_eq!((tunnel_of(asked).unwrap(), length), ("a:1".into(), head.len()));
     }
     let head = head("CONNECT a:1 HTTP/1.1", &["Host: a", "proxy-authorization: \t Basic eA== "]) + "early";
-    let (request, length) = connect(head.as_bytes()).unwrap().unwrap();
-    assert_eq!((request.authorization, length), (Some(&b"Basic eA=="[..]), head.len() - 5));
+    let (asked, length) = request(head.as_bytes()).unwrap().unwrap();
+    assert_eq!((asked.authorization, length), (Some(&b"Basic eA=="[..]), head.len() - 5));
 }
 
 #[test]
 fn heads_that_are_refused() {
     let malformed = |head: String| {
-        let read = connect(head.as_bytes());
+        let read = request(head.as_bytes());
         assert!(matches!(read, Err(Invalid::Malformed(_))), "{head:?}: {read:?}");
     };
     let good = "CONNECT a:1 HTTP/1.1";
@@ -98,11 +105,13 @@ fn heads_that_are_refused() {
     malformed("CONNECT a:1 HTTP/1.1\nHost: a\n\n".into());
     malformed("CONNECT a:1 HTTP/1.1\r\nHost: a\n\r\n".into());
     malformed("\r\n\r\n".into());
-    for line in ["GET http://example.com/ HTTP/1.1", "connect a:1 HTTP/1.1", "OPTIONS * HTTP/1.0"] {
-        assert_eq!(connect(head(line, &["Host: a"]).as_bytes()), Err(Invalid::Method), "{line}");
+    for line in ["GET https://example.com/ HTTP/1.1", "connect a:1 HTTP/1.1", "OPTIONS * HTTP/1.0"] {
+        let head = head(line, &["Host: a"]);
+        let (asked, _) = request(head.as_bytes()).unwrap().unwrap();
+        assert_eq!(asked.wants, Err(Invalid::Method), "{line}");
     }
     for line in ["PRI * HTTP/2.0", "CONNECT a:1 HTTP/0.9", "CONNECT a:1 HTTP/1.2"] {
-        assert_eq!(connect(head(line, &["Host: a"]).as_bytes()), Err(Invalid::Version), "{line}");
+        assert_eq!(request(head(line, &["Host: a"]).as_bytes()), Err(Invalid::Version), "{line}");
     }
 }
 
@@ -110,15 +119,15 @@ fn heads_that_are_refused() {
 fn heads_are_bounded() {
     let mut fields = vec!["X: y"; MAX_FIELDS - 1];
     fields.push("Host: a");
-    assert!(connect(head("CONNECT a:1 HTTP/1.1", &fields).as_bytes()).is_ok());
+    assert!(request(head("CONNECT a:1 HTTP/1.1", &fields).as_bytes()).is_ok());
     fields.push("X: y");
-    assert_eq!(connect(head("CONNECT a:1 HTTP/1.1", &fields).as_bytes()), Err(Invalid::Long));
+    assert_eq!(request(head("CONNECT a:1 HTTP/1.1", &fields).as_bytes()), Err(Invalid::Long));
 
     let with = |padding: usize| head("CONNECT a:1 HTTP/1.0", &[&format!("X: {}", "y".repeat(padding))]);
     let fits = MAX_HANDSHAKE - with(0).len();
-    assert!(matches!(connect(with(fits).as_bytes()), Ok(Some(_))));
-    assert_eq!(connect(with(fits + 1).as_bytes()), Err(Invalid::Long));
-    assert_eq!(connect(&with(fits).as_bytes()[..MAX_HANDSHAKE - 1]), Ok(None));
+    assert!(matches!(request(with(fits).as_bytes()), Ok(Some(_))));
+    assert_eq!(request(with(fits + 1).as_bytes()), Err(Invalid::Long));
+    assert_eq!(request(&with(fits).as_bytes()[..MAX_HANDSHAKE - 1]), Ok(None));
 }
 
 #[test]
@@ -127,5 +136,5 @@ fn responses_say_what_to_do_and_end_the_connection() {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 405 Method Not Allowed\r\nAllow: CONNECT\r\n"), "{head}");
     assert!(head.contains(&format!("Content-Length: {}", body.len())) && head.ends_with("Connection: close"));
-    assert!(body.contains("only CONNECT is served here"), "{body}");
+    assert!(body.contains("only CONNECT and requests for http:// are served here"), "{body}");
 }

@@ -34,6 +34,8 @@ fn every_way_through_leads_to_the_same_place() {
             (&["--proxytunnel", "--proxy", &http, &by_name], "HttpConnect web.test", "200"),
             (&["--proxytunnel", "--proxy", &http, &by_address], "HttpConnect 127.0.0.1", "200"),
             (&["--proxytunnel", "--proxy1.0", &proxy, &by_name], "HttpConnect web.test", "200"),
+            (&["--proxy", &http, &by_name], "HttpRequest web.test", "000"),
+            (&["--proxy", &http, "--data", "a=b", &by_address], "HttpRequest 127.0.0.1", "000"),
         ] {
             let Some(output) = curl(arguments).await else { return };
             let (out, err) = text(&output);
@@ -41,7 +43,7 @@ fn every_way_through_leads_to_the_same_place() {
             expected.push(format!("{asked}:{port}"));
         }
         assert_eq!(*lab.behind.asked.borrow(), expected);
-        assert_eq!(lab.counters().connected, 6);
+        assert_eq!(lab.counters().connected, 8);
     });
 }
 
@@ -135,12 +137,16 @@ fn what_is_not_served_says_what_is() {
         let lab = Lab::start().await;
         let address = lab.address.to_string();
         let http = format!("http://{address}");
-        let Some(output) = curl(&["--proxy", &http, "http://web.test/"]).await else { return };
+        let Some(output) = curl(&["--proxy", &http, "ftp://web.test/"]).await else { return };
         let (out, _) = text(&output);
-        assert!(out.starts_with("lattice: only CONNECT is served here") && out.ends_with(" 405"), "{out}");
-        let post = ["--proxy", &http, "--data", &"x".repeat(20_000), "http://web.test/"];
+        assert!(
+            out.starts_with("lattice: only CONNECT and requests for http://") && out.ends_with(" 405"),
+            "{out}"
+        );
+        let chunked = "Transfer-Encoding: chunked";
+        let post = ["--proxy", &http, "--header", chunked, "--data", &"x".repeat(20_000), "http://web.test/"];
         let (out, err) = text(&curl(&post).await.unwrap());
-        assert!(out.ends_with(" 405"), "{out} {err}");
+        assert!(out.ends_with(" 411"), "{out} {err}");
         for arguments in [
             ["--socks4", &address, "http://127.0.0.1/"],
             ["--socks4a", &address, "http://web.test/"],

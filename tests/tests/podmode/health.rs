@@ -2,9 +2,12 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use lattice_tests::{Process, tools};
+use lattice_tests::{Process, lab::wait_until, tools};
 
 use crate::world::{CLOSED_PAGE, LIMIT, PAGE, World};
+
+/// Bounds the waiting for a minute's silence to be noticed.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
 #[test]
 fn probes_and_the_users_own_commands_see_what_is_true() {
@@ -55,6 +58,10 @@ fn probes_and_the_users_own_commands_see_what_is_true() {
         rules.stderr
     );
     drop(world.lab.take_latticed());
+    // It is believed to be there for a minute after it was last heard.
+    wait_until(SILENCE, "the sandbox to be not ready", || probe(&world, "/readyz").0 == "503");
     assert_eq!(probe(&world, "/healthz").0, "200", "flows go on");
+    world.lab.start_latticed();
+    wait_until(SILENCE, "the sandbox to be ready again", || probe(&world, "/readyz").0 == "200");
     pod.end();
 }

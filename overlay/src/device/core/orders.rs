@@ -61,6 +61,12 @@ impl Core {
                         let _ = reply.send(gate.counters());
                     }
                 }
+                Command::Deny(firsts, reply) => {
+                    if let Some(gate) = &mut self.outside.gate {
+                        let denied = firsts.iter().map(|first| gate.denial(first.bytes()).is_some());
+                        let _ = reply.send(denied.collect());
+                    }
+                }
                 Command::Relays(reply) => drop(reply.send(self.outside.relays.status())),
                 // Without path finding nobody has a handle to ask with.
                 Command::SetLocal(addresses) => {

@@ -3,134 +3,32 @@
 //! /dev/net/tun is root's on most machines of ours; where a test has the command isolated, one that everybody may open is put in its place, in a mount
 //! namespace that only that run sees.
 
+mod files;
+mod gvisor;
+mod inbound;
+mod outside;
+mod place;
+mod terminal;
+
 use std::{
     fs,
     net::Ipv4Addr,
-    os::unix::{
-        fs::{PermissionsExt as _, chown},
-        net::UnixListener,
-    },
-    path::{Path, PathBuf},
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use lattice_tests::{Host, Lab, Output, Process, process::patience, remains, tools};
+use lattice_tests::{Process, process::patience, remains};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use place::{LIMIT, Place};
 use serde_json::Value;
-use tempfile::TempDir;
-
-const LIMIT: Duration = Duration::from_secs(90);
-const UID: u32 = 12345;
-
-/// A host with a peer that serves HTTP on 8080 and 9090, and an unprivileged user on it.
-struct Place {
-    lab: Lab,
-    tool: Ipv4Addr,
-    host: Host,
-    user: TempDir,
-    _running: Vec<Process>,
-}
-
-impl Place {
-    fn new() -> Self {
-        let mut lab = Lab::start();
-        let (peer, host) = (lab.host(), lab.host());
-        let (node, tool) = lab.up(&peer, "tool");
-        let running = vec![node, lab.serve_http(&peer, 8080), lab.serve_http(&peer, 9090)];
-        let user = tempfile::Builder::new().prefix("lattice-run-").tempdir().expect("a directory");
-        fs::set_permissions(user.path(), fs::Permissions::from_mode(0o711)).expect("a directory of the user");
-        for dir in ["home", "etc", "run"] {
-            let dir = user.path().join(dir);
-            fs::create_dir(&dir).expect("a directory of the user");
-            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).expect("a directory of the user");
-            chown(&dir, Some(UID), Some(UID)).expect("root");
-        }
-        Self { lab, tool, host, user, _running: running }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.user.path().join(name)
-    }
-
-    /// `lattice sandbox run` as the user. With `tun`, he may make TUN devices.
-    fn run(&self, tun: bool, flags: &[&str], command: &[&str]) -> Command {
-        let token = self.path("home/token");
-        if !self.path("etc/sandbox-credentials.json").exists() {
-            fs::write(&token, self.lab.admin(&["token", "create", "--workspace", "demo"]))
-                .expect("the token's file");
-            fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a directory of the user");
-            chown(&token, Some(UID), Some(UID)).expect("root");
-        }
-        let node = self.path("tun");
-        let node = node.display();
-        let prepare = if tun {
-            format!("[ -e {node} ] || mknod -m 666 {node} c 10 200; mount --bind {node} /dev/net/tun; ")
-        } else {
-            String::new()
-        };
-        let script = format!(
-            "{prepare}cd {}; exec setpriv --reuid {UID} --regid {UID} --clear-groups --bounding-set=-all --inh-caps=-all --pdeathsig KILL -- \"$@\"",
-            self.path("home").display()
-        );
-        let mut lattice = lattice_tests::process::command(&self.host.netns.path(), Path::new("unshare"));
-        lattice.args(["-m", "sh", "-ec", &script, "run"]).arg(tools::built("lattice"));
-        lattice.args(["sandbox", "run", "--name", "agent", "--listen-port", "0"]);
-        lattice
-            .args(["--server-url", self.lab.server_url(), "--audit-file"])
-            .arg(self.path("home/audit.jsonl"));
-        if token.exists() {
-            lattice.arg("--token-file").arg(&token);
-        }
-        lattice.args(flags).arg("--").args(command);
-        lattice
-            .env("HOME", self.path("home"))
-            .env("LATTICE_CONFIG_DIR", self.path("etc"))
-            .env("LATTICE_STATE_DIR", self.path("run"))
-            .env("LATTICE_ADMIN_TOKEN", "not-for-the-command")
-            .env_remove("LATTICE_TOKEN");
-        for proxy in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
-            lattice.env_remove(proxy);
-        }
-        lattice
-    }
-
-    fn finish(&self, command: Command) -> Output {
-        Process::spawn(command, "run", self.lab.dir.path()).finish(LIMIT)
-    }
-
-    fn allowed(&self) -> String {
-        format!("tcp:{}/32:8080", self.tool)
-    }
-
-    /// Nothing is left of the user's sandbox.
-    fn assert_clean(&self) {
-        let needle = self.user.path().display().to_string();
-        let deadline = Instant::now() + patience(Duration::from_secs(10));
-        loop {
-            let mut left = remains::processes(&needle);
-            let sandboxes = fs::read_dir(self.path("run/sandboxes")).into_iter().flatten().flatten();
-            left.extend(sandboxes.map(|entry| entry.path().display().to_string()));
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "left behind: {left:#?}");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn records(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.path("home/audit.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
-    }
-}
 
 /// Ways out, each with what came of it.
-const ATTEMPTS: &str = include_str!("run.py");
+const ATTEMPTS: &str = include_str!("attempts.py");
 
 #[test]
 fn the_command_reaches_what_it_may_and_has_no_way_around() {
@@ -239,8 +137,12 @@ fn exit_codes_and_signals_are_passed_on_and_orphans_end() {
     let killed = place.finish(place.run(true, &[], &["sh", "-c", "kill -9 $$"]));
     assert_eq!(killed.code, 137, "{}", killed.stderr);
     let missing = place.finish(place.run(true, &[], &["/no/such/program"]));
-    assert_eq!(missing.code, 66, "{}", missing.stderr);
+    assert_eq!(missing.code, 127, "{}", missing.stderr);
     assert!(missing.stderr.contains("cannot run /no/such/program: No such file"), "{}", missing.stderr);
+
+    let no_program = place.finish(place.run(true, &[], &["/etc/passwd"]));
+    assert_eq!(no_program.code, 126, "{}", no_program.stderr);
+    place.assert_clean();
 
     let trap = "trap 'echo asked; exit 5' TERM; echo running; while :; do sleep 0.05; done";
     for isolate in ["netns", "none"] {
@@ -285,7 +187,7 @@ fn a_command_does_not_outlive_its_network() {
     let deleted = Command::new("nsenter").args([&delete, "ip", "link", "delete", "wg0"]).status().unwrap();
     assert!(deleted.success());
     let out = run.finish(LIMIT);
-    assert_eq!(out.code, 70, "{}", out.stderr);
+    assert_eq!(out.code, 125, "{}", out.stderr);
     assert!(out.stderr.contains("the command was killed"), "{}", out.stderr);
     assert!(kill(Pid::from_raw(sleeping), None).is_err());
     place.assert_clean();
@@ -307,7 +209,7 @@ fn command_below(pid: u32) -> i32 {
 fn without_a_tun_device_the_command_is_told_of_a_proxy_and_the_user_of_the_reason() {
     let place = Place::new();
     let refused = place.finish(place.run(false, &["--isolate", "netns"], &["true"]));
-    assert_eq!(refused.code, 71, "{}", refused.stderr);
+    assert_eq!(refused.code, 125, "{}", refused.stderr);
     assert!(refused.stderr.contains("cannot open a TUN device"), "{}", refused.stderr);
     assert!(place.path("home/token").exists() && !place.path("etc/sandbox-credentials.json").exists());
 
@@ -324,7 +226,11 @@ fn without_a_tun_device_the_command_is_told_of_a_proxy_and_the_user_of_the_reaso
         "{}",
         out.stderr
     );
-    assert_eq!(out.stdout, "agent\n0\nhello from the tool\n97\n", "{}", out.stderr);
+    let wanted = format!(
+        "agent\n0\nhello from the tool\nlattice: {}:9090: the policy does not permit this address (default-deny)\n0\n",
+        place.tool
+    );
+    assert_eq!(out.stdout, wanted, "{}", out.stderr);
     assert!(place.records().iter().all(|record| record["class"] == "cooperative"));
     place.assert_clean();
 }
@@ -332,17 +238,16 @@ fn without_a_tun_device_the_command_is_told_of_a_proxy_and_the_user_of_the_reaso
 #[test]
 fn what_cannot_be_meant_is_refused() {
     let place = Place::new();
-    let outside = place.finish(place.run(true, &["--egress-allow", "api.example.com:443"], &["true"]));
-    assert_eq!(outside.code, 71, "{}", outside.stderr);
-    assert!(outside.stderr.contains("the overlay's link only"), "{}", outside.stderr);
     for (flags, text) in [
-        (&["--isolate", "gvisor"][..], "--mode gvisor"),
-        (&["--isolate", "netns", "--forward", "80:127.0.0.1:80"], "--forward is of no use"),
+        (&["--isolate", "netns", "--forward", "80:127.0.0.1:81"][..], "give 81:127.0.0.1:81"),
+        (&["--isolate", "netns", "--forward", "80:192.0.2.1:80"], "--isolate none"),
+        (&["--isolate", "none", "--read-only"], "--isolate netns only"),
+        (&["--writable", "/no/such/directory"], "name a directory"),
         (&["--wireguard", "kernel"], "--wireguard kernel"),
         (&["--forward", "nonsense"], "forward"),
     ] {
         let out = place.finish(place.run(true, flags, &["true"]));
-        assert_eq!(out.code, 64, "{flags:?}: {}", out.stderr);
+        assert_eq!(out.code, 125, "{flags:?}: {}", out.stderr);
         assert!(out.stderr.contains(text), "{flags:?}: {}", out.stderr);
     }
     let inside = place.lab.run(&place.host, &["sandbox", "inside", "--channel", "77", "--", "true"]);
