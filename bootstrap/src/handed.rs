@@ -21,10 +21,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ipnet::{IpNet, Ipv4Net};
 use lattice_audit::Class;
 use lattice_overlay::{Device, DeviceConfig, FilterConfig, gateway::GatewayConfig};
-use lattice_policy::{Local, RuleSpec};
+use lattice_policy::{Local, Overlay, RuleSpec};
 use lattice_proxy::Forward;
 use tokio::{
     runtime::Handle,
@@ -127,7 +126,7 @@ impl HandedSandbox {
         };
 
         let (device, ended) = device_step(&mut steps, &base, mtu, inside.link, gateway)?;
-        let local = Local { flags: egress, offered: offered(&forwards, &overlay)?, ..Local::default() };
+        let local = Local { flags: egress, offered: offered(&forwards, overlay.pool())?, ..Local::default() };
         let wanted = Arc::new(live::wanted(1, &local, base.map(), now_unix())?);
         let closed = Closed { nets: base.closed()?, ..Closed::default() };
         let policed = steps.run("policy", || {

@@ -47,6 +47,7 @@ impl Stream for Connection {
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self {
             Self::Overlay(stream) => stream.poll_cut(cx),
+            Self::Agent(stream) => stream.poll_cut(cx),
             Self::Outside(_, revoked) => revoked
                 .as_mut()
                 .poll(cx)

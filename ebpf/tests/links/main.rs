@@ -293,7 +293,7 @@ fn the_overlay_is_reached_by_its_link_alone() {
     }
     lab.enforcer().apply(&all, &[], 1).unwrap();
     let peer = overlay.v6([10, 77, 0, 5].into()).into();
-    let mut verdict = |lab: &mut Lab, from, to, port| {
+    let verdict = |lab: &mut Lab, from, to, port| {
         let _sent = lab.agent_udp_from(from, to, port).send(b"?");
         lab.wait_for(|flow| flow.dst == SocketAddr::new(to, port)).action
     };

@@ -50,6 +50,11 @@ impl Link {
         coalescer.push(packet, |header, packet| *drops += write(tun, header, packet));
     }
 
+    /// Not held back: whoever is refused is told at once.
+    fn refuse(&mut self, refusal: &[u8]) {
+        self.drops += write(&mut self.tun, Header::default(), refusal);
+    }
+
     /// Hands on what was held back.
     fn flush(&mut self) {
         let Self { tun, coalescer, drops } = self;
@@ -77,7 +82,7 @@ fn lets_out(outside: &mut Outside, link: &mut Link, frame: &Frame<'_>) -> bool {
     };
     let Err(denial) = gate.egress(packet, count, bytes) else { return true };
     if let Some(refusal) = denial.refusal {
-        link.drops += write(&mut link.tun, Header::default(), &refusal);
+        link.refuse(&refusal);
     }
     false
 }
@@ -221,7 +226,7 @@ impl Engine {
                     (Leads::Nowhere, frame) => {
                         let gate = self.core.outside.gate.as_ref();
                         if let Some(refusal) = gate.and_then(|gate| gate.refusal(first(frame))) {
-                            self.link.write(&refusal);
+                            self.link.refuse(&refusal);
                         }
                     }
                 }

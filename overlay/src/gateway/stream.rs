@@ -47,6 +47,15 @@ impl TcpStream {
         let _ = self.shared.use_state().stack.set_no_delay(self.id, no_delay);
     }
 
+    /// As [`crate::stack::TcpStream::poll_cut`].
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let state = &mut *self.shared.state();
+        match end_or_wait(state, self.id, context, |flow| &mut flow.watcher) {
+            Poll::Ready(end) if end.is_cut() => end.error().map_or(Poll::Pending, Poll::Ready),
+            _ => Poll::Pending,
+        }
+    }
+
     pub(super) async fn established(&self) -> Result<(), ConnectError> {
         poll_fn(|context| {
             let mut state = self.shared.state();

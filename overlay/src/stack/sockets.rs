@@ -137,7 +137,7 @@ impl Sockets {
 
 impl End {
     /// Whether it was cut off from here: the peer did not end it, and nobody is to wait for what is left in it.
-    pub(super) fn is_cut(self) -> bool {
+    pub(crate) fn is_cut(self) -> bool {
         matches!(self, Self::Denied(_) | Self::Revoked | Self::Gone | Self::Stopped)
     }
 

@@ -111,7 +111,7 @@ mod tests {
             Route { mtu: Some(9000), ..route("2001:db8::/32", 3) },
         ];
         let targets: Vec<IpNet> = targets.iter().map(|text| text.parse().unwrap()).collect();
-        ways(&every.parse().unwrap(), &targets, "10.42.0.0/16".parse().unwrap(), &routes, &links)
+        ways(&every.parse().unwrap(), &targets, &["10.42.0.0/16".parse().unwrap()], &routes, &links)
     }
 
     fn found(links: &[&str], to: &[&str], mtu: Option<u16>) -> Ways {

@@ -128,7 +128,7 @@ fn who_waits_for_the_underlay_to_have_room_loses_nothing_to_it() {
         socket.send_to(b"hello", to).unwrap();
         receive(&socket, 1500).await.unwrap();
     });
-    let lost = || a.device.drops().unwrap().unwrap().underlay;
+    let lost = || a.device.drops().unwrap().underlay;
 
     // As good as standing still: whoever does not wait fills the socket's buffer of some 14 MB, and loses the rest.
     set_rate(&here, "change", "8kbit");

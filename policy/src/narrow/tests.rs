@@ -196,7 +196,6 @@ fn what_is_offered_is_reached_as_far_as_layers_say_who_may() {
 
 #[test]
 fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
-    let pool = "10.42.0.0/16".parse().unwrap();
     let unreachable = vec!["192.0.2.1/32".parse().unwrap(), "198.19.0.4/31".parse().unwrap()];
     let flags = ["0.0.0.0/0", "tcp:192.0.2.1:80"].map(|text| crate::parse_rule(text).unwrap());
     let local = Local { unreachable, ..Local::from(flags.to_vec()) };
@@ -210,7 +209,7 @@ fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
         Layer { egress: rules.collect(), ..Layer::closed("policies") }
     };
     let said = |layers: &[Layer], to: &str, direction| {
-        let policy = effective_on(1, layers, &local, pool).unwrap();
+        let policy = effective_on(1, layers, &local, &overlay()).unwrap();
         let packet = crate::Packet { direction, proto: 6, remote: to.parse().unwrap(), port: Some(80) };
         let verdict = crate::evaluate(&policy, &packet);
         assert_eq!(policy.compile().lookup(&packet), verdict);

@@ -49,7 +49,7 @@ impl Engine {
                     }
                 }
                 // It has no filter; the sender that is dropped says so.
-                Command::Apply(..) | Command::Pin(..) | Command::Counters(_) => {}
+                Command::Apply(..) | Command::Pin(..) | Command::Deny(..) | Command::Counters(_) => {}
                 Command::Stop => return Ok(true),
             }
         }
