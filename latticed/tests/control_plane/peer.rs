@@ -82,6 +82,7 @@ pub fn request(name: &str, token: &str) -> (EnrollRequest, Arc<KeyPair>) {
         wireguard_public_key: WgPrivateKey::from_random(random()).public(),
         nats_public_key: key.public_key(),
         endpoints: vec!["192.0.2.1:51820".parse().unwrap()],
+        preset: None,
         proof: String::new(),
     };
     (sign(request, &key), key)
