@@ -1,6 +1,6 @@
 //! How long `/bin/true` takes from nothing to its exit code: by our driver, and by bare `runsc run` of the same bundle.
 //!
-//! usage (root): start_bench ROOTFS [ROUNDS [RUNSC]]. The two alternate, so that a busy machine slows both alike.
+//! usage (root): runsc_bench ROOTFS [ROUNDS [RUNSC]]. The two alternate, so that a busy machine slows both alike.
 
 use std::{
     error::Error,
@@ -16,7 +16,7 @@ use lattice_runsc::{AgentSpec, AgentStdio, Runsc, Writable};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let rootfs = args.next().ok_or("usage: start_bench ROOTFS [ROUNDS [RUNSC]]")?;
+    let rootfs = args.next().ok_or("usage: runsc_bench ROOTFS [ROUNDS [RUNSC]]")?;
     let rounds = args.next().map_or(Ok(20), |rounds| rounds.parse::<usize>())?.max(1);
     let path = args.next();
     let runsc = Runsc::find(path.as_deref().map(Path::new), None)?;
