@@ -60,7 +60,7 @@ pub(crate) fn live(
 /// The end of pins that the enforcer does not take.
 const UNPINNABLE: u64 = 13;
 
-/// Takes a policy when it wants to, and remembers its rules; pins are among them.
+/// Takes a policy when it wants to, and remembers its rules for IPv4, beside which are those for the same peers' IPv6; pins are among them.
 struct Fake {
     takes: Box<dyn FnMut(&Policy) -> bool + Send>,
     log: Loaded,
@@ -71,7 +71,8 @@ impl Enforce for Fake {
         if !(self.takes)(policy) {
             return Err(Failure::new(Kind::Kernel, "no memory"));
         }
-        let rules = policy.rules().iter().map(|rule| rule.text.clone());
+        let rules =
+            policy.rules().iter().filter(|rule| rule.net.addr().is_ipv4()).map(|rule| rule.text.clone());
         let pins = pins.iter().map(|pin| format!("pin {}", pin.address));
         self.log.lock().unwrap().push((policy.generation, rules.chain(pins).collect()));
         Ok(())
@@ -102,9 +103,13 @@ fn last(loaded: &Loaded) -> (u32, Vec<String>) {
 #[test]
 fn flags_decide_for_an_older_server() {
     let policy = wanted(1, &vec![parse_rule("10.42.0.5").unwrap()].into(), &map(None), 0).unwrap();
-    let rules: Vec<(Action, &str)> =
-        policy.rules().iter().map(|rule| (rule.action, rule.text.as_str())).collect();
-    assert_eq!(rules, [(Action::Allow, "10.42.0.5"), (Action::Allow, "icmp:10.42.0.0/16")]);
+    let rules: Vec<(Action, &str, bool)> = policy
+        .rules()
+        .iter()
+        .map(|rule| (rule.action, rule.text.as_str(), rule.net.addr().is_ipv6()))
+        .collect();
+    let both = |text| [false, true].map(|is_v6| (Action::Allow, text, is_v6));
+    assert_eq!(rules, [both("10.42.0.5"), both("icmp:10.42.0.0/16")].concat());
 }
 
 #[test]
@@ -155,7 +160,7 @@ fn a_wider_policy_that_is_not_taken_leaves_the_old_one() {
 
 #[test]
 fn a_narrower_policy_that_is_not_taken_denies_everything() {
-    let fits = |policy: &Policy| policy.rules().len() != 1;
+    let fits = |policy: &Policy| policy.rules().len() != 2;
     let (mut live, loaded) = live(&["10.42.0.0/16"], &map(Some(&["10.42.0.0/24"])), fits);
     let narrower = map(Some(&["10.42.0.5"]));
     let stuck = live.put(live.change(&narrower, 0).unwrap()).unwrap_err();

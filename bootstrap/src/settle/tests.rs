@@ -75,7 +75,9 @@ impl Seen {
         let told = move |policy: &Policy| {
             let took = takes(policy);
             let how = if took { "taken" } else { "not" };
-            sender.send(format!("{} rules, {how}", policy.rules().len())).unwrap();
+            // Each has one for the same peers' IPv6 addresses beside it.
+            let rules = policy.rules().iter().filter(|rule| rule.net.addr().is_ipv4()).count();
+            sender.send(format!("{rules} rules, {how}")).unwrap();
             took
         };
         Mutex::new(live(&["10.42.0.0/16"], &policy_map(Some(&[egress])), told).0)

@@ -166,7 +166,8 @@ fn a_client_that_still_sends_reads_why_it_is_refused() {
     run(async {
         let lab = Lab::start().await;
         let mut client = lab.client().await;
-        client.write_all(b"POST http://web.test/ HTTP/1.1\r\nHost: web.test\r\n\r\n").await.unwrap();
+        let chunked = b"POST http://web.test/ HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.write_all(chunked).await.unwrap();
         lab.until(|c| c.malformed == 1).await;
         for _ in 0..3 {
             sleep(Duration::from_millis(10)).await;
@@ -174,7 +175,7 @@ fn a_client_that_still_sends_reads_why_it_is_refused() {
         }
         // A connection that the proxy had closed by now would end in a reset.
         let reply = String::from_utf8(read_all(&mut client).await).unwrap();
-        assert!(reply.starts_with("HTTP/1.1 405 "), "{reply}");
+        assert!(reply.starts_with("HTTP/1.1 411 "), "{reply}");
     });
 }
 
