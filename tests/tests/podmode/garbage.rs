@@ -79,7 +79,7 @@ fn names_that_lie_and_bytes_that_mean_nothing_are_refused() {
         [&[5, 1, 0, 5, 1, 0][..], &socks[..4]].concat(),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        format!("GET http://{far}:{PAGE}/ HTTP/1.1\r\nHost: {far}\r\n\r\n").into_bytes(),
+        format!("GET http://{far}:{PAGE}/ HTTP/1.1\r\nHost: {far}\r\nHost: x\r\n\r\n").into_bytes(),
         format!("CONNECT {far}:{PAGE} HTTP/1.1\nHost: x\n\n").into_bytes(),
         format!("CONNECT {far}:{PAGE} HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello").into_bytes(),
         format!("CONNECT {far}:{PAGE} HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(100_000)).into_bytes(),
