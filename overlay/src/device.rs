@@ -60,7 +60,7 @@ impl fmt::Display for Backend {
 /// Which backend to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// The kernel's where it has one and no filter is asked for, else user space. To find paths beside the kernel's takes `CAP_NET_RAW`.
+    /// The kernel's where it has one and no filter is asked for, else user space. To look for peers beside the kernel's takes `CAP_NET_RAW`.
     #[default]
     Auto,
     /// The kernel's or none.

@@ -94,7 +94,7 @@ fn the_chart_is_rendered_as_its_values_say() {
     ] {
         assert!(usual.contains(line), "no {line:?} in {usual}");
     }
-    for word in ["privileged", "hostPath", "kind: Secret", "database"] {
+    for word in ["privileged", "hostPath", "kind: Secret", "database", "nodePort", "advertise"] {
         assert!(!usual.contains(word), "{word} in {usual}");
     }
 
@@ -113,6 +113,9 @@ fn the_chart_is_rendered_as_its_values_say() {
         "args={--keep-removed=7}",
         "storage.className=",
         "service.clusterIP=10.43.0.99",
+        "service.type=NodePort",
+        "service.natsNodePort=30422",
+        "advertiseNatsUrl=nats://node.example:30422",
         "runtimeClass.nodeSelector.lattice=yes",
     ];
     let all = render(&helm, &all).unwrap();
@@ -126,10 +129,14 @@ fn the_chart_is_rendered_as_its_values_say() {
         "\"--keep-removed=7\"",
         "storageClassName: \"\"",
         "clusterIP: 10.43.0.99",
+        "nodePort: 30422",
+        "\"--advertise-nats-url=nats://node.example:30422\"",
         "lattice: \"yes\"",
     ] {
         assert!(all.contains(line), "no {line:?} in {all}");
     }
     let nameless = render(&helm, &["tls=secret"]).unwrap_err();
     assert!(nameless.contains("name it by tlsSecret"), "{nameless}");
+    let unreachable = render(&helm, &["service.type=NodePort", "service.natsNodePort=30422"]).unwrap_err();
+    assert!(unreachable.contains("name it in advertiseNatsUrl"), "{unreachable}");
 }

@@ -50,7 +50,8 @@ pub(super) struct KernelDevice {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// Whether paths to a kernel's WireGuard can be found: that takes raw sockets in the underlay (`CAP_NET_RAW`).
+/// Whether peers can be looked for beside the kernel's WireGuard: that takes raw sockets in the underlay (`CAP_NET_RAW`), by which also
+/// the handshake goes that begins at a peer's home. So a device that finds no paths needs them too.
 pub(super) fn can_find_paths(underlay: &Netns) -> bool {
     matches!(underlay.run(|| Raw::new(0).open()), Ok(Ok(())))
 }
@@ -82,7 +83,7 @@ impl KernelDevice {
         links::set_up(underlay, "lo")?;
         let mut raw = Raw::new(listen_port);
         let open = || -> io::Result<_> {
-            // What is not permitted shows now.
+            // What is not permitted shows now, not in handshakes that nobody answers.
             raw.open()?;
             Loopback::open(listen_port)
         };

@@ -57,6 +57,8 @@ pub(super) struct Engine {
     looked: Instant,
     look_cost: Duration,
     malformed: u64,
+    /// What the kernel sent to homes, and no relay took, nor was there an address to send it to.
+    lost: u64,
 }
 
 /// What an engine is made from.
@@ -88,6 +90,7 @@ impl Engine {
             moves: Vec::new(),
             look_cost: Duration::ZERO,
             malformed: 0,
+            lost: 0,
         }
     }
 
@@ -137,7 +140,8 @@ impl Engine {
                     self.malformed += 1;
                     continue;
                 };
-                send(&self.relays, &mut self.raw, &outgoing.peer, &outgoing.to, datagram);
+                let is_sent = send(&self.relays, &mut self.raw, &outgoing.peer, &outgoing.to, datagram);
+                self.lost += u64::from(!is_sent);
                 self.moves.extend(outgoing.endpoint.map(|endpoint| (outgoing.peer, endpoint)));
                 if let Some(ways) = self.ways.as_mut().filter(|_| outgoing.is_wanted) {
                     self.peers.is_wanted(&outgoing.peer);
@@ -226,7 +230,7 @@ impl Engine {
 
     /// Does what time asks for.
     fn handle_timeout(&mut self, now: Instant) {
-        let Self { ways, raw, relays, peers, moves, .. } = self;
+        let Self { ways, raw, relays, peers, moves, lost, .. } = self;
         if let Some(ways) = ways {
             let check = |remote, local, bytes: &[u8]| raw.send(Some(local), remote, bytes);
             ways.handle_timeout(now, check, |event| match event {
@@ -237,7 +241,7 @@ impl Engine {
             });
         }
         for (peer, to, initiation) in peers.take_due(now) {
-            send(relays, raw, &peer, &to, &initiation);
+            *lost += u64::from(!send(relays, raw, &peer, &to, &initiation));
         }
     }
 
@@ -272,12 +276,27 @@ impl Engine {
     }
 }
 
-fn send(relays: &Relays, raw: &mut Raw, peer: &WgPublicKey, to: &To, datagram: &[u8]) {
-    match to {
-        // What does not find room is counted there.
-        To::Relay(relay) => {
-            relays.send(*relay, peer, datagram.len(), |room| room.copy_from_slice(datagram));
+/// False when there was nowhere to send it to. What raw sockets do not take, they count.
+fn send(relays: &Relays, raw: &mut Raw, peer: &WgPublicKey, to: &To, datagram: &[u8]) -> bool {
+    to.direct.iter().for_each(|remote| raw.send(None, *remote, datagram));
+    let write = |room: &mut [u8]| room.copy_from_slice(datagram);
+    let is_relayed = to.relay.is_some_and(|relay| relays.send(relay, peer, datagram.len(), write));
+    is_relayed || !to.direct.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_nowhere_to_go_is_lost_and_what_raw_sockets_refuse_is_counted_there() {
+        let (relays, peer, mut raw) = (Relays::default(), WgPublicKey([1; 32]), Raw::new(1));
+        let nowhere = To::default();
+        let no_relay = To { relay: Some(3), ..To::default() };
+        let unroutable = To { relay: Some(3), direct: vec!["255.255.255.255:1".parse().unwrap()] };
+        for (to, is_sent, refused) in [(nowhere, false, 0), (no_relay, false, 0), (unroutable, true, 1)] {
+            assert_eq!(send(&relays, &mut raw, &peer, &to, &[2; 92]), is_sent, "{to:?}");
+            assert_eq!(raw.failed(), refused);
         }
-        To::Direct(all) => all.iter().for_each(|remote| raw.send(None, *remote, datagram)),
     }
 }

@@ -54,7 +54,7 @@ struct Peer {
     is_active: bool,
     /// Where it was heard of last, but for relays.
     heard: Option<SocketAddr>,
-    /// By which relay something came last.
+    /// By which relay something came, if nothing came by another way since.
     relay: Option<RelayNumber>,
     /// When the kernel was last told where it is.
     told: Option<Instant>,
@@ -63,13 +63,11 @@ struct Peer {
     handshake: Option<SystemTime>,
 }
 
-/// Where a datagram of the kernel's goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum To {
-    /// By a relay.
-    Relay(RelayNumber),
-    /// To all of these.
-    Direct(Vec<SocketAddr>),
+/// Where a datagram of the kernel's goes: by the relay, and to all of the addresses. With neither it is lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct To {
+    pub(super) relay: Option<RelayNumber>,
+    pub(super) direct: Vec<SocketAddr>,
 }
 
 /// What is to be done about a datagram that the kernel sent home.
@@ -153,7 +151,7 @@ impl Peers {
             self.initiations.insert(slot, Initiation::new(*bytes, now));
         }
         let mut endpoint = None;
-        if let (true, Some(Path::Direct { remote, .. })) = (peer.is_active, peer.selected)
+        if let Some(Path::Direct { remote, .. }) = peer.chosen()
             && peer.told.is_none_or(|told| now.saturating_duration_since(told) >= SETTLING)
         {
             (peer.told, endpoint) = (Some(now), Some(remote));
@@ -216,8 +214,11 @@ impl Peers {
             peer.handshake = info.stats.last_handshake_time;
             initiations.remove(&slot);
         }
-        let by_relay = || Path::Relay { relay: peer.relay.unwrap_or_default(), peer: key };
-        let came_by = was_heard.then(|| away.map_or_else(by_relay, Path::to));
+        if was_heard && away.is_some() {
+            peer.relay = None;
+        }
+        let by_relay = peer.relay.map(|relay| Path::Relay { relay, peer: key });
+        let came_by = away.map(Path::to).or(by_relay).filter(|_| was_heard);
         // Told just now: what was read may be older.
         let is_settled = peer.told.is_none_or(|told| now.saturating_duration_since(told) >= SETTLING);
         let endpoint = peer.endpoint(away, home, was_heard).filter(|at| is_settled && Some(*at) != endpoint);
@@ -271,17 +272,26 @@ impl Peer {
         }
     }
 
-    /// Where a message goes that came home: by the path that was selected, else an initiation to wherever the peer may be, and the rest
-    /// to the likeliest place.
+    /// The path that the path finder chose, while it looks after the peer.
+    fn chosen(&self) -> Option<Path> {
+        self.selected.filter(|_| self.is_active)
+    }
+
+    /// Where a message goes that came home: by the path that was chosen, else an initiation to wherever the peer may be, and the rest
+    /// to the likeliest place. That is the relay by which something came last: an initiation may come by it before any path is chosen
+    /// here, and who sent it waits there for the answer.
     fn to(&self, message: Message<'_>) -> To {
-        match self.selected {
-            Some(Path::Relay { relay, .. }) => To::Relay(relay),
-            Some(Path::Direct { remote, .. }) => To::Direct(vec![remote]),
+        match self.chosen() {
+            Some(Path::Relay { relay, .. }) => To { relay: Some(relay), ..To::default() },
+            Some(Path::Direct { remote, .. }) => To { direct: vec![remote], ..To::default() },
             None => {
                 let others = self.candidates.iter().copied().filter(|at| Some(*at) != self.heard);
                 let all = self.heard.into_iter().chain(others);
-                let most = if matches!(message, Message::Initiation(_)) { usize::MAX } else { 1 };
-                To::Direct(all.take(most).collect())
+                let most = match message {
+                    Message::Initiation(_) => usize::MAX,
+                    _ => usize::from(self.relay.is_none()),
+                };
+                To { relay: self.relay, direct: all.take(most).collect() }
             }
         }
     }
@@ -289,7 +299,7 @@ impl Peer {
     /// Where the kernel ought to send, which thinks that the peer is `away` from home, or at home.
     fn endpoint(&self, away: Option<SocketAddr>, home: SocketAddr, was_heard: bool) -> Option<SocketAddr> {
         let young = |at: SystemTime| at.elapsed().is_ok_and(|age| age < SESSION_LIFE);
-        match self.selected.filter(|_| self.is_active) {
+        match self.chosen() {
             Some(Path::Relay { .. }) => Some(home),
             // It moved, and says so itself: the path finder will follow.
             Some(Path::Direct { remote, .. }) => (away.is_none() || !was_heard).then_some(remote),

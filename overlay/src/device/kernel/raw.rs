@@ -34,6 +34,7 @@ use crate::device::udp::{source_v4, source_v6};
 pub(super) struct Raw {
     port: u16,
     sockets: Option<Sockets>,
+    is_v6_next: bool,
     failed: u64,
 }
 
@@ -56,7 +57,7 @@ pub(super) struct Received<'a> {
 impl Raw {
     /// For `port`; nothing is open yet. All the rest is to be called in the same network namespace.
     pub(super) fn new(port: u16) -> Self {
-        Self { port, sockets: None, failed: 0 }
+        Self { port, sockets: None, is_v6_next: false, failed: 0 }
     }
 
     /// Opens the sockets, if they are not.
@@ -80,36 +81,24 @@ impl Raw {
         Ok(self.sockets.insert(sockets))
     }
 
-    /// The next datagram of IPv4, then of IPv6. `WouldBlock` when there is none; what is not STUN for the port, as there may be from
-    /// before the filter was attached, is `InvalidData`.
-    pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
-        let Some(Sockets { v4, v6 }) = &self.sockets else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let mut slices = [IoSliceMut::new(buffer)];
-        let of_v4 = recvmsg::<()>(v4.as_raw_fd(), &mut slices, None, MsgFlags::MSG_DONTWAIT);
-        match (of_v4.map(|message| message.bytes), v6) {
-            (Ok(len), _) => {
-                let read = datagram::read_ipv4(&buffer[..len], self.port);
-                let (from, to, content) = read.ok_or(io::ErrorKind::InvalidData)?;
-                Ok(Received { from, to, content })
-            }
-            (Err(Errno::EAGAIN), Some(v6)) => self.receive_v6(v6, buffer),
-            (Err(error), _) => Err(error.into()),
+    /// The next datagram: of the two IP versions in turns, so that a flood by one does not keep the other from being heard. `WouldBlock`
+    /// when there is none; what is not STUN for the port, as there may be from before the filter was attached, is `InvalidData`.
+    pub(super) fn receive<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
+        let Some(sockets) = &self.sockets else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let mut message = sockets.receive(self.is_v6_next, buffer);
+        self.is_v6_next = !self.is_v6_next;
+        if message.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            message = sockets.receive(self.is_v6_next, buffer);
         }
-    }
-
-    fn receive_v6<'a>(&self, v6: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
-        let mut control = cmsg_space!(libc::in6_pktinfo);
-        let mut slices = [IoSliceMut::new(buffer)];
-        let flags = MsgFlags::MSG_DONTWAIT;
-        let message = recvmsg::<SockaddrIn6>(v6.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
-        let to = message.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::Ipv6PacketInfo(info) => Some(Ipv6Addr::from(info.ipi6_addr.s6_addr)),
-            _ => None,
-        });
-        let (from, len) = (message.address.map(|address| address.ip()), message.bytes);
-        let (Some(from), Some(to)) = (from, to) else { return Err(io::ErrorKind::InvalidData.into()) };
-        let (port, content) = datagram::read(&buffer[..len], self.port).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Received { from: SocketAddr::new(from.into(), port), to: to.into(), content })
+        let (len, v6) = message?;
+        let bytes = &buffer[..len];
+        let received = match v6 {
+            None => datagram::read_ipv4(bytes, self.port),
+            Some((from, to)) => datagram::read(bytes, self.port)
+                .map(|(port, content)| (SocketAddr::new(from.into(), port), to.into(), content)),
+        };
+        let (from, to, content) = received.ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Received { from, to, content })
     }
 
     /// Sends a datagram from the port and, where `local` is given, from that address: not at all, and without a word, when routes would
@@ -182,6 +171,25 @@ impl Sockets {
             setsockopt(v6, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
         Ok(Self { v4, v6 })
+    }
+
+    /// The next message of a version: its length and, as IPv6 has them beside it, where from and to which address of ours.
+    fn receive(&self, is_v6: bool, buffer: &mut [u8]) -> io::Result<(usize, Option<(Ipv6Addr, Ipv6Addr)>)> {
+        let mut slices = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        if !is_v6 {
+            let message = recvmsg::<()>(self.v4.as_raw_fd(), &mut slices, None, flags)?;
+            return Ok((message.bytes, None));
+        }
+        let Some(v6) = &self.v6 else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let mut control = cmsg_space!(libc::in6_pktinfo);
+        let message = recvmsg::<SockaddrIn6>(v6.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+        let to = message.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::Ipv6PacketInfo(info) => Some(Ipv6Addr::from(info.ipi6_addr.s6_addr)),
+            _ => None,
+        });
+        let from = message.address.map(|address| address.ip());
+        Ok((message.bytes, Some(from.zip(to).ok_or(io::ErrorKind::InvalidData)?)))
     }
 }
 

@@ -93,7 +93,7 @@ impl Engine {
     /// What was dropped by the kernel and, after it, here.
     fn drops(&self) -> Result<Drops, DeviceError> {
         let drops = self.link.drops()?;
-        let underlay = self.raw.failed() + self.loopback.failed();
+        let underlay = self.raw.failed() + self.loopback.failed() + self.lost;
         Ok(Drops { malformed: self.malformed, underlay, ..drops })
     }
 }

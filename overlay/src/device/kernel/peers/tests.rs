@@ -3,22 +3,26 @@ use super::*;
 const HOMES: Homes = Homes { port: 9 };
 const KEY: WgPublicKey = WgPublicKey([1; 32]);
 const RELAY: Option<Path> = Some(Path::Relay { relay: 3, peer: KEY });
-const INITIATION: [u8; 148] = initiation();
+const INITIATION: [u8; 148] = message(1);
+const RESPONSE: [u8; 92] = message(2);
+const PACKET: [u8; 96] = message(4);
 
-const fn initiation() -> [u8; 148] {
-    let mut bytes = [0; 148];
-    bytes[0] = 1;
-    bytes
-}
-
-fn packet() -> [u8; 96] {
-    let mut bytes = [0; 96];
-    bytes[0] = 4;
+const fn message<const LEN: usize>(kind: u8) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    bytes[0] = kind;
     bytes
 }
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+fn by_relay(relay: RelayNumber) -> To {
+    To { relay: Some(relay), direct: vec![] }
+}
+
+fn to(all: &[&str]) -> To {
+    To { relay: None, direct: all.iter().map(|text| at(text)).collect() }
 }
 
 fn direct(text: &str) -> Option<Path> {
@@ -69,20 +73,50 @@ fn homes_are_kept_and_not_given_away_soon() {
 #[test]
 fn a_handshake_that_begins_at_home_goes_to_all_places_and_then_by_the_path_that_is_found() {
     let (mut peers, now) = one();
-    let all = To::Direct(vec![at("192.0.2.1:1"), at("192.0.2.2:1")]);
+    let all = to(&["192.0.2.1:1", "192.0.2.2:1"]);
     let outgoing = peers.sent_home(0, &INITIATION, now).unwrap();
     assert_eq!(outgoing, Outgoing { peer: KEY, to: all.clone(), is_wanted: true, endpoint: None });
-    let one = To::Direct(vec![at("192.0.2.1:1")]);
-    assert_eq!(peers.sent_home(0, &packet(), now).unwrap().to, one, "packets are not doubled");
+    let one = to(&["192.0.2.1:1"]);
+    assert_eq!(peers.sent_home(0, &PACKET, now).unwrap().to, one, "packets are not doubled");
     assert!(peers.is_searching() && peers.take_due(now).is_empty());
     let later = peers.poll_timeout().unwrap();
     assert_eq!(peers.take_due(later), [(KEY, all, INITIATION)]);
     assert_eq!(peers.select(&KEY, RELAY, later), Some(home(&peers)));
-    assert_eq!(peers.take_due(later), [(KEY, To::Relay(3), INITIATION)], "at once");
+    assert_eq!(peers.take_due(later), [(KEY, by_relay(3), INITIATION)], "at once");
     // It was answered.
+    assert_eq!(peers.came(&KEY, 3), Some(0));
     let news = peers.read(&says(home(&peers), 92, 148, Some(SystemTime::now())), later);
-    assert_eq!(news.came_by, Some(Path::Relay { relay: 0, peer: KEY }));
+    assert_eq!(news.came_by, RELAY);
     assert_eq!((peers.is_searching(), peers.poll_timeout()), (false, None));
+}
+
+#[test]
+fn what_came_by_a_relay_is_answered_there_until_the_peer_is_heard_elsewhere() {
+    let (mut peers, now) = one();
+    let everywhere = To { relay: Some(3), ..to(&["192.0.2.1:1", "192.0.2.2:1"]) };
+    let answered = |peers: &mut Peers| {
+        let mut to = |datagram: &[u8]| peers.sent_home(0, datagram, now).unwrap().to;
+        [to(&RESPONSE), to(&PACKET), to(&INITIATION)]
+    };
+    // Its signal, which would have a path chosen here too, comes later than what it announces, or never.
+    assert_eq!(peers.came(&KEY, 3), Some(0));
+    assert_eq!(answered(&mut peers), [by_relay(3), by_relay(3), everywhere.clone()]);
+    // Nor does a path hold that nobody looks after any more.
+    peers.select(&KEY, direct("198.51.100.7:7"), now);
+    peers.end(&KEY);
+    assert_eq!(answered(&mut peers), [by_relay(3), by_relay(3), everywhere]);
+
+    let there = "198.51.100.8:8";
+    peers.read(&says(at(there), 0, 0, None), now);
+    assert_eq!(answered(&mut peers)[0], by_relay(3), "it was not heard there, but told to be");
+    peers.read(&says(at(there), 100, 0, None), now);
+    let everywhere = to(&[there, "192.0.2.1:1", "192.0.2.2:1"]);
+    assert_eq!(answered(&mut peers), [to(&[there]), to(&[there]), everywhere]);
+    // Of a peer that no map says anything of, too.
+    peers.follow(&[PeerConfig { endpoints: vec![], ..peer(2) }]);
+    assert_eq!(peers.sent_home(1, &RESPONSE, now).unwrap().to, To::default(), "nowhere");
+    assert_eq!(peers.came(&peer(2).public_key, 5), Some(1));
+    assert_eq!(peers.sent_home(1, &RESPONSE, now).unwrap().to, by_relay(5));
 }
 
 #[test]
@@ -93,11 +127,11 @@ fn what_comes_home_is_sent_on_and_the_kernel_told_of_the_direct_path_again() {
     now += SETTLING;
     assert_eq!(peers.came(&KEY, 3), Some(0));
     for again in [Some(at("198.51.100.7:7")), None] {
-        let outgoing = peers.sent_home(0, &packet(), now).unwrap();
-        assert_eq!((outgoing.to, outgoing.endpoint), (To::Direct(vec![at("198.51.100.7:7")]), again));
+        let outgoing = peers.sent_home(0, &PACKET, now).unwrap();
+        assert_eq!((outgoing.to, outgoing.endpoint), (to(&["198.51.100.7:7"]), again));
     }
     assert_eq!(peers.end(&KEY), Some(home(&peers)));
-    let outgoing = peers.sent_home(0, &packet(), now + SETTLING).unwrap();
+    let outgoing = peers.sent_home(0, &PACKET, now + SETTLING).unwrap();
     assert!(outgoing.is_wanted && outgoing.endpoint.is_none(), "it is not known to be there any more");
 }
 
@@ -131,10 +165,8 @@ fn a_peer_of_which_nothing_is_known_goes_home_when_its_session_is_dead() {
     assert_eq!(peers.read(&says(there, 1, 0, Some(SystemTime::now())), now).endpoint, None);
     assert_eq!(peers.read(&says(there, 1, 0, Some(dead)), now).endpoint, Some(home(&peers)));
     // There it is looked for first.
-    let To::Direct(all) = peers.sent_home(0, &INITIATION, now).unwrap().to else {
-        panic!("no relay is known")
-    };
-    assert_eq!(all, [there, at("192.0.2.1:1"), at("192.0.2.2:1")]);
+    let all = to(&["198.51.100.7:7", "192.0.2.1:1", "192.0.2.2:1"]);
+    assert_eq!(peers.sent_home(0, &INITIATION, now).unwrap().to, all);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn open(host: &Host) -> Raw {
     raw
 }
 
-fn next(raw: &Raw, buffer: &mut [u8]) -> (SocketAddr, IpAddr, Vec<u8>) {
+fn next(raw: &mut Raw, buffer: &mut [u8]) -> (SocketAddr, IpAddr, Vec<u8>) {
     let begun = Instant::now();
     loop {
         match raw.receive(buffer) {
@@ -108,7 +108,7 @@ fn of_what_comes_to_the_port_stun_is_received_and_nothing_else() {
         for (first, len) in stun.into_iter().zip([31, 32, 28, 32]) {
             let bytes = with_cookie(len, first);
             send(&bytes, here.port());
-            let received = next(&raw, &mut buffer);
+            let received = next(&mut raw, &mut buffer);
             assert_eq!(received, (there.at(is_v6), here.ips[is_v6], bytes));
         }
         assert_eq!(raw.receive(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -124,6 +124,33 @@ fn of_what_comes_to_the_port_stun_is_received_and_nothing_else() {
     raw.close();
     assert_eq!(raw.receive(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert!(raw.fds().is_none());
+}
+
+#[test]
+fn a_flood_by_one_version_of_ip_does_not_silence_the_other() {
+    let [here, there] = hosts();
+    let mut raw = open(&here);
+    let mut buffer = [0; 4096];
+    let ask = |is_v6: usize, times: u16| {
+        for _ in 0..times {
+            // An address of IPv4 by a socket of IPv6.
+            let ip = match here.ips[is_v6] {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+                v6 => v6,
+            };
+            there.socket.send_to(&with_cookie(28, [0, 1, 0, 8]), SocketAddr::new(ip, here.port())).unwrap();
+        }
+    };
+    for (flood, other) in [(0, 1), (1, 0)] {
+        ask(flood, 10);
+        ask(other, 1);
+        // The holder of the port has them all, so the raw sockets do too.
+        for _ in 0..11 {
+            here.socket.recv(&mut buffer).unwrap();
+        }
+        let heard = [0; 11].map(|_: u8| next(&mut raw, &mut buffer).1);
+        assert!(heard[..2].contains(&here.ips[other]), "{heard:?}");
+    }
 }
 
 #[test]
