@@ -13,6 +13,7 @@ use lattice_relay::{
     sized_udp,
 };
 use lattice_wire::lrp;
+use socket2::SockRef;
 use tokio::{
     net::TcpSocket,
     time::{sleep, timeout},
@@ -32,6 +33,8 @@ const PROBES: u32 = 4;
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of datagrams that wait in QUIC, in each direction.
 const QUEUE: usize = 256 << 10;
+/// Bytes that TCP takes ahead of what the path carries (`TCP_NOTSENT_LOWAT`, tcp(7)). More would only wait there, with each ping behind it.
+const UNSENT: u32 = 64 << 10;
 
 /// A connection that is ready to be used.
 pub(super) enum Link {
@@ -126,6 +129,7 @@ pub(super) async fn tcp(shared: &Arc<Shared>, token: &str) -> Result<Link, Conne
                 continue;
             }
         };
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
         match client::tcp(stream, shared.fingerprint, credential).await {
             Ok(tcp) => return Ok(Link::Tcp(tcp)),
             Err(error @ ConnectError::Refused(_)) => return Err(error),

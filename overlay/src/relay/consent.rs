@@ -5,10 +5,14 @@
 //!  anything heard: nothing is asked before the next datagram is sent
 //! ```
 //!
-//! So a relay that dies is given up within a second while somebody waits for it, and a connection without traffic costs a ping each
+//! By TCP it may be silent for 1.5 s: what was lost holds up all that is behind it until it was sent again, the answers too.
+//!
+//! So a relay that dies is given up within a second, by TCP two, while somebody waits for it, and a connection without traffic costs a ping each
 //! ten seconds, which also keeps it open in NATs. Before the first datagram after a silence it is asked at once.
 
 use std::time::{Duration, Instant};
+
+use super::Transport;
 
 /// After a datagram of ours, so long after the relay was heard of last it is asked whether it is there.
 const CONSENT: Duration = Duration::from_millis(200);
@@ -16,6 +20,8 @@ const CONSENT: Duration = Duration::from_millis(200);
 const REPEAT: Duration = Duration::from_millis(150);
 /// So long may pings stay unanswered, or three round trips where that is longer.
 const SILENCE: Duration = Duration::from_millis(500);
+/// By TCP: two of its retransmission timeouts, 0.2 s and 0.4 s, and as much again.
+const SILENCE_TCP: Duration = Duration::from_millis(1500);
 /// And so long before the first round trip is known.
 const UNMEASURED: Duration = Duration::from_secs(3);
 /// Pings that must have gone unanswered.
@@ -42,6 +48,7 @@ pub(super) enum Next {
 /// What is known of one connection's other end.
 #[derive(Debug)]
 pub(super) struct Consent {
+    silence: Duration,
     heard: Instant,
     /// When a datagram of ours went out last.
     sent: Option<Instant>,
@@ -52,13 +59,19 @@ pub(super) struct Consent {
     unanswered: u32,
     /// The first of those.
     unanswered_since: Option<Instant>,
+    /// The transport's count of other signs that is known of.
+    signs: u64,
     rtt: Option<Duration>,
 }
 
 impl Consent {
     /// A new connection, whose other end has just been heard of.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, transport: Transport) -> Self {
         Self {
+            silence: match transport {
+                Transport::Quic => SILENCE,
+                Transport::Tcp => SILENCE_TCP,
+            },
             heard: now,
             sent: None,
             pings: [None; REMEMBERED],
@@ -66,6 +79,7 @@ impl Consent {
             last_ping: None,
             unanswered: 0,
             unanswered_since: None,
+            signs: 0,
             rtt: None,
         }
     }
@@ -80,11 +94,6 @@ impl Consent {
         (self.heard, self.unanswered, self.unanswered_since) = (now, 0, None);
     }
 
-    /// Pings are unanswered: another sign of the relay counts now, where the transport knows of one.
-    pub(super) fn is_asking(&self) -> bool {
-        self.unanswered > 0
-    }
-
     /// An answer to the ping `number`; its round trip, if that is known.
     pub(super) fn pong(&mut self, number: u64, now: Instant) -> Option<Duration> {
         self.heard(now);
@@ -94,11 +103,26 @@ impl Consent {
         self.rtt
     }
 
-    /// What is due.
-    pub(super) fn next(&mut self, now: Instant) -> Next {
+    /// What is due. `signs` counts other signs of the relay that the transport knows of: one that came after a ping is as good as an
+    /// answer, one from before says nothing.
+    pub(super) fn next(&mut self, now: Instant, signs: impl Fn() -> u64) -> Next {
+        if self.unanswered > 0 {
+            let signs = signs();
+            if std::mem::replace(&mut self.signs, signs) != signs {
+                self.heard(now);
+            }
+        }
+        let next = self.due(now);
+        if self.unanswered == 1 && matches!(next, Next::Ping(_)) {
+            self.signs = signs();
+        }
+        next
+    }
+
+    fn due(&mut self, now: Instant) -> Next {
         if let (Some(since), Some(last)) = (self.unanswered_since, self.last_ping) {
             let silent = now.saturating_duration_since(since)
-                >= self.rtt.map_or(UNMEASURED, |rtt| SILENCE.max(3 * rtt));
+                >= self.rtt.map_or(UNMEASURED, |rtt| self.silence.max(3 * rtt));
             if silent && self.unanswered >= MIN_UNANSWERED {
                 return Next::Gone;
             }
@@ -139,17 +163,18 @@ mod tests {
         start: Instant,
         now: Instant,
         rtt: Duration,
+        signs: u64,
         lives_until: Instant,
         answers: Vec<(Instant, u64)>,
         pings: usize,
     }
 
     impl Run {
-        fn new(rtt: Duration) -> Self {
+        fn new(rtt: Duration, transport: Transport) -> Self {
             let now = Instant::now();
             let forever = now + Duration::from_secs(1 << 30);
-            let consent = Consent::new(now);
-            Self { consent, start: now, now, rtt, lives_until: forever, answers: vec![], pings: 0 }
+            let consent = Consent::new(now, transport);
+            Self { consent, start: now, now, rtt, signs: 0, lives_until: forever, answers: vec![], pings: 0 }
         }
 
         /// Passes `time`, sending a datagram at each multiple of `every` and hearing an answer to it when `talks`; how long after the
@@ -169,7 +194,7 @@ mod tests {
                     self.consent.pong(number, now);
                 }
                 loop {
-                    match self.consent.next(self.now) {
+                    match self.consent.next(self.now, || self.signs) {
                         Next::Gone => return Some(self.now.duration_since(self.lives_until)),
                         Next::Ping(number) => {
                             self.pings += 1;
@@ -193,7 +218,7 @@ mod tests {
     fn a_relay_that_falls_silent_is_given_up_within_a_second_of_traffic() {
         for (rtt, talks) in [(5, true), (5, false), (60, true), (100, false)] {
             for phase in (0..1000).step_by(37) {
-                let mut run = Run::new(rtt * MS);
+                let mut run = Run::new(rtt * MS, Transport::Quic);
                 assert_eq!(run.pass(Duration::from_secs(3) + phase * MS, Some(20 * MS), talks), None);
                 run.lives_until = run.now;
                 let noticed = run.pass(Duration::from_secs(3), Some(20 * MS), talks).unwrap();
@@ -203,8 +228,49 @@ mod tests {
     }
 
     #[test]
+    fn by_tcp_a_second_of_retransmissions_is_no_silence_and_a_death_is_noticed_within_two_seconds() {
+        for phase in (0..1000).step_by(37) {
+            let mut run = Run::new(5 * MS, Transport::Tcp);
+            assert_eq!(run.pass(Duration::from_secs(3) + phase * MS, Some(20 * MS), true), None);
+            run.rtt = 1000 * MS;
+            assert_eq!(run.pass(1100 * MS, Some(20 * MS), true), None, "{phase}");
+            run.rtt = 5 * MS;
+            assert_eq!(run.pass(Duration::from_secs(20), Some(20 * MS), true), None, "{phase}");
+            run.lives_until = run.now;
+            let noticed = run.pass(Duration::from_secs(5), Some(20 * MS), true).unwrap();
+            assert!(noticed < 1900 * MS, "{phase}: {noticed:?}");
+        }
+    }
+
+    #[test]
+    fn a_sign_of_the_transport_counts_once_and_only_after_a_ping() {
+        let mut run = Run::new(5 * MS, Transport::Quic);
+        assert_eq!(run.pass(Duration::from_secs(1), Some(20 * MS), false), None);
+        run.lives_until = run.now;
+        run.signs = 7;
+        for _ in 0..100 {
+            assert_eq!(run.pass(100 * MS, Some(20 * MS), false), None, "it gives signs");
+            run.signs += 1;
+        }
+        let silent_since = run.now;
+        run.pass(Duration::from_secs(3), Some(20 * MS), false).unwrap();
+        assert!(run.now - silent_since < 1000 * MS, "{:?}", run.now - silent_since);
+    }
+
+    #[test]
+    fn a_sign_that_is_learned_of_late_does_not_count_again() {
+        let start = Instant::now();
+        let mut consent = Consent::new(start, Transport::Quic);
+        assert_eq!(consent.next(start, || 0), Next::Ping(1));
+        // Long asleep: the sign is taken note of, and the regular ping is due at once.
+        let late = start + IDLE;
+        assert_eq!(consent.next(late, || 1), Next::Ping(2));
+        assert_eq!(consent.next(late + REPEAT, || 1), Next::Ping(3), "nothing answers");
+    }
+
+    #[test]
     fn one_that_died_while_nobody_sent_anything_is_given_up_as_soon_after_the_first_datagram() {
-        let mut run = Run::new(5 * MS);
+        let mut run = Run::new(5 * MS, Transport::Quic);
         assert_eq!(run.pass(Duration::from_secs(25), None, false), None);
         run.lives_until = run.now;
         assert_eq!(run.pass(Duration::from_secs(4), None, false), None, "nobody asks");
@@ -215,7 +281,7 @@ mod tests {
 
     #[test]
     fn idleness_costs_a_ping_in_ten_seconds_and_one_way_traffic_five_a_second() {
-        let mut run = Run::new(5 * MS);
+        let mut run = Run::new(5 * MS, Transport::Quic);
         assert_eq!(run.pass(Duration::from_secs(600), None, false), None);
         assert!(run.pings <= 61, "{}", run.pings);
         let before = run.pings;
@@ -228,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_long_way_is_given_its_round_trips() {
-        let mut run = Run::new(900 * MS);
+        let mut run = Run::new(900 * MS, Transport::Quic);
         assert_eq!(run.pass(Duration::from_secs(30), Some(20 * MS), false), None);
         assert_eq!(run.pass(Duration::from_secs(30), None, false), None);
         run.lives_until = run.now;

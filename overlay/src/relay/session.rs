@@ -58,7 +58,7 @@ impl Session {
             transport,
             ready: Mutex::default(),
             control,
-            consent: Mutex::new(Consent::new(Instant::now())),
+            consent: Mutex::new(Consent::new(Instant::now(), transport)),
             busy: Notify::new(),
             narrow: Notify::new(),
             routes: Mutex::default(),
@@ -163,21 +163,12 @@ impl Session {
     /// Asks the relay whether it is there, by what `send` sends, until it is gone. `signs` counts other signs of it that the transport
     /// knows of.
     pub(super) async fn watch(&self, send: impl Fn(Bytes), signs: impl Fn() -> u64) -> ConnectError {
-        let (mut expire_at, mut seen) = (Instant::now() + EXPIRE_EVERY, 0);
+        let mut expire_at = Instant::now() + EXPIRE_EVERY;
         loop {
             let now = Instant::now();
-            let is_asking = self.consent().is_asking();
-            if is_asking && signs() != seen {
-                self.consent().heard(now);
-            }
-            let next = self.consent().next(now);
+            let next = self.consent().next(now, &signs);
             match next {
-                Next::Ping(number) => {
-                    if !is_asking {
-                        seen = signs();
-                    }
-                    send(ping(number));
-                }
+                Next::Ping(number) => send(ping(number)),
                 Next::Wait(at) => sleep_until(at.into()).await,
                 Next::Rest(at) => {
                     let _ = timeout_at(at.into(), self.busy.notified()).await;

@@ -1,6 +1,16 @@
-//! A session on TLS over TCP: control and data share the stream, control first.
+//! A session on TLS over TCP: control and data share the stream, control and pings first.
+//!
+//! A ping waits behind what is in the stream already. Where that is much, on an uplink that is full, its answer comes too late to tell
+//! that the relay lives; that the stream goes on tells it.
 
-use std::{collections::VecDeque, io};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::Poll,
+};
 
 use lattice_relay::{
     client::{ConnectError, Tcp},
@@ -8,7 +18,7 @@ use lattice_relay::{
 };
 use lattice_wire::lrp::Frame;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite},
     sync::mpsc,
 };
 
@@ -31,12 +41,13 @@ pub(super) async fn run(
         Frame::Data(&body).write(&mut frame);
         let _ = ping.try_send(frame);
     };
+    let went_on = AtomicU64::new(0);
     tokio::select! {
         // First what the relay has said: it may be why nothing can be written.
         biased;
         error = read(session, &mut link.frames) => error,
-        error = write(session, control, &mut pings, &mut link.writer) => error.into(),
-        error = session.watch(ping, || 0) => error,
+        error = write(session, control, &mut pings, &mut link.writer, &went_on) => error.into(),
+        error = session.watch(ping, || went_on.load(Ordering::Relaxed)) => error,
     }
 }
 
@@ -60,6 +71,7 @@ async fn write(
     control: &mut mpsc::Receiver<Vec<u8>>,
     pings: &mut mpsc::Receiver<Vec<u8>>,
     writer: &mut (impl AsyncWrite + Unpin),
+    went_on: &AtomicU64,
 ) -> io::Error {
     let (mut taken, mut bodies) = (VecDeque::new(), VecDeque::<Vec<u8>>::new());
     let mut bytes = Vec::with_capacity(BATCH + 2048);
@@ -72,7 +84,7 @@ async fn write(
         }
         session.outgoing(&mut taken, |body| bodies.push_back(body));
         loop {
-            while let Ok(frame) = control.try_recv() {
+            while let Ok(frame) = pings.try_recv().or_else(|_| control.try_recv()) {
                 bytes.extend(frame);
             }
             while bytes.len() < BATCH
@@ -83,13 +95,42 @@ async fn write(
             if bytes.is_empty() {
                 break;
             }
-            if let Err(error) = writer.write_all(&bytes).await {
+            if let Err(error) = send(writer, &bytes, went_on).await {
                 return error;
             }
             bytes.clear();
         }
-        if let Err(error) = writer.flush().await {
-            return error;
-        }
     }
+}
+
+/// Hands all of `bytes` to the kernel. Counts in `went_on` when it takes more after it took none: only what the relay's end has
+/// acknowledged makes room.
+async fn send(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    went_on: &AtomicU64,
+) -> io::Result<()> {
+    let mut is_full = false;
+    poll_fn(|context| {
+        loop {
+            let taken = match bytes {
+                [] => Pin::new(&mut *writer).poll_flush(context).map_ok(|()| 0),
+                _ => Pin::new(&mut *writer).poll_write(context, bytes),
+            };
+            let Poll::Ready(taken) = taken else {
+                is_full = true;
+                return Poll::Pending;
+            };
+            let (taken, was_flushed) = (taken?, bytes.is_empty());
+            if std::mem::take(&mut is_full) {
+                went_on.fetch_add(1, Ordering::Relaxed);
+            }
+            match taken {
+                _ if was_flushed => return Poll::Ready(Ok(())),
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                taken => bytes = &bytes[taken..],
+            }
+        }
+    })
+    .await
 }

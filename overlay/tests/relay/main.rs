@@ -26,6 +26,8 @@ use lattice_wire::{
 use nkeys::KeyPair;
 use tokio::runtime::Runtime;
 
+mod uplink;
+
 /// Far beyond what anything takes: only a hang reaches it.
 const HANGS: Duration = Duration::from_secs(90);
 
