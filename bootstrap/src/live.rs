@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -117,8 +117,15 @@ pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> 
     if is_over(map, now) {
         return Ok(Policy::new(generation));
     }
-    effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
-        .map_err(|error| Failure::new(Kind::Usage, error))
+    let policy = effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
+        .map_err(|error| Failure::new(Kind::Usage, error))?;
+    if !local.unreachable.is_empty() && !policy.is_closed() {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!("the policy has no room for this host's addresses: they are refused by the host, without a record");
+        });
+    }
+    Ok(policy)
 }
 
 impl Live {
