@@ -13,7 +13,7 @@ use nix::poll::PollTimeout;
 
 use crate::bell::Bell;
 
-/// Addresses are looked at this long after the news of a change: one seldom comes alone.
+/// How long after the news of a change a path finder looks at the addresses: one seldom comes alone.
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// The running thread; dropping it ends it.
@@ -25,7 +25,9 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// Tells `finder` those of `underlay`, with the device's `port`, now and whenever they change.
     pub(crate) fn start(finder: PathFinder, underlay: Arc<Netns>, port: u16) -> io::Result<Self> {
-        Self::follow(&underlay.clone(), move || match lattice_overlay::endpoints(&underlay, port) {
+        // An address outlives its link's being up.
+        let changes = Changes::of_links_and_addresses(&underlay)?;
+        Self::follow(changes, SETTLE, move || match lattice_overlay::endpoints(&underlay, port) {
             Ok(addresses) => finder.set_local(addresses).is_ok(),
             Err(error) => {
                 tracing::warn!(%error, "cannot list this host's addresses");
@@ -34,20 +36,22 @@ impl Addresses {
         })
     }
 
-    /// Calls `look` now and whenever those of `underlay` change, until it says no.
+    /// Calls `look` now, and `settle` after the first news of `changes`, until it says no.
     pub(crate) fn follow(
-        underlay: &Netns,
+        changes: Changes,
+        settle: Duration,
         mut look: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<Self> {
-        let changes = Changes::of_addresses(underlay)?;
+        let settle = PollTimeout::try_from(settle).unwrap_or(PollTimeout::MAX);
         let stop = Bell::new()?;
         let stopped = stop.clone();
         let run = move || {
             while look() {
-                if !matches!(stopped.wait(changes.as_fd(), PollTimeout::NONE), Ok(false)) {
+                let goes_on = matches!(stopped.wait(changes.as_fd(), PollTimeout::NONE), Ok(false))
+                    && matches!(stopped.wait_with([], settle), Ok((false, _)));
+                if !goes_on {
                     return;
                 }
-                thread::sleep(SETTLE);
                 changes.drain();
             }
         };

@@ -89,7 +89,9 @@ async fn meet(join: &Join, mut credentials: Credentials, resumed: bool) -> Resul
 fn narrowed(join: &Join, map: &NetMap) -> Result<(), Failure> {
     let Some(preset) = join.preset else { return Ok(()) };
     let layer = format!("preset {preset}");
-    if map.policy.iter().flat_map(|policy| &policy.layers).any(|one| one.name == layer) {
+    // What follows a colon says why that layer is closed.
+    let is_it = |name: &str| name.split(':').next() == Some(&layer);
+    if map.policy.iter().flat_map(|policy| &policy.layers).any(|one| is_it(&one.name)) {
         return Ok(());
     }
     let text = format!(
@@ -275,6 +277,23 @@ mod tests {
 
     use super::*;
     use crate::fake::{self, Fake, grant};
+
+    #[tokio::test]
+    async fn a_preset_is_there_also_when_it_denies_everything() {
+        let join = Join { preset: Some(Preset::Isolated), ..Fake::start().await.join() };
+        let with = |name: &str| {
+            let mut map = crate::live::tests::map(Some(&[]));
+            map.policy.as_mut().unwrap().layers[0].name = name.into();
+            narrowed(&join, &map)
+        };
+        with("preset isolated").unwrap();
+        with("preset isolated: of more than 20000 rules").unwrap();
+        for other in
+            ["policies", "policies: of more than 20000 rules", "preset sandboxed", "preset isolated2"]
+        {
+            assert!(with(other).unwrap_err().message.contains("without the preset isolated"), "{other}");
+        }
+    }
 
     #[tokio::test]
     async fn a_refused_or_interrupted_enrolment_goes_on_with_the_same_keys() {

@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,8 @@ const PIN_RETRY: Duration = Duration::from_secs(1);
 /// What is in force, and how to change it.
 pub(crate) struct Live {
     local: Local,
+    /// Where the host's way out leads nobody by the newest look. Of `local`'s the rest went since the last change.
+    unreachable: Vec<IpNet>,
     /// Names of the map's layers, as far as they are in force.
     layers: Vec<String>,
     current: Arc<Policy>,
@@ -82,6 +84,8 @@ impl Closed {
 #[derive(Debug)]
 pub(crate) struct Change {
     policy: Policy,
+    /// What [`Local::unreachable`] it was made with.
+    unreachable: Vec<IpNet>,
     /// Whether it may forbid what is allowed now.
     pub(crate) narrows: bool,
 }
@@ -113,8 +117,15 @@ pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> 
     if is_over(map, now) {
         return Ok(Policy::new(generation));
     }
-    effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
-        .map_err(|error| Failure::new(Kind::Usage, error))
+    let policy = effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
+        .map_err(|error| Failure::new(Kind::Usage, error))?;
+    if !local.unreachable.is_empty() && !policy.is_closed() {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!("the policy has no room for this host's addresses: they are refused by the host, without a record");
+        });
+    }
+    Ok(policy)
 }
 
 impl Live {
@@ -129,6 +140,7 @@ impl Live {
         let names = Names::new(&current, &closed.nets).with_private(&closed.private);
         let (layers, book) = (Vec::new(), PinBook::default());
         Self {
+            unreachable: local.unreachable.clone(),
             local,
             layers,
             current,
@@ -148,10 +160,13 @@ impl Live {
         self.again.clone()
     }
 
-    /// Where the host's way out leads nobody, from the next change on.
+    /// Where the host's way out leads nobody. What is new is denied at once. What went, only from the next other change on: every change
+    /// judges all flows anew, and cuts those by name whose pin is over.
     pub(crate) fn set_unreachable(&mut self, nets: Vec<IpNet>) {
-        if self.local.unreachable != nets {
-            self.local.unreachable = nets;
+        let is_new = nets.iter().any(|net| !self.local.unreachable.contains(net));
+        self.unreachable = nets;
+        if is_new {
+            self.local.unreachable.clone_from(&self.unreachable);
             self.again.notify_one();
         }
     }
@@ -195,14 +210,23 @@ impl Live {
 
     /// What must change for `map` at the time `now`; `None` when nothing must.
     pub(crate) fn change(&self, map: &NetMap, now: i64) -> Option<Change> {
-        let policy = wanted(self.next(), &self.local, map, now).unwrap_or_else(|failure| {
-            tracing::warn!(%failure, "everything is denied");
-            Policy::new(self.next())
-        });
+        let mut policy = self.wanted(&self.local, map, now);
         if policy.rules() == self.current.rules() {
             return None;
         }
-        Some(Change { narrows: !only_widens(&self.current, &policy), policy })
+        if self.local.unreachable != self.unreachable {
+            let unreachable = self.unreachable.clone();
+            policy = self.wanted(&Local { unreachable, ..self.local.clone() }, map, now);
+        }
+        let narrows = !only_widens(&self.current, &policy);
+        Some(Change { policy, unreachable: self.unreachable.clone(), narrows })
+    }
+
+    fn wanted(&self, local: &Local, map: &NetMap, now: i64) -> Policy {
+        wanted(self.next(), local, map, now).unwrap_or_else(|failure| {
+            tracing::warn!(%failure, "everything is denied");
+            Policy::new(self.next())
+        })
     }
 
     /// Makes a change.
@@ -214,6 +238,10 @@ impl Live {
         let rules = change.policy.rules().len();
         match self.load(change.policy) {
             Ok(()) => {
+                // Unless there is more to deny by now: then the next change is due.
+                if change.unreachable == self.unreachable {
+                    self.local.unreachable = change.unreachable;
+                }
                 tracing::info!(generation = self.current.generation, rules, "the policy has changed");
                 Ok(())
             }

@@ -147,8 +147,7 @@ impl WayOut {
 
     /// Where it leads nobody; nothing when there is none.
     pub(crate) fn unreachable(&self, underlay: &Arc<Netns>, overlay: &Overlay) -> Option<Unreachable> {
-        let own = self.addresses();
-        self.uplink().map(|_| Unreachable::new(underlay.clone(), *overlay, own))
+        self.uplink().map(|_| Unreachable::new(underlay.clone(), *overlay))
     }
 
     /// Whether the default route of the IP version of `address` leads to it.

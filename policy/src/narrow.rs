@@ -16,11 +16,12 @@ use crate::{Action, Direction, Layer, LayerRule, Overlay, Policy, Rule, RuleId, 
 use meet::{Term, intersect};
 pub use widens::only_widens;
 
-/// Most rules of an effective policy.
-pub const MAX_RULES: usize = 65_536;
+/// Most rules of an effective policy: layers of the most rules in both directions, whose peers have two addresses each, fit.
+pub const MAX_RULES: usize = 2 * 65_536;
 
-/// Most lines that its flat form may need: every prefix repeats the lines of those that cover it.
-pub const MAX_LINES: usize = 1 << 18;
+/// Most lines that its flat form may need: every prefix repeats the lines of those that cover it. The eBPF program's trie of
+/// networks, where the policy before may still be, has room for eight times as many.
+pub const MAX_LINES: usize = 1 << 19;
 
 /// Most pairs of rules that may have to be compared.
 pub const MAX_PAIRS: usize = 1 << 22;
@@ -63,7 +64,8 @@ pub struct Local {
     /// has nothing but the echo of the pool, as the workspace's policies while none is about ingress, leaves it to the host.
     pub offered: Vec<RuleSpec>,
     /// Where the host's way out of the overlay leads nobody, whatever rules say: its own addresses, and those of other agents. The
-    /// host refuses it in any case; as rules, it is refused in the sandbox and on record.
+    /// host refuses it in any case; as rules, it is refused in the sandbox and on record. Left out where the policy would be too big
+    /// with them ([`Policy::is_closed`]): a host's addresses must not make a good policy one that denies everything.
     pub unreachable: Vec<IpNet>,
 }
 
@@ -136,9 +138,12 @@ pub fn effective_on<L: Borrow<Layer>>(
             policy.push(term.into_rule(direction, action));
         }
     }
+    size::check(&policy)?;
     // The last, so that a deny rule of a layer is named before.
     policy.close(&local.unreachable);
-    size::check(&policy)?;
+    if size::check(&policy).is_err() {
+        policy.reopen();
+    }
     Ok(policy)
 }
 

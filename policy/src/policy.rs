@@ -101,6 +101,17 @@ impl Policy {
         self.unreachable = first..next(&self.rules);
     }
 
+    /// Takes back what [`Policy::close`] added.
+    pub(crate) fn reopen(&mut self) {
+        self.rules.truncate(self.rules.len() - self.unreachable.len());
+        self.unreachable = 0..0;
+    }
+
+    /// Whether it denies itself what the host's way out leads nobody to.
+    pub fn is_closed(&self) -> bool {
+        !self.unreachable.is_empty()
+    }
+
     /// Adds a rule, which gets its id here.
     pub(crate) fn push(&mut self, rule: Rule) {
         let id = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX).saturating_add(1));

@@ -243,7 +243,7 @@ fn each_look_at_the_pins_reaches_the_enforcer() {
 }
 
 #[tokio::test]
-async fn a_new_address_of_the_host_is_denied_at_once_and_a_gone_one_no_more() {
+async fn a_new_address_of_the_host_is_denied_at_once_and_a_gone_one_until_another_change() {
     let wide = map(Some(&["0.0.0.0/0"]));
     let (mut live, loaded) = live(&["0.0.0.0/0"], &wide, |_| true);
     let again = live.again();
@@ -259,11 +259,24 @@ async fn a_new_address_of_the_host_is_denied_at_once_and_a_gone_one_no_more() {
     assert_eq!(reason(2), lattice_policy::Reason::Uplink);
     assert_eq!(reason(1), lattice_policy::Reason::RuleDeny);
 
-    live.set_unreachable(nets);
-    let unasked = tokio::time::timeout(Duration::from_millis(1), again.notified()).await;
-    assert!(unasked.is_err(), "nothing has changed");
+    let unasked = async || {
+        let asked = tokio::time::timeout(Duration::from_millis(1), again.notified()).await;
+        assert!(asked.is_err(), "a new policy judges every flow anew");
+    };
+    live.set_unreachable(nets.clone());
+    unasked().await;
     live.set_unreachable(Vec::new());
+    unasked().await;
+    assert!(live.change(&wide, 0).is_none(), "not by a map that says the same either");
+    live.set_unreachable(nets.clone());
+    unasked().await;
+    live.set_unreachable(Vec::new());
+
+    let other = map(Some(&["0.0.0.0/0:443"]));
+    live.put(live.change(&other, 0).unwrap()).unwrap();
+    assert_eq!(last(&loaded), (3, vec!["0.0.0.0/0:443 (policy p)".to_owned()]));
+    assert!(live.change(&other, 0).is_none());
+    live.set_unreachable(nets);
     again.notified().await;
-    let change = live.change(&wide, 0).unwrap();
-    assert!(!change.narrows);
+    assert!(live.change(&other, 0).unwrap().narrows, "it is new again");
 }

@@ -1,15 +1,23 @@
 //! Where an uplink leads nobody, as networks for the policy, so that the sandbox itself refuses it, with a record.
 //!
+//! The networks of all uplinks are in it as a whole: that another agent comes or goes on the host changes no policy, because a new one
+//! judges every flow anew.
+//!
 //! The table in the underlay refuses all of this too, and more that no address tells: broadcasts of the host's networks, somebody's
 //! DNAT to the host, more connections than one agent may have.
 
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use ipnet::IpNet;
-use lattice_overlay::{LinkError, Netns, link, uplink::PREFIX};
+use lattice_overlay::{
+    LinkError, Netns,
+    link::{self, Changes},
+    uplink::{NET_V4, NET_V6},
+};
 use lattice_policy::Overlay;
 
 use crate::{Failure, addresses::Addresses, live::Live, sandbox::kernel};
@@ -18,18 +26,19 @@ use crate::{Failure, addresses::Addresses, live::Live, sandbox::kernel};
 /// alone.
 const MOST: usize = 256;
 
+/// Addresses are looked at this long after the news of a change: a policy for several at once. Until then the table refuses them.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// The addresses of a host and of its other agents.
 #[derive(Clone)]
 pub(crate) struct Unreachable {
     underlay: Arc<Netns>,
     overlay: Overlay,
-    /// The agent's own.
-    own: Vec<IpAddr>,
 }
 
 impl Unreachable {
-    pub(super) fn new(underlay: Arc<Netns>, overlay: Overlay, own: Vec<IpAddr>) -> Self {
-        Self { underlay, overlay, own }
+    pub(super) fn new(underlay: Arc<Netns>, overlay: Overlay) -> Self {
+        Self { underlay, overlay }
     }
 
     /// As they are now.
@@ -40,7 +49,8 @@ impl Unreachable {
 
     /// Has `live` know them, whenever they change, until the result is dropped.
     pub(crate) fn follow(self, live: Arc<Mutex<Live>>) -> Result<Addresses, Failure> {
-        let underlay = self.underlay.clone();
+        let watched = |error| kernel("cannot watch this host's addresses", &error);
+        let changes = Changes::of_addresses(&self.underlay).map_err(watched)?;
         let look = move || {
             match self.list() {
                 Ok(nets) => live.lock().unwrap_or_else(PoisonError::into_inner).set_unreachable(nets),
@@ -48,35 +58,53 @@ impl Unreachable {
             }
             true
         };
-        Addresses::follow(&underlay, look)
-            .map_err(|error| kernel("cannot watch this host's addresses", &error))
+        Addresses::follow(changes, SETTLE, look).map_err(watched)
     }
 
     fn list(&self) -> Result<Vec<IpNet>, LinkError> {
         let all = link::addresses(&self.underlay)?;
-        let mut nets: Vec<IpNet> = all.iter().filter_map(|(link, ip)| self.net(link, *ip)).collect();
-        nets.sort_unstable();
-        nets.dedup();
-        nets.truncate(MOST);
-        Ok(nets)
+        Ok(self.of(all.into_iter().map(|(_, ip)| ip)))
     }
 
-    /// What to deny because of the address `ip` of the host's `link`.
-    fn net(&self, link: &str, ip: IpAddr) -> Option<IpNet> {
+    /// What to deny on a host of these `addresses`.
+    fn of(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+        let mut nets = Vec::new();
+        for net in [NET_V4.into(), NET_V6.into()] {
+            without(net, &self.overlay.nets(), &mut nets);
+        }
+        let uplinks = nets.len();
+        let mut others: Vec<IpNet> = addresses.filter_map(|ip| self.net(ip)).collect();
+        others.retain(|ip| !nets.iter().any(|net| net.contains(ip)));
+        others.sort_unstable();
+        others.dedup();
+        nets.extend(others);
+        nets.truncate(MOST.max(uplinks));
+        nets
+    }
+
+    /// What to deny because of one address of the host.
+    fn net(&self, ip: IpAddr) -> Option<IpNet> {
         // An agent's loopback is its own; link-local addresses are guarded in every policy.
         let is_elsewhere = match ip {
             IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
         };
-        if is_elsewhere || self.overlay.contains(&ip.into()) {
-            return None;
-        }
-        // The other address of the pair is an agent's.
-        let pair = IpNet::new(ip, if ip.is_ipv4() { 31 } else { 127 }).ok()?.trunc();
-        if link.starts_with(PREFIX) && !self.own.iter().any(|own| pair.contains(own)) {
-            return Some(pair);
-        }
-        Some(ip.into())
+        let net = IpNet::from(ip);
+        (!is_elsewhere && !self.overlay.contains(&net)).then_some(net)
+    }
+}
+
+/// Appends what of `net` is in none of `others`, in as few networks as possible. No uplink has an address of the overlay.
+fn without(net: IpNet, others: &[IpNet], out: &mut Vec<IpNet>) {
+    if others.iter().any(|other| other.contains(&net)) {
+        return;
+    }
+    if !others.iter().any(|other| net.contains(other)) {
+        return out.push(net);
+    }
+    // One of them is narrower, so it can be halved.
+    for half in net.subnets(net.prefix_len() + 1).into_iter().flatten() {
+        without(half, others, out);
     }
 }
 
@@ -84,31 +112,52 @@ impl Unreachable {
 mod tests {
     use super::*;
 
+    const UPLINKS: [&str; 2] = ["198.19.0.0/16", "fdc0:296a:8e70::/64"];
+
+    fn on(pool: &str, addresses: &[&str]) -> Vec<String> {
+        let overlay = Overlay::new(pool.parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap();
+        let of = Unreachable { underlay: Arc::new(Netns::current().unwrap()), overlay };
+        let nets = of.of(addresses.iter().map(|ip| ip.parse().unwrap()));
+        nets.iter().map(IpNet::to_string).collect()
+    }
+
     #[test]
-    fn the_host_and_other_agents_but_neither_the_overlay_nor_the_agent_itself() {
-        let of = Unreachable {
-            underlay: Arc::new(Netns::current().unwrap()),
-            overlay: Overlay::new("10.42.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap())
-                .unwrap(),
-            own: vec!["198.19.0.3".parse().unwrap(), "fdc0:296a:8e70::3".parse().unwrap()],
-        };
-        for (link, ip, expected) in [
-            ("eth0", "192.0.2.1", Some("192.0.2.1/32")),
-            ("eth0", "2001:db8::1", Some("2001:db8::1/128")),
-            ("lo", "203.0.113.7", Some("203.0.113.7/32")),
-            ("lo", "127.0.0.1", None),
-            ("lo", "::1", None),
-            ("eth0", "fe80::1", None),
-            ("eth0", "169.254.3.1", None),
-            ("wg0", "10.42.0.9", None),
-            ("wg0", "fd12:3456:789a::a2a:9", None),
-            ("lattice-0000001", "198.19.0.2", Some("198.19.0.2/32")),
-            ("lattice-0000001", "fdc0:296a:8e70::2", Some("fdc0:296a:8e70::2/128")),
-            ("lattice-0000002", "198.19.0.4", Some("198.19.0.4/31")),
-            ("lattice-0000002", "fdc0:296a:8e70::4", Some("fdc0:296a:8e70::4/127")),
+    fn the_host_and_all_uplinks_but_not_the_overlay() {
+        for (ip, expected) in [
+            ("192.0.2.1", Some("192.0.2.1/32")),
+            ("2001:db8::1", Some("2001:db8::1/128")),
+            ("127.0.0.1", None),
+            ("::1", None),
+            ("fe80::1", None),
+            ("169.254.3.1", None),
+            ("10.42.0.9", None),
+            ("fd12:3456:789a::a2a:9", None),
         ] {
-            let expected = expected.map(|net| net.parse().unwrap());
-            assert_eq!(of.net(link, ip.parse().unwrap()), expected, "{link} {ip}");
+            let all: Vec<&str> = UPLINKS.into_iter().chain(expected).collect();
+            assert_eq!(on("10.42.0.0/16", &[ip, ip]), all, "{ip}");
         }
+    }
+
+    #[test]
+    fn another_agent_changes_nothing() {
+        let alone = on("10.42.0.0/16", &["192.0.2.1", "198.19.0.2", "fdc0:296a:8e70::2"]);
+        let others = ["192.0.2.1", "198.19.0.2", "fdc0:296a:8e70::2", "198.19.0.4", "fdc0:296a:8e70::4"];
+        assert_eq!(on("10.42.0.0/16", &others), alone);
+    }
+
+    #[test]
+    fn an_overlay_among_the_uplinks_stays_open() {
+        let nets = ["198.19.0.0/18", "198.19.128.0/17", "fdc0:296a:8e70::/64"];
+        assert_eq!(on("198.19.64.0/18", &["198.19.64.9", "198.19.0.2"]), nets);
+        assert_eq!(on("198.18.0.0/15", &[]), UPLINKS[1..]);
+    }
+
+    #[test]
+    fn of_a_host_with_thousands_some_are_left_to_the_table() {
+        let many: Vec<String> = (0..2000).map(|n| format!("192.0.{}.{}", n / 250, n % 250)).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let nets = on("10.42.0.0/16", &many);
+        assert_eq!(nets.len(), MOST);
+        assert_eq!(nets[..2], UPLINKS);
     }
 }

@@ -32,11 +32,19 @@ impl Changes {
         Self::of(netns, LINKS)
     }
 
-    /// Links and addresses of that namespace, from now on.
+    /// Addresses of that namespace, from now on.
     ///
     /// # Errors
     /// When it cannot be entered or gives no socket.
     pub fn of_addresses(netns: &Netns) -> io::Result<Self> {
+        Self::of(netns, ADDRESSES)
+    }
+
+    /// Links and addresses of that namespace, from now on.
+    ///
+    /// # Errors
+    /// When it cannot be entered or gives no socket.
+    pub fn of_links_and_addresses(netns: &Netns) -> io::Result<Self> {
         Self::of(netns, LINKS | ADDRESSES)
     }
 

@@ -90,7 +90,11 @@ impl<'a> Compiler<'a> {
             return layer.clone();
         }
         let layer = Arc::new(match key.1 {
-            _ if self.is_beyond(&key.0) => Layer::closed(format!("policies of more than {MAX_RULES} rules")),
+            is_preset if self.is_beyond(&key.0) => {
+                // Begins as the layer is named otherwise: the receiver looks for its preset.
+                let name = if is_preset { format!("preset {}", Preset::Isolated) } else { "policies".into() };
+                Layer::closed(format!("{name}: of more than {MAX_RULES} rules"))
+            }
             true => self.isolated(&key.0),
             false => self.named(&key.0),
         });

@@ -142,13 +142,37 @@ fn what_grows_too_big_is_refused() {
     let all = wide(many(&ports("tcp")));
     assert_eq!(effective(1, &[all], &many(&ports("udp")), &overlay()), Err(NarrowError::Pairs));
 
-    let hosts: Vec<String> = (0..400).map(|n| format!("10.0.{}.{}", n / 200, n % 200)).collect();
+    let hosts: Vec<String> = (0..800).map(|n| format!("10.0.{}.{}", n / 200, n % 200)).collect();
     let above = wide(many(&ports("tcp")));
     let deny = |rule: LayerRule| LayerRule { action: Action::Deny, ..rule };
     let denies = Layer { egress: above.egress.into_iter().map(deny).collect(), ..Layer::closed("denies") };
     let open = LayerRule::allow(parse_rule("0.0.0.0/0").unwrap());
     let denies = Layer { egress: denies.egress.into_iter().chain([open]).collect(), ..denies };
     assert_eq!(effective(1, &[denies], &many(&hosts), &overlay()), Err(NarrowError::Lines));
+}
+
+#[test]
+fn a_layer_of_the_most_rules_both_ways_fits() {
+    let host = |n: usize| parse_rule(&format!("10.42.{}.{}", n / 250, n % 250)).unwrap();
+    let most: Vec<LayerRule> = (0..layer::MAX_RULES - 1).map(host).map(LayerRule::allow).collect();
+    let echo = LayerRule::allow(layer::echo(overlay().pool()));
+    let ingress: Vec<LayerRule> = most.iter().cloned().chain([echo]).collect();
+    let layer = Layer { egress: most, ingress, ..Layer::closed("policies") };
+    let policy = effective(1, &[layer], &flags(&["10.42.0.0/16"]), &overlay()).unwrap();
+    assert_eq!(policy.rules().len(), 4 * layer::MAX_RULES - 2, "each peer's two addresses, both ways");
+}
+
+#[test]
+fn a_host_s_addresses_make_no_policy_too_big() {
+    let wide: Vec<String> = (1..=3000).map(|port| format!("tcp:0.0.0.0/0:{port}")).collect();
+    let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
+    let with = |count: u8| {
+        let unreachable = (0..count).map(|n| format!("192.0.2.{n}/32").parse().unwrap()).collect();
+        effective_on::<Layer>(1, &[], &Local { unreachable, ..flags(&wide).into() }, &overlay()).unwrap()
+    };
+    let (few, none, many) = (with(2), with(0), with(250));
+    assert!(few.is_closed() && !many.is_closed());
+    assert!(many.rules() == none.rules());
 }
 
 #[test]

@@ -12,6 +12,8 @@ use containerd_shim_protos::{
     shim::oci::CheckpointOptions,
 };
 
+use oci_spec::runtime::Spec;
+
 use super::{
     pod::Pod,
     process::{Phase, Process},
@@ -77,7 +79,9 @@ pub(super) fn check(image: &str, role: Role) -> Result<()> {
 
 /// Removes what the written container's runsc left in the root file system. What is in it is in the image too, and runsc refuses to
 /// begin where such a file is.
-pub(super) fn clear(rootfs: &Path) -> Result<()> {
+pub(super) fn clear(spec: &Spec, bundle: &Path) -> Result<()> {
+    let Some(root) = spec.root() else { return Ok(()) };
+    let rootfs = &bundle.join(root.path());
     let failed = |error| Error::io(format!("clear {} for a restore", rootfs.display()))(error);
     for entry in fs::read_dir(rootfs).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -121,17 +125,20 @@ mod tests {
     #[test]
     fn nothing_but_runsc_s_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
+        // Not where containerd's snapshot would be mounted: a spec may name its own.
+        let spec: Spec = serde_json::from_str(r#"{"ociVersion": "1.1.0", "root": {"path": "own"}}"#).unwrap();
+        let at = |name: &str| dir.path().join("own").join(name);
+        fs::create_dir(at("")).unwrap();
         fs::write(at("kept"), "").unwrap();
         fs::write(at("target"), "").unwrap();
         fs::write(at(".gvisor.filestore.one"), "").unwrap();
         fs::create_dir(at(".gvisor.filestore.directory")).unwrap();
         std::os::unix::fs::symlink("target", at(".gvisor.filestore.link")).unwrap();
-        clear(dir.path()).unwrap();
+        clear(&spec, dir.path()).unwrap();
         assert!(!at(".gvisor.filestore.one").exists());
         for kept in ["kept", "target", ".gvisor.filestore.directory", ".gvisor.filestore.link"] {
             assert!(at(kept).exists(), "{kept}");
         }
-        assert!(clear(&at("nowhere")).is_err());
+        assert!(clear(&spec, &at("nowhere")).is_err());
     }
 }

@@ -108,7 +108,7 @@ async fn make(
     mount_rootfs(&request.rootfs, bundle)?;
     let image = Some(&request.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from);
     if image.is_some() {
-        checkpoint::clear(&bundle.join("rootfs"))?;
+        checkpoint::clear(spec, bundle)?;
     }
 
     let stdio = Stdio {

@@ -160,6 +160,17 @@ impl Pod {
         record.peer.is_none() && record.cgroups.is_empty() && record.fence.is_none()
     }
 
+    /// Whether its network is not undone.
+    pub(super) fn is_up(&self) -> bool {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).peer.is_some()
+    }
+
+    /// The groups on record.
+    pub(super) fn groups(&self) -> Vec<PathBuf> {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.cgroups.iter().chain(&record.fence).cloned().collect()
+    }
+
     /// The group that was made for its sandbox, if one was.
     pub(super) fn fence(&self) -> Option<PathBuf> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).fence.clone()

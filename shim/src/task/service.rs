@@ -198,6 +198,7 @@ impl Task for Service {
     /// containerd asks after each deletion: only the last one ends the process.
     async fn shutdown(&self, _: &TtrpcContext, request: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
         if self.0.is_empty() {
+            delete::finish(&self.0).await;
             self.0.settings.publisher.flush(END).await;
             self.0.end();
         } else if request.now {

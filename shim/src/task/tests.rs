@@ -140,6 +140,21 @@ async fn a_create_that_failed_leaves_no_sandbox_without_a_policy() {
 }
 
 #[tokio::test]
+async fn the_last_shim_leaves_no_state_for_a_group_that_stays_but_for_a_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = pod(dir.path());
+    // No group, so it cannot be removed as one.
+    let stays = dir.path().join("stays");
+    std::fs::create_dir(&stays).unwrap();
+    pod.note(|record| (record.cgroups, record.peer) = (vec![stays.clone()], Some("p".into()))).unwrap();
+    delete::finish(&pod).await;
+    assert!(pod.place.read().is_some());
+    pod.note(|record| record.peer = None).unwrap();
+    delete::finish(&pod).await;
+    assert!(stays.exists() && !pod.place.dir().exists());
+}
+
+#[tokio::test]
 async fn an_exec_that_is_deleted_unstarted_has_ended() {
     let dir = tempfile::tempdir().unwrap();
     let pod = pod(dir.path());
