@@ -166,7 +166,8 @@ fn a_client_that_still_sends_reads_why_it_is_refused() {
     run(async {
         let lab = Lab::start().await;
         let mut client = lab.client().await;
-        let chunked = b"POST http://web.test/ HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunked =
+            b"POST http://web.test/ HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.write_all(chunked).await.unwrap();
         lab.until(|c| c.malformed == 1).await;
         for _ in 0..3 {

@@ -96,7 +96,7 @@ fn refusals_are_those_of_a_tunnel() {
         for (line, status) in [
             (format!("GET http://{closed}/ HTTP/1.1"), "502"),
             ("GET http://denied.test/ HTTP/1.1".into(), "403"),
-            ("GET https://web.test/ HTTP/1.1".into(), "405"),
+            ("GET https://web.test/ HTTP/1.1".into(), "501"),
             ("GET http://user@web.test/ HTTP/1.1".into(), "400"),
         ] {
             let answer = exchange(&lab, &format!("{line}\r\nHost: a\r\n\r\n")).await;
