@@ -36,7 +36,7 @@ pub(super) fn writable(args: &Run) -> Result<Vec<OsString>, Failure> {
         && let Ok(here) = env::current_dir().and_then(fs::canonicalize)
         && !all.iter().any(|named| here.starts_with(named))
     {
-        if homes().iter().any(|home| home.starts_with(&here)) {
+        if runs_later(&here, &homes()) {
             output::warn(&format!(
                 "the command may not write {}, where this user's shells and programs find what they run: start it in a directory below, or name what \
                  it may write with --writable",
@@ -58,10 +58,36 @@ pub(super) fn writable(args: &Run) -> Result<Vec<OsString>, Failure> {
     Ok(all.into_iter().map(PathBuf::into_os_string).collect())
 }
 
+/// Whether programs of this user's find there what they run or obey: above and in a home, and in what begins with a dot there, as `~/.config` and
+/// `~/.local/bin`.
+fn runs_later(dir: &Path, homes: &[PathBuf]) -> bool {
+    let is_dotted = |below: &Path| below.as_os_str().as_encoded_bytes().starts_with(b".");
+    // Also where no home is known.
+    dir == Path::new("/")
+        || homes.iter().any(|home| home.starts_with(dir) || dir.strip_prefix(home).is_ok_and(is_dotted))
+}
+
 /// As the environment has it, and as the system does.
 fn homes() -> Vec<PathBuf> {
     let told = env::var_os("HOME").map(PathBuf::from);
     let known = User::from_uid(geteuid()).ok().flatten().map(|user| user.dir);
     let all = told.into_iter().chain(known).filter(|home| home.is_absolute());
     all.filter_map(|home| fs::canonicalize(home).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_later_is_not_writable_of_itself() {
+        let homes = [PathBuf::from("/home/me")];
+        for dir in ["/", "/home", "/home/me", "/home/me/.config", "/home/me/.local/bin"] {
+            assert!(runs_later(Path::new(dir), &homes), "{dir}");
+        }
+        for dir in ["/home/me/work", "/home/me/work/.git", "/home/.other", "/srv"] {
+            assert!(!runs_later(Path::new(dir), &homes), "{dir}");
+        }
+        assert!(runs_later(Path::new("/"), &[]), "whoever has no home");
+    }
 }
