@@ -19,6 +19,7 @@ use std::{
 };
 
 use lattice_bootstrap::{Failure, Kind};
+use lattice_overlay::userns::hide::Found;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -37,7 +38,7 @@ const FLAGS: [&str; 5] =
 pub(super) struct Bundle<'a> {
     pub(super) command: &'a [OsString],
     pub(super) environment: &'a [(String, String)],
-    pub(super) writable: &'a [PathBuf],
+    pub(super) writable: &'a [Found],
     /// The working directory.
     pub(super) cwd: &'a Path,
 }
@@ -128,9 +129,10 @@ impl Bundle<'_> {
         let mut mounts =
             vec![mount("/proc", "proc", &[]), mount("/dev", "tmpfs", &[]), mount("/sys", "sysfs", &["ro"])];
         mounts.extend(OWN.map(|dir| mount(dir, "tmpfs", &["mode=1777"])));
-        let named = self.writable.iter().map(|dir| (dir.as_path(), "rw"));
+        let named = self.writable.iter().map(|dir| (dir.path.as_path(), "rw"));
         // Where a /tmp of gVisor's own would cover it.
-        let here = (!self.writable.iter().any(|dir| self.cwd.starts_with(dir))).then_some((self.cwd, "ro"));
+        let here =
+            (!self.writable.iter().any(|dir| self.cwd.starts_with(&dir.path))).then_some((self.cwd, "ro"));
         for (dir, how) in named.chain(here) {
             mounts.push(
                 json!({ "destination": dir, "source": dir, "type": "bind", "options": ["rbind", how] }),
