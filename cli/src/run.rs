@@ -71,7 +71,7 @@ fn attempt(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         ));
     }
     let forwards = parse_forwards(&args.forward).map_err(|error| usage(error.to_string()))?;
-    if args.isolate == Isolate::None && (args.read_only || !args.writable.is_empty()) {
+    if args.isolate == Isolate::None && wants_view(args) {
         return Err(usage(NO_VIEW.into()));
     }
     let egress = sandbox::egress(&args.egress_allow)?;
@@ -93,7 +93,6 @@ fn attempt(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
             own_ports(&forwards)?;
             transparent::run(plan, helper, inside, forwards)
         }
-        (_, None) if args.read_only => Err(usage(NO_VIEW.into())),
         (helper, None) => cooperative::run(plan, helper, forwards),
     }
 }
@@ -114,7 +113,12 @@ fn own_ports(forwards: &[Forward]) -> Result<(), Failure> {
     })
 }
 
-const NO_VIEW: &str = "--read-only and --writable take a view of the files of the command's own, which it has with --isolate netns only";
+const NO_VIEW: &str = "--read-only and --writable take a view of the files of the command's own, which it has with --isolate netns or gvisor only";
+
+/// Whether it was said what the command may write. Without a view of its own it may write whatever the user may.
+fn wants_view(args: &Run) -> bool {
+    args.read_only || !args.writable.is_empty()
+}
 
 /// The helper, and with namespaces what it has made in them.
 fn helper(args: &Run) -> Result<(Helper, Option<Handed>), Failure> {
@@ -138,11 +142,15 @@ fn helper(args: &Run) -> Result<(Helper, Option<Handed>), Failure> {
                 );
                 return Err(Failure::new(Kind::Kernel, text));
             }
+            Err(reason) if wants_view(args) => {
+                let text = format!("{NO_VIEW}; this host gives an unprivileged user neither: {reason}");
+                return Err(Failure::new(Kind::Kernel, text));
+            }
             Err(reason) => reason,
         }
     };
     output::warn(&format!(
-        "the command may ignore the sandbox's proxy and use this host's network (class cooperative): {because}"
+        "the command may ignore the sandbox's proxy and use this host's network (class cooperative), and has all of this user's files: {because}"
     ));
     Ok((Helper::start(None, &args.command)?, None))
 }

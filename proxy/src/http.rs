@@ -79,7 +79,8 @@ impl Invalid {
     fn status(self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::Target(_) | Self::Form | Self::Tls => "400 Bad Request",
-            Self::Method => "405 Method Not Allowed\r\nAllow: CONNECT",
+            // Whatever the method is: for another URL it would be served, so 405, which names methods, would not be true.
+            Self::Method => "501 Not Implemented",
             Self::Chunked => "411 Length Required",
             Self::Version => "505 HTTP Version Not Supported",
             Self::Long => "431 Request Header Fields Too Large",

@@ -51,6 +51,8 @@ pub struct Limits {
     pub half_open: usize,
     /// How long a target may take to answer. Default: 20 s.
     pub connect: Duration,
+    /// How long the client of a plain HTTP request that says no more (FIN) waits for the next part of its answer. Default: 60 s.
+    pub answer: Duration,
     /// Clients beyond the handshake, UDP associations among them; one more is refused (SOCKS 1, HTTP 503). Default: 512. Each can hold two
     /// times [`CHUNK`], and one descriptor; a UDP association two.
     pub connections: usize,
@@ -64,6 +66,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             half_open: 64,
             connect: Duration::from_secs(20),
+            answer: Duration::from_secs(60),
             connections: 512,
             associations: 32,
         }

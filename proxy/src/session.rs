@@ -94,7 +94,8 @@ pub(crate) async fn serve<O: Outbound>(
         Request::Exchange(Exchange { target, head, body }) => {
             if let Some((stream, outward)) = connect(&shared, stream, client, &target).await {
                 let (first, left) = first_part(head, &early, body);
-                relay(client, Exchanging::new(stream, left), outward, first).await;
+                let stream = Exchanging::new(stream, left, shared.config.limits.answer);
+                relay(client, stream, outward, first).await;
             }
         }
         Request::Associate(from) => match shared.associations.try_acquire() {
@@ -217,7 +218,7 @@ async fn end(mut stream: TcpStream, farewell: &[u8]) {
 }
 
 /// Ends when the client has reset its connection; not when it has merely said that it will send no more.
-async fn reset(stream: &TcpStream) {
+pub(crate) async fn reset(stream: &TcpStream) {
     while let Ok(ready) = stream.ready(Interest::ERROR).await {
         if ready.is_error() {
             return;

@@ -44,8 +44,8 @@ pub(super) enum Order {
 pub(super) struct Start {
     /// Files and directories that are not for it (with namespaces only).
     pub(super) hidden: Vec<OsString>,
-    /// Directories that it may write (with namespaces only).
-    pub(super) writable: Vec<OsString>,
+    /// Directories that it may write (with namespaces only), each with the device and inode that were found there.
+    pub(super) writable: Vec<(OsString, (u64, u64))>,
     /// More of its environment.
     pub(super) environment: Vec<(String, String)>,
 }

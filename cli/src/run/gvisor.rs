@@ -19,6 +19,7 @@ use std::{
 };
 
 use lattice_bootstrap::{Failure, Kind};
+use lattice_overlay::userns::hide::Found;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -37,7 +38,7 @@ const FLAGS: [&str; 5] =
 pub(super) struct Bundle<'a> {
     pub(super) command: &'a [OsString],
     pub(super) environment: &'a [(String, String)],
-    pub(super) writable: &'a [PathBuf],
+    pub(super) writable: &'a [Found],
     /// The working directory.
     pub(super) cwd: &'a Path,
 }
@@ -61,11 +62,15 @@ pub(crate) fn find() -> Result<PathBuf, Failure> {
 /// # Errors
 /// What it said.
 pub(crate) fn works(runsc: &Path) -> Result<(), String> {
-    let state = env::temp_dir().join(format!("lattice-runsc-{}", std::process::id()));
     let run = || -> io::Result<std::process::Output> {
-        DirBuilder::new().mode(0o700).create(&state)?;
+        // In the host's own directory, which others use, too: by a number of processes it would be the same for all, since each is the first of its
+        // namespace.
+        let state = tempfile::Builder::new()
+            .prefix("lattice-runsc-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()?;
         let mut command = Command::new(runsc);
-        command.args(FLAGS).arg("--root").arg(&state).args([
+        command.args(FLAGS).arg("--root").arg(state.path()).args([
             "do",
             "--force-overlay=false",
             "--",
@@ -73,10 +78,8 @@ pub(crate) fn works(runsc: &Path) -> Result<(), String> {
         ]);
         command.stdin(Stdio::null()).output()
     };
-    let ran = run();
-    let _ = fs::remove_dir_all(&state);
     let failed = |reason: &dyn std::fmt::Display| format!("{} runs nothing here: {reason}", runsc.display());
-    let out = ran.map_err(|error| failed(&error))?;
+    let out = run().map_err(|error| failed(&error))?;
     if out.status.success() {
         return Ok(());
     }
@@ -99,25 +102,37 @@ impl Bundle<'_> {
         Ok(command)
     }
 
+    /// What is inherited, but for what is put in its place.
+    fn environment(&self, inherited: impl Iterator<Item = (OsString, OsString)>) -> io::Result<Vec<String>> {
+        let mut all = Vec::new();
+        for (name, value) in inherited {
+            if self.environment.iter().any(|(new, _)| name == **new) {
+                continue;
+            }
+            match (name.to_str(), value.to_str()) {
+                (Some(name), Some(value)) => all.push(format!("{name}={value}")),
+                // Without its value, which may be a secret.
+                _ => return Err(no_text(&format!("the environment variable {}", name.display()))),
+            }
+        }
+        all.extend(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        Ok(all)
+    }
+
     fn spec(&self) -> io::Result<Value> {
         let text = |value: &OsString| {
             let text = value.to_str().map(str::to_owned);
-            text.ok_or_else(|| {
-                io::Error::other("an argument is no UTF-8, which gVisor's specification takes")
-            })
+            text.ok_or_else(|| no_text("an argument"))
         };
         let arguments = self.command.iter().map(text).collect::<io::Result<Vec<_>>>()?;
-        let inherited = env::vars().filter(|(name, _)| !self.environment.iter().any(|(new, _)| new == name));
-        let environment: Vec<_> = inherited
-            .chain(self.environment.iter().cloned())
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let environment = self.environment(env::vars_os())?;
         let mut mounts =
             vec![mount("/proc", "proc", &[]), mount("/dev", "tmpfs", &[]), mount("/sys", "sysfs", &["ro"])];
         mounts.extend(OWN.map(|dir| mount(dir, "tmpfs", &["mode=1777"])));
-        let named = self.writable.iter().map(|dir| (dir.as_path(), "rw"));
+        let named = self.writable.iter().map(|dir| (dir.path.as_path(), "rw"));
         // Where a /tmp of gVisor's own would cover it.
-        let here = (!self.writable.iter().any(|dir| self.cwd.starts_with(dir))).then_some((self.cwd, "ro"));
+        let here =
+            (!self.writable.iter().any(|dir| self.cwd.starts_with(&dir.path))).then_some((self.cwd, "ro"));
         for (dir, how) in named.chain(here) {
             mounts.push(
                 json!({ "destination": dir, "source": dir, "type": "bind", "options": ["rbind", how] }),
@@ -143,6 +158,10 @@ impl Bundle<'_> {
             },
         }))
     }
+}
+
+fn no_text(what: &str) -> io::Error {
+    io::Error::other(format!("{what} is no UTF-8, which gVisor's specification takes"))
 }
 
 fn mount(at: &str, kind: &str, options: &[&str]) -> Value {
@@ -175,4 +194,50 @@ pub(super) fn is_there(program: &OsString) -> io::Result<()> {
     let path = env::var_os("PATH").unwrap_or_default();
     let all = env::split_paths(&path).map(|dir| is_file(&dir.join(program)));
     all.reduce(|first, next| first.or(next)).unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::ffi::OsStringExt as _, thread};
+
+    use super::*;
+
+    #[test]
+    fn two_that_look_at_once_do_not_meet_and_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        // Notes where it was told to keep its state, and who may look into that.
+        let program = dir.path().join("runsc");
+        let seen = dir.path().join("seen");
+        let text = format!(
+            "#!/bin/sh\nwhile [ \"$1\" != --root ]; do shift; done\nstat -c '%a %n' \"$2\" >> {}\nsleep 0.2\ntest -d \"$2\"\n",
+            seen.display()
+        );
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        thread::scope(|scope| {
+            let both = [(); 2].map(|()| scope.spawn(|| works(&program)));
+            for one in both {
+                one.join().unwrap().unwrap();
+            }
+        });
+        let seen = fs::read_to_string(seen).unwrap();
+        let all: Vec<_> = seen.lines().map(|line| line.split_once(' ').unwrap()).collect();
+        assert_eq!(all.len(), 2, "{seen}");
+        assert_ne!(all[0].1, all[1].1);
+        for (mode, path) in all {
+            assert_eq!(mode, "700");
+            assert!(!Path::new(path).exists(), "{path} is left");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_and_its_value_not_told() {
+        let strange = || OsString::from_vec(b"secret\xff".to_vec());
+        let bundle = |environment| Bundle { command: &[], environment, writable: &[], cwd: Path::new("/") };
+        let ours = [("A".to_owned(), "ours".to_owned())];
+        let told = |inherited: Vec<(OsString, OsString)>| bundle(&ours).environment(inherited.into_iter());
+        assert_eq!(told(vec![("A".into(), strange()), ("B".into(), "b".into())]).unwrap(), ["B=b", "A=ours"]);
+        let error = told(vec![("B".into(), strange())]).unwrap_err().to_string();
+        assert!(error.contains("variable B is no UTF-8") && !error.contains("secret"), "{error}");
+    }
 }

@@ -17,7 +17,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lattice_bootstrap::{Failure, Kind, failure::chain, handed::INSIDE_LINK};
 use lattice_overlay::{
     LinkError, Netns, link, open_link,
-    userns::{self, Forked, KnownAs, confine, hide::View, rights, sockets},
+    userns::{
+        self, Forked, KnownAs, confine,
+        hide::{Found, View},
+        rights, sockets,
+    },
 };
 use nix::{
     sys::{
@@ -195,7 +199,9 @@ fn begin(args: &Inside, start: Start, place: Place) -> Result<Child, Answer> {
         let paths = |all: Vec<OsString>| all.into_iter().map(PathBuf::from).collect::<Vec<_>>();
         let kept = env::current_dir()
             .map_err(|error| Answer::Failed(format!("cannot tell the working directory: {error}")))?;
-        let (hidden, writable) = (paths(start.hidden), paths(start.writable));
+        let hidden = paths(start.hidden);
+        let found = start.writable.into_iter().map(|(path, id)| Found { path: path.into(), id });
+        let writable = found.collect();
         let view = View { hidden, writable, kept, resolv_conf: RESOLV_CONF.into() };
         show(&view).map_err(Answer::Failed)?;
         if let Some(runsc) = &args.runsc {

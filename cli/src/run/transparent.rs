@@ -40,6 +40,7 @@ pub(super) fn run(
     session.ready(status);
     let mut environment = environment::of_sandbox(status.name.as_str());
     environment.extend(environment::of_files());
+    let writable = writable.into_iter().map(|dir| (dir.path.into_os_string(), dir.id)).collect();
     let start = Start { hidden: hidden(&secret)?, writable, environment };
     let ended = session.run(helper, start, sandbox.failed());
     session.end(ended, sandbox.stop())

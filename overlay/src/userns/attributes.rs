@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use nix::errno::Errno;
+use nix::{errno::Errno, sys::stat::fstat};
 
 /// `linux/mount.h`.
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
@@ -32,6 +32,15 @@ impl Tree {
         let fd = i32::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
         // SAFETY: the kernel has just opened it for us, and nobody else knows it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Device and inode of the directory that was copied.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn id(&self) -> io::Result<(u64, u64)> {
+        let found = fstat(&self.0)?;
+        Ok((found.st_dev, found.st_ino))
     }
 
     /// Makes all of it read-only.

@@ -1,9 +1,12 @@
 //! What a mount namespace shows, and what of it can be written: `mount(2)`.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -30,6 +33,39 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// Where programs leave what they need for a while, and find what others have left. Some of that is run from there.
 const PASSING: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
+/// A directory as it was found, by a path that leads elsewhere once somebody has put a link in its place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// Its path, without a link.
+    pub path: PathBuf,
+    /// Its device and inode (`stat(2)`).
+    pub id: (u64, u64),
+}
+
+impl Found {
+    /// Opens it, so that its path and its identity are those of one directory.
+    ///
+    /// # Errors
+    /// The kernel's, also when it is no directory.
+    pub fn at(dir: &Path) -> io::Result<Self> {
+        let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY;
+        let open = File::options().read(true).custom_flags(flags.bits()).open(dir)?;
+        let path = fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd()))?;
+        let found = open.metadata()?;
+        Ok(Self { path, id: (found.dev(), found.ino()) })
+    }
+
+    /// A copy of what is mounted there, if it still is the same directory.
+    fn copy(&self) -> io::Result<Tree> {
+        let copied = Tree::copy(&self.path)?;
+        // What was copied is looked at, not what the path leads to now.
+        if copied.id()? != self.id {
+            return Err(io::Error::other("another directory was put in its place"));
+        }
+        Ok(copied)
+    }
+}
+
 /// Changes what this mount namespace shows of the file system. It must be the calling process's own ([`super::enter`]).
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -37,7 +73,7 @@ pub struct View {
     pub hidden: Vec<PathBuf>,
     /// The only directories that can be written, beside an empty `/tmp`, `/var/tmp` and `/dev/shm` of the namespace's own, which go with it. With
     /// `/` among them everything is as it was.
-    pub writable: Vec<PathBuf>,
+    pub writable: Vec<Found>,
     /// A directory that is seen where it is, also below `/tmp`.
     pub kept: PathBuf,
     /// What becomes of `/etc/resolv.conf`, if there is one: without, a program asks 127.0.0.1 anyhow (`resolv.conf(5)`).
@@ -86,24 +122,28 @@ impl View {
         let mut writable = self.writable.clone();
         // What is above comes first, or it would cover what is below.
         writable.sort();
-        if writable.first().is_some_and(|first| first == Path::new("/")) {
+        if writable.first().is_some_and(|first| first.path == Path::new("/")) {
             return Ok(());
         }
         // As they are now: only what can be written today can be then.
-        let tree = |dir: &PathBuf| {
-            let copied = Tree::copy(dir).map_err(failed(format!("keep {} writable", dir.display())))?;
-            Ok((copied, dir.clone()))
+        let tree = |dir: &Found| {
+            let copied = dir.copy().map_err(failed(format!("keep {} writable", dir.path.display())))?;
+            Ok((copied, dir.path.clone()))
         };
         let mut trees = writable.iter().map(tree).collect::<Result<Vec<_>, UsernsError>>()?;
         let is_passing = PASSING.iter().any(|dir| self.kept.starts_with(dir) && self.kept != Path::new(dir));
-        if is_passing && !writable.iter().any(|dir| self.kept.starts_with(dir)) {
-            let (tree, dir) = tree(&self.kept)?;
-            tree.make_read_only().map_err(failed(format!("make {} read-only", dir.display())))?;
-            trees.insert(0, (tree, dir));
+        if is_passing && !writable.iter().any(|dir| self.kept.starts_with(&dir.path)) {
+            let kept = || {
+                let tree = Tree::copy(&self.kept)?;
+                tree.make_read_only()?;
+                io::Result::Ok(tree)
+            };
+            let tree = kept().map_err(failed(format!("make {} read-only", self.kept.display())))?;
+            trees.insert(0, (tree, self.kept.clone()));
         }
         attributes::make_read_only(Path::new("/")).map_err(failed("make the file system read-only"))?;
         for dir in PASSING.map(Path::new) {
-            let is_named = writable.iter().any(|named| dir.starts_with(named));
+            let is_named = writable.iter().any(|named| dir.starts_with(&named.path));
             if is_named || !fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir()) {
                 continue;
             }
@@ -158,4 +198,31 @@ fn over(source: &Path, target: &Path) -> Result<(), UsernsError> {
     }
     let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | HARMLESS;
     mount(none, target, none, read_only, none).map_err(failed(action()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Needs root, as a copy of mounts does.
+    #[test]
+    fn a_directory_in_whose_place_is_another_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (work, home, moved) =
+            (dir.path().join("work"), dir.path().join("home"), dir.path().join("moved"));
+        fs::create_dir(&work).unwrap();
+        fs::create_dir(&home).unwrap();
+        let found = Found::at(&work).unwrap();
+        assert_eq!(found.path, fs::canonicalize(&work).unwrap());
+        assert!(Found::at(Path::new("/etc/passwd")).is_err());
+        found.copy().unwrap();
+        fs::rename(&work, &moved).unwrap();
+        symlink(&home, &work).unwrap();
+        assert!(found.copy().is_err());
+        fs::remove_file(&work).unwrap();
+        fs::rename(&moved, &work).unwrap();
+        found.copy().unwrap();
+    }
 }

@@ -112,7 +112,7 @@ fn what_is_not_spoken_here_is_told_so() {
     let text = |bytes| String::from_utf8(farewell(bytes)).unwrap();
     assert!(text(b"\x16\x03\x01\x02\0\x01").contains("without TLS"));
     assert!(
-        text(b"GET https://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n").starts_with("HTTP/1.1 405 ")
+        text(b"GET https://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n").starts_with("HTTP/1.1 501 ")
     );
     assert!(text(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").starts_with("HTTP/1.1 505 "));
     for silent in [&b"\0"[..], b"\r\n", b"\x01", b"\xff"] {

@@ -140,7 +140,7 @@ fn what_is_not_served_says_what_is() {
         let Some(output) = curl(&["--proxy", &http, "ftp://web.test/"]).await else { return };
         let (out, _) = text(&output);
         assert!(
-            out.starts_with("lattice: only CONNECT and requests for http://") && out.ends_with(" 405"),
+            out.starts_with("lattice: only CONNECT and requests for http://") && out.ends_with(" 501"),
             "{out}"
         );
         let chunked = "Transfer-Encoding: chunked";

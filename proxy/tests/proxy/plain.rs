@@ -96,7 +96,7 @@ fn refusals_are_those_of_a_tunnel() {
         for (line, status) in [
             (format!("GET http://{closed}/ HTTP/1.1"), "502"),
             ("GET http://denied.test/ HTTP/1.1".into(), "403"),
-            ("GET https://web.test/ HTTP/1.1".into(), "405"),
+            ("GET https://web.test/ HTTP/1.1".into(), "501"),
             ("GET http://user@web.test/ HTTP/1.1".into(), "400"),
         ] {
             let answer = exchange(&lab, &format!("{line}\r\nHost: a\r\n\r\n")).await;
@@ -114,5 +114,85 @@ fn refusals_are_those_of_a_tunnel() {
         assert!(exchange(&lab, &shown).await.ends_with("the answer"));
         let seen = told.recv().await.unwrap();
         assert!(!seen.contains("0123456789abcdef"), "{seen}");
+    });
+}
+
+/// A server that never answers, and tells when it lost a client.
+async fn mute() -> (SocketAddr, mpsc::UnboundedReceiver<()>) {
+    let (lost, losses) = mpsc::unbounded_channel();
+    let address = server(move |mut stream: TcpStream| {
+        let lost = lost.clone();
+        async move {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            let _ = lost.send(());
+        }
+    })
+    .await;
+    (address, losses)
+}
+
+#[test]
+fn a_client_that_says_no_more_is_answered_but_not_waited_for_for_ever() {
+    run(async {
+        let ask = |address| format!("GET http://{address}/ HTTP/1.0\r\n\r\n");
+        let silent = async |lab: &Lab, address| {
+            let mut client = lab.client().await;
+            client.write_all(ask(address).as_bytes()).await.unwrap();
+            client.shutdown().await.unwrap();
+            client
+        };
+        let lab = Lab::start().await;
+        let (address, mut told) = listener().await;
+        let mut client = silent(&lab, address).await;
+        assert!(timeout(HANGS, read_all(&mut client)).await.unwrap().ends_with(b"the answer"));
+        told.recv().await.unwrap();
+
+        // It is gone: by a reset, which comes after its end.
+        let (address, mut losses) = mute().await;
+        let client = silent(&lab, address).await;
+        lab.until(|c| c.active == 1).await;
+        tokio::time::sleep(QUIET).await;
+        assert_eq!(lab.counters().active, 1);
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let noticed = timeout(HANGS / 10, losses.recv()).await;
+        assert!(noticed.is_ok(), "the server's connection outlives the client's");
+        lab.until(|c| c.active == 0).await;
+
+        let lab = Lab::with(None, |limits| limits.answer = QUIET).await;
+        let mut client = silent(&lab, address).await;
+        let ended = timeout(HANGS / 10, client.read_to_end(&mut Vec::new())).await;
+        assert!(ended.expect("waits for ever").is_err(), "an answer was made up");
+        losses.recv().await.unwrap();
+        lab.until(|c| c.active == 0).await;
+    });
+}
+
+#[test]
+fn an_answer_before_the_body_is_not_lost_on_who_still_sends_it() {
+    run(async {
+        let lab = Lab::start().await;
+        let address = server(|mut stream: TcpStream| async move {
+            let mut head = [0; 16];
+            stream.read_exact(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.0 413 No\r\n\r\ntoo much").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let mut client = lab.client().await;
+        let head = format!("PUT http://{address}/ HTTP/1.0\r\nContent-Length: 1000000\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        // Not before the answer is there; then, as a client that does not look yet.
+        timeout(HANGS, client.peek(&mut [0; 1])).await.unwrap().unwrap();
+        for _ in 0..4 {
+            tokio::time::sleep(QUIET / 4).await;
+            client.write_all(&[b'x'; 4096]).await.unwrap();
+        }
+        let mut answer = Vec::new();
+        timeout(HANGS, client.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, b"HTTP/1.0 413 No\r\n\r\ntoo much");
+        drop(client);
+        lab.until(|c| c.active == 0).await;
     });
 }

@@ -241,7 +241,7 @@ fn what_cannot_be_meant_is_refused() {
     for (flags, text) in [
         (&["--isolate", "netns", "--forward", "80:127.0.0.1:81"][..], "give 81:127.0.0.1:81"),
         (&["--isolate", "netns", "--forward", "80:192.0.2.1:80"], "--isolate none"),
-        (&["--isolate", "none", "--read-only"], "--isolate netns only"),
+        (&["--isolate", "none", "--read-only"], "--isolate netns or gvisor only"),
         (&["--writable", "/no/such/directory"], "name a directory"),
         (&["--wireguard", "kernel"], "--wireguard kernel"),
         (&["--forward", "nonsense"], "forward"),
@@ -249,6 +249,12 @@ fn what_cannot_be_meant_is_refused() {
         let out = place.finish(place.run(true, flags, &["true"]));
         assert_eq!(out.code, 125, "{flags:?}: {}", out.stderr);
         assert!(out.stderr.contains(text), "{flags:?}: {}", out.stderr);
+    }
+    // Where there can be no view, nothing runs without it.
+    for flags in [&["--read-only"][..], &["--writable", "/tmp"]] {
+        let out = place.finish(place.run(false, flags, &["echo", "it runs"]));
+        assert_eq!((out.code, out.stdout.as_str()), (125, ""), "{flags:?}: {}", out.stderr);
+        assert!(out.stderr.contains("cannot open a TUN device"), "{flags:?}: {}", out.stderr);
     }
     let inside = place.lab.run(&place.host, &["sandbox", "inside", "--channel", "77", "--", "true"]);
     assert_eq!(inside.code, 64, "{}", inside.stderr);
