@@ -11,8 +11,9 @@
 use std::{
     env,
     ffi::OsString,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io,
+    os::fd::AsRawFd as _,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -33,6 +34,22 @@ const OWN: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// How runsc runs where nobody is root: without groups to limit, with the network that is there, and with the files as they are.
 const FLAGS: [&str; 5] =
     ["--rootless", "--network=host", "--ignore-cgroups", "--overlay2=none", "--file-access=exclusive"];
+
+/// runsc, found before the command's view of the files, which may show something else where it lies, such as below `/tmp`.
+pub(super) struct Runsc(File);
+
+impl Runsc {
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        File::open(path).map(Self)
+    }
+
+    /// For this process and those that it starts.
+    pub(super) fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}
 
 /// What is to be run, and where.
 pub(super) struct Bundle<'a> {

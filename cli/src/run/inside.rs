@@ -34,7 +34,7 @@ use nix::{
 
 use super::{
     channel::{Answer, Channel, Order, Start},
-    gvisor::{self, Bundle},
+    gvisor::{self, Bundle, Runsc},
     supervise::{self, Ended},
 };
 use crate::args::Inside;
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Inside) -> Result<ExitCode, Failure> {
     SigSet::all().thread_block().map_err(of_kernel)?;
     if !args.namespaces {
         set_child_subreaper(true).map_err(of_kernel)?;
-        let ended = serve(&channel, args, Place::Host);
+        let ended = serve(&channel, args, Place::Host, None);
         supervise::end_the_rest();
         return Ok(code(ended?));
     }
@@ -105,17 +105,23 @@ fn first_process(channel: &Channel, args: &Inside) -> Result<ExitCode, Failure> 
         // It is mounted anew below; here only to find out whether it can be.
         userns::hide::proc_of_own().map_err(|error| chain(&error))?;
         View::is_possible().map_err(|error| chain(&error))?;
-        args.runsc.as_deref().map_or(Ok(()), gvisor::works)?;
-        Ok(made)
+        let runsc = args.runsc.as_deref().map(|path| {
+            gvisor::works(path)?;
+            Runsc::open(path).map_err(|error| format!("{}: {error}", path.display()))
+        });
+        Ok((made, runsc.transpose()?))
     });
-    match made {
-        Ok(made) => channel.send(&Answer::Prepared, &made).map_err(of_kernel)?,
+    let runsc = match made {
+        Ok((made, runsc)) => {
+            channel.send(&Answer::Prepared, &made).map_err(of_kernel)?;
+            runsc
+        }
         Err(reason) => {
             let _ = channel.send(&Answer::Refused(reason), &[]);
             return Ok(ExitCode::FAILURE);
         }
-    }
-    serve(channel, args, Place::Namespaces).map(code)
+    };
+    serve(channel, args, Place::Namespaces, runsc.as_ref()).map(code)
 }
 
 /// The link, and the resolver's sockets for UDP and TCP. Without copies here, the link goes when the other end lets go of it.
@@ -158,18 +164,18 @@ enum Place {
 }
 
 /// Does what it is told, until the command or the channel has ended.
-fn serve(channel: &Channel, args: &Inside, place: Place) -> Result<Ended, Failure> {
+fn serve(channel: &Channel, args: &Inside, place: Place, runsc: Option<&Runsc>) -> Result<Ended, Failure> {
     loop {
         let answer = match channel.receive().map_err(of_kernel)? {
             None => return Ok(Ended::Alone),
             Some((Order::Signal(_), _)) => continue,
             Some((Order::Link { addresses, mtu }, _)) => configure(&addresses, mtu)
                 .map_or_else(|error| Answer::Failed(chain(&error)), |()| Answer::Done),
-            Some((Order::Start(start), _)) => match begin(args, start, place) {
+            Some((Order::Start(start), _)) => match begin(args, start, place, runsc) {
                 Ok(command) => {
                     channel.send(&Answer::Done, &[]).map_err(of_kernel)?;
-                    let deliver = |pid, signal| match &args.runsc {
-                        Some(runsc) if signal != Signal::SIGKILL => gvisor::signal(runsc, signal),
+                    let deliver = |pid, signal| match runsc {
+                        Some(runsc) if signal != Signal::SIGKILL => gvisor::signal(&runsc.path(), signal),
                         _ => drop(kill(pid, signal)),
                     };
                     let ended = supervise::until_the_end(&command, channel, &deliver).map_err(of_kernel)?;
@@ -186,7 +192,7 @@ fn serve(channel: &Channel, args: &Inside, place: Place) -> Result<Ended, Failur
     }
 }
 
-fn begin(args: &Inside, start: Start, place: Place) -> Result<Child, Answer> {
+fn begin(args: &Inside, start: Start, place: Place, runsc: Option<&Runsc>) -> Result<Child, Answer> {
     let (program, arguments) =
         args.command.split_first().ok_or_else(|| Answer::Failed("there is no command".into()))?;
     let not_run = |error: io::Error| {
@@ -204,13 +210,13 @@ fn begin(args: &Inside, start: Start, place: Place) -> Result<Child, Answer> {
         let writable = found.collect();
         let view = View { hidden, writable, kept, resolv_conf: RESOLV_CONF.into() };
         show(&view).map_err(Answer::Failed)?;
-        if let Some(runsc) = &args.runsc {
+        if let Some(runsc) = runsc {
             gvisor::is_there(program).map_err(not_run)?;
             let View { writable, kept, .. } = &view;
             let bundle =
                 Bundle { command: &args.command, environment: &start.environment, writable, cwd: kept };
             process = bundle
-                .prepare(runsc)
+                .prepare(&runsc.path())
                 .map_err(|error| Answer::Failed(format!("cannot prepare gVisor: {error}")))?;
         } else {
             shut_in().map_err(Answer::Failed)?;
@@ -219,7 +225,7 @@ fn begin(args: &Inside, start: Start, place: Place) -> Result<Child, Answer> {
     confine::keep_only_standard_streams()
         .map_err(|error| Answer::Failed(format!("cannot close descriptors: {error}")))?;
     let process = process.envs(start.environment).spawn().map_err(not_run)?;
-    if args.runsc.is_some() {
+    if runsc.is_some() {
         // What it started has what it needs; here nothing more is done.
         confine::drop_privileges()
             .map_err(|error| Answer::Failed(format!("cannot drop capabilities: {error}")))?;
