@@ -5,13 +5,11 @@
 //! Each has a containerd of its own, of one release. A round takes each step of each in turn, so that what else the machine does falls on
 //! all alike. At the end each has so many pods at rest.
 
-mod bare;
 mod rest;
 mod subject;
 
 use std::{collections::BTreeMap, env, time::Instant};
 
-use bare::Bare;
 use lattice_tests::{
     Lab,
     containerd::{Options, Pod, Release},
@@ -35,8 +33,6 @@ fn main() {
     let release = ["trixie", "sid"].into_iter().find_map(Release::named).unwrap_or_else(Release::installed);
     let mut lab = Lab::start();
     let subjects = Subject::all(&release, &mut lab);
-    let bare = Bare::new();
-    let mut alone = Vec::new();
     let mut times: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     for round in 0..=rounds {
         for (which, subject) in subjects.iter().enumerate() {
@@ -46,7 +42,6 @@ fn main() {
                 times.entry((step, which)).or_default().push(time);
             }
         }
-        alone.extend((round > 0).then(|| bare.life()));
     }
     let (major, minor) = release.version();
     println!("containerd {major}.{minor}, {rounds} rounds, p50 / p99 in ms\n");
@@ -66,10 +61,7 @@ fn main() {
     for line in 0..rest::LINES.len() {
         row(rest::LINES[line], costs.iter().map(|cost| cost[line].clone()));
     }
-    println!(
-        "\nbare runsc, create to delete of a pod's two containers: {}; at rest: {pods} pods",
-        quantiles(&mut alone)
-    );
+    println!("\nat rest: {pods} pods");
 }
 
 /// One pod with one container from beginning to end; the steps in ms.
