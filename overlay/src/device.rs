@@ -13,6 +13,7 @@ pub(crate) mod gate;
 mod kernel;
 mod paths;
 mod probe;
+mod ready;
 mod relays;
 mod tun;
 mod udp;

@@ -17,13 +17,11 @@ use std::{array, io, os::fd::AsFd, time::Instant};
 
 use lattice_wire::reach::MAX_SERVERS;
 use lattice_wireguard::{Packets as _, Single};
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
+use nix::poll::{PollFd, PollFlags};
 
 use super::{
     core::{BATCH, Core, Inside, Outside, READS, RELAYED_MTU},
+    ready::{self, is_ready},
     tun::Tun,
     vnet::{Coalescer, Frame, Header},
 };
@@ -156,11 +154,7 @@ impl Engine {
     }
 
     fn wait(&self) -> io::Result<Ready> {
-        let timeout = self.core.poll_timeout().map_or(PollTimeout::NONE, |at| {
-            let left = at.saturating_duration_since(self.core.clock.now());
-            // Rounded up, so as not to wake just before the time.
-            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-        });
+        let left = self.core.poll_timeout().map(|at| at.saturating_duration_since(self.core.clock.now()));
         let (Outside { udp, relays, .. }, wake) = (&self.core.outside, self.core.wake());
         let mut fds: [_; 4 + MAX_SERVERS] = array::from_fn(|index| {
             let fd = match index {
@@ -175,18 +169,13 @@ impl Engine {
             PollFd::new(fd, PollFlags::POLLIN)
         });
         let fds = &mut fds[..4 + relays.len()];
-        match poll(fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // Errors and hang-ups count as ready: the read that follows tells what it is.
-        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        ready::wait(fds, left)?;
         Ok(Ready {
-            command: ready(&fds[0]),
-            datagram: ready(&fds[1]),
-            packet: ready(&fds[2]),
-            outside: ready(&fds[3]),
-            relay: fds[4..].iter().any(ready),
+            command: is_ready(&fds[0]),
+            datagram: is_ready(&fds[1]),
+            packet: is_ready(&fds[2]),
+            outside: is_ready(&fds[3]),
+            relay: fds[4..].iter().any(is_ready),
         })
     }
 

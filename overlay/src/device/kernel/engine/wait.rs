@@ -3,13 +3,13 @@
 use std::{array, io, os::fd::AsFd};
 
 use lattice_wire::reach::MAX_SERVERS;
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
+use nix::poll::{PollFd, PollFlags};
 
 use super::Engine;
-use crate::device::ways::Ways;
+use crate::device::{
+    ready::{self, is_ready},
+    ways::Ways,
+};
 
 /// Descriptors before those of the relays.
 const OWN: usize = 4;
@@ -27,11 +27,7 @@ impl Engine {
     pub(super) fn wait(&self) -> io::Result<Ready> {
         let ways = self.ways.as_ref().and_then(Ways::poll_timeout);
         let due = [ways, self.peers.poll_timeout(), self.look_at()].into_iter().flatten().min();
-        let timeout = due.map_or(PollTimeout::NONE, |at| {
-            let left = at.saturating_duration_since(self.clock.now());
-            // Rounded up, so as not to wake just before the time.
-            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-        });
+        let left = due.map(|at| at.saturating_duration_since(self.clock.now()));
         let raw = self.raw.fds();
         let mut fds: [_; OWN + MAX_SERVERS] = array::from_fn(|index| {
             let fd = match index {
@@ -44,17 +40,12 @@ impl Engine {
             PollFd::new(fd, PollFlags::POLLIN)
         });
         let fds = &mut fds[..OWN + self.relays.len()];
-        match poll(fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // Errors and hang-ups count as ready: the read that follows tells what it is.
-        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        ready::wait(fds, left)?;
         Ok(Ready {
-            command: ready(&fds[0]),
-            home: ready(&fds[1]),
-            stun: raw.is_some() && fds[2..OWN].iter().any(ready),
-            relay: fds[OWN..].iter().any(ready),
+            command: is_ready(&fds[0]),
+            home: is_ready(&fds[1]),
+            stun: raw.is_some() && fds[2..OWN].iter().any(is_ready),
+            relay: fds[OWN..].iter().any(is_ready),
         })
     }
 }
