@@ -18,7 +18,7 @@ use aya::{
 
 use crate::{
     EbpfError,
-    enforcer::{loaded, refused},
+    enforcer::{load_all, program, refused},
     pinned, syscall,
 };
 
@@ -33,8 +33,9 @@ pub(crate) fn attach(ebpf: &mut Ebpf, dir: &Path, pins: &Path) -> Result<(), Ebp
         return Err(fail("the kernel has no hooks for programs there".into()));
     }
     pinned::remove_gone(pins).map_err(|e| fail(e.into()))?;
+    load_all(ebpf, &PROGRAMS)?;
     for name in PROGRAMS {
-        let program: &mut CgroupSockAddr = loaded(ebpf, name, CgroupSockAddr::load)?;
+        let program: &mut CgroupSockAddr = program(ebpf, name)?;
         let attached = program.attach(&cgroup, CgroupAttachMode::Single).map_err(|e| refused(name, e))?;
         let link = program.take_link(attached).map_err(|e| refused(name, e))?;
         let link = FdLink::try_from(link).map_err(|e| fail(e.into()))?;

@@ -37,7 +37,7 @@ mod tally;
 #[cfg(test)]
 mod verdicts;
 
-pub(crate) use object::{load_all, loaded, program, refused};
+pub(crate) use object::{load_all, program, refused};
 use own::Own;
 pub use tally::Overflow;
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lattice_policy::{Action, Direction, Reason};
 use nix::{
     mount::{MsFlags, mount},
@@ -19,7 +19,7 @@ use nix::{
 
 use crate::{
     AttachMode, EbpfError, Enforcer, Options, bpffs,
-    enforcer::{program, refused},
+    enforcer::{load_all, program, refused},
     event,
 };
 
@@ -154,7 +154,10 @@ impl Harness {
             repeat,
             ..TestRunOptions::default()
         };
-        let done = program(&mut self.enforcer.ebpf, name)?.test_run(run).map_err(|e| refused(name, e))?;
+        let ebpf = &mut self.enforcer.ebpf;
+        load_all(ebpf, &[name])?;
+        let program: &SchedClassifier = program(ebpf, name)?;
+        let done = program.test_run(run).map_err(|e| refused(name, e))?;
         Ok((done.return_value, done.data_size_out as usize, done.duration))
     }
 }

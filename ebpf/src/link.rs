@@ -112,7 +112,7 @@ impl<'a> Link<'a> {
         let netns = fs::metadata("/proc/thread-self/ns/net").map_err(|e| fail(e.into()))?.ino();
         load_all(ebpf, &self.framing.programs())?;
         for (name, (hook, side)) in self.framing.programs().into_iter().zip(HOOKS) {
-            let program = program(ebpf, name)?;
+            let program: &mut SchedClassifier = program(ebpf, name)?;
             let attached = if tcx {
                 let pin = pinned::path(pins, format_args!("{netns}-{}-{side}", self.index));
                 attach_tcx(program, self.name, hook, &pin)

@@ -38,7 +38,7 @@ pub use filter::{FilterEvents, UserFilter};
 pub use lattice_paths::PathStatus;
 pub use lattice_wireguard::{Drops, Path, PeerConfig};
 pub use paths::{PathFinder, PathsConfig, RelayStatus, Servers, Signals};
-pub use probe::{kernel_has_wireguard, tun_usable};
+pub use probe::{can_create, kernel_has_wireguard, tun_usable};
 
 /// Which implementation of WireGuard moves the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,7 +28,7 @@ pub mod userns;
 pub use device::{
     Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, Path,
     PathFinder, PathStatus, PathsConfig, PeerConfig, PeerStatus, RelayStatus, Servers, Signals, UserFilter,
-    create, create_on, kernel_has_wireguard, open_link, tun_usable,
+    can_create, create, create_on, kernel_has_wireguard, open_link, tun_usable,
 };
 pub use endpoint::endpoints;
 pub use lattice_paths::address::{canonical, may_be_probed};

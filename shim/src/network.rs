@@ -19,7 +19,6 @@ use lattice_bootstrap::{
     AttachMode, Failure, Join, Kind, Progress, Ready, Role, Sandbox, SandboxConfig, StateDir, Stop,
     enforcement,
 };
-use lattice_overlay::{BackendChoice, kernel_has_wireguard};
 use lattice_wire::{PeerName, message::PeerKind};
 use tokio::{
     runtime::{Builder, Handle},
@@ -89,7 +88,8 @@ impl Network {
         let asked = annotations::read(&pod.annotations)?;
         let peer = peer(lattice, pod, &asked)?;
         enforcement(lattice.enforcer)?;
-        can_tunnel(lattice.wireguard)?;
+        lattice_overlay::can_create(lattice.wireguard)
+            .map_err(|reason| Failure::new(Kind::Kernel, format!("device: {reason}")))?;
         let file = credentials(lattice, &peer);
         let resolv = Resolv::write(lattice, pod, place)?;
         make_private(&lattice.audit_dir)?;
@@ -200,14 +200,6 @@ fn forget(credentials: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Whether there is a WireGuard to take, before a token is spent on it.
-fn can_tunnel(backend: BackendChoice) -> Result<(), Failure> {
-    if backend == BackendChoice::Kernel || backend == BackendChoice::Auto && kernel_has_wireguard() {
-        return Ok(());
-    }
-    lattice_overlay::tun_usable().map_err(|reason| Failure::new(Kind::Kernel, format!("device: {reason}")))
 }
 
 fn make_private(dir: &Path) -> Result<(), Failure> {

@@ -5,7 +5,6 @@ use std::{path::PathBuf, process::ExitCode};
 use lattice_bootstrap::{
     AttachMode, EnforcerChoice, Failure, Kind, Role, Sandbox, SandboxConfig, failure::chain,
 };
-use lattice_overlay::{BackendChoice, kernel_has_wireguard};
 use lattice_runsc::{AgentSpec, Platform, Runsc, RunscError, Writable};
 
 use super::{claim, egress, join};
@@ -27,7 +26,7 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
     lattice_runsc::validate(&spec).map_err(|error| of_runsc(&error))?;
     let enforcer = args.gvisor.enforcer.unwrap_or(EnforcerChoice::Auto);
     lattice_bootstrap::enforcement(enforcer)?;
-    can_tunnel(args.join.wireguard)?;
+    lattice_overlay::can_create(args.join.wireguard).map_err(|reason| Failure::new(Kind::Kernel, reason))?;
     lattice_bootstrap::uplink::check(&egress)?;
 
     let mut phases = Phases::start();
@@ -100,14 +99,6 @@ fn of_runsc(error: &RunscError) -> Failure {
         _ => Kind::Program,
     };
     Failure::new(kind, chain(error))
-}
-
-/// Whether there is a WireGuard to take, before a token is spent on it.
-fn can_tunnel(backend: BackendChoice) -> Result<(), Failure> {
-    if backend == BackendChoice::Kernel || backend == BackendChoice::Auto && kernel_has_wireguard() {
-        return Ok(());
-    }
-    lattice_overlay::tun_usable().map_err(|reason| Failure::new(Kind::Kernel, reason))
 }
 
 fn platform(args: &Start) -> Result<Option<Platform>, Failure> {

@@ -5,7 +5,7 @@ use std::{panic::resume_unwind, path::Path, thread};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     maps::{Map, MapError},
-    programs::{Program, ProgramError, SchedClassifier},
+    programs::{Program, ProgramError},
 };
 
 use crate::{EbpfError, memory};
@@ -48,26 +48,22 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     T::try_from(map).map_err(EbpfError::map("find what the loader expects", name))
 }
 
-/// The program called `name` for links.
-pub(crate) fn program<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut SchedClassifier, EbpfError> {
-    loaded(ebpf, name, SchedClassifier::load)
-}
-
-/// Loads those of `names` that are not loaded yet, each on a thread of its own: the verifier takes some 15 ms for each.
+/// Loads those of `names` that are not loaded yet, since a sandbox whose links are all of one kind needs half of them: each on a thread of its own: the verifier takes up to 30 ms for each.
 pub(crate) fn load_all(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), EbpfError> {
     thread::scope(|scope| {
         let mut loading = Vec::new();
         for (name, program) in ebpf.programs_mut() {
             let Some(&name) = names.iter().find(|&&wanted| wanted == name) else { continue };
-            let Program::SchedClassifier(program) = program else { return Err(EbpfError::Object(name)) };
-            if program.fd().is_err() {
-                let thread = thread::Builder::new().name("verifier".into());
-                let loaded = thread.spawn_scoped(scope, || program.load());
-                loading.push((name, loaded.map_err(EbpfError::Thread)?));
+            if program.fd().is_ok() {
+                continue;
             }
+            let load = move || match program {
+                Program::SchedClassifier(program) => program.load(),
+                Program::CgroupSockAddr(program) => program.load(),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            };
+            let thread = thread::Builder::new().name("verifier".into()).spawn_scoped(scope, load);
+            loading.push((name, thread.map_err(EbpfError::Thread)?));
         }
         loading.into_iter().try_for_each(|(name, thread)| {
             let loaded = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -76,22 +72,13 @@ pub(crate) fn load_all(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), Eb
     })
 }
 
-/// The program called `name`, loaded at its first use: a sandbox whose links are all of one kind needs half of them.
-pub(crate) fn loaded<'a, P>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-    load: fn(&mut P) -> Result<(), ProgramError>,
-) -> Result<&'a mut P, EbpfError>
+/// The program called `name`, of one kind or another.
+pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, EbpfError>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let program = ebpf.program_mut(name).ok_or(EbpfError::Object(name))?;
-    let is_loaded = program.fd().is_ok();
-    let program: &mut P = program.try_into().map_err(|e| refused(name, e))?;
-    if !is_loaded {
-        load(program).map_err(|e| refused(name, e))?;
-    }
-    Ok(program)
+    program.try_into().map_err(|e| refused(name, e))
 }
 
 pub(crate) fn refused(name: &'static str, e: ProgramError) -> EbpfError {
