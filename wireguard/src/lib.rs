@@ -15,7 +15,7 @@
 //! | `kdf`, `symmetric`, `timestamp` | hashes, keys, the state of a Noise handshake |
 //! | `message`, `handshake`, `cookie` | the messages, what both ends make of them, what proves an address |
 //! | `session`, `replay` | what a handshake leaves: keys, counters, and which were used |
-//! | `peer`, `timers`, `paths`, `queue`, `retransmit` | all that is under way with one peer, and where it is |
+//! | `peer`, `timers`, `paths`, `queue`, `retransmit`, `pending` | all that is under way with one peer, and where it is |
 //! | `interface`, `routes`, `index`, `deadlines`, `load` | all peers, and strangers |
 //!
 //! Time and randomness are arguments: no code here reads a clock, and the kernel's randomness comes by [`Sources`]. So the
@@ -44,6 +44,7 @@ mod packets;
 mod path;
 mod paths;
 mod peer;
+mod pending;
 mod queue;
 mod replay;
 mod retransmit;

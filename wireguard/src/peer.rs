@@ -5,16 +5,8 @@ use std::{net::SocketAddr, time::Instant};
 use lattice_wire::WgPublicKey;
 
 use crate::{
-    Output, Path, PeerConfig,
-    cookie::Macs,
-    handshake::{Remote, initiator::Initiation},
-    paths::Paths,
-    queue::Queue,
-    retransmit::Retransmit,
-    session::Sessions,
-    shared::Shared,
-    timers::Timers,
-    timestamp::Timestamp,
+    Output, Path, PeerConfig, cookie::Macs, handshake::Remote, paths::Paths, pending::Pending, queue::Queue,
+    retransmit::Retransmit, session::Sessions, shared::Shared, timers::Timers, timestamp::Timestamp,
 };
 
 mod data;
@@ -29,8 +21,8 @@ pub struct Peer {
     pub(crate) slot: Slot,
     remote: Remote,
     macs: Macs,
-    /// The handshake that we began last, until it is answered.
-    initiation: Option<Box<Initiation>>,
+    /// The handshakes that we began, until they are answered.
+    pending: Pending,
     /// The initiation of a quick search.
     retransmit: Option<Box<Retransmit>>,
     /// When the last initiation that we took was made, as the peer says: none that is not newer is taken.
@@ -68,7 +60,7 @@ impl Peer {
             slot,
             remote: Remote::new(config.public_key)?,
             macs: Macs::default(),
-            initiation: None,
+            pending: Pending::default(),
             retransmit: None,
             newest_taken: None,
             last_taken: None,
@@ -117,7 +109,7 @@ impl Peer {
         shared: &mut Shared,
         out: &mut impl Output,
     ) {
-        if self.paths.force(path) && (self.initiation.is_some() || !self.queue.is_empty()) {
+        if self.paths.force(path) && (self.pending.is_some() || !self.queue.is_empty()) {
             self.eager = true;
             self.initiate(now, shared, out);
         }
@@ -142,7 +134,7 @@ impl Peer {
 
     fn wipe(&mut self, shared: &mut Shared) {
         shared.indices.release(self.sessions.clear());
-        shared.indices.release([self.initiation.take().map(|initiation| initiation.index)]);
+        shared.indices.release(self.pending.clear());
         self.retransmit = None;
         self.macs.clear();
     }

@@ -5,6 +5,7 @@
 //! same bytes are safe to send again: a responder that took the first copy drops the next by its timestamp, as it would
 //! a replay, and one that did not know us then takes it now. One that did take it, and whose answer was lost, needs another
 //! initiation: there is one after 0.75 s, when an answer to the first is no longer to be expected on most paths, and two more.
+//! Where it took longer than that, the answer to the first still comes, and says how long to wait for the next ([`crate::pending`]).
 //! Any responder takes them: the paper limits how soon an initiator begins anew while nobody listens, which is why only the first
 //! search is so quick, and a responder's own limit is 20 ms.
 
@@ -36,11 +37,13 @@ pub(crate) struct Retransmit {
     initiation: [u8; INITIATION_LEN],
     first_sent: Instant,
     retransmitted: usize,
+    /// Nothing is due before.
+    not_before: Instant,
 }
 
 impl Retransmit {
     pub(crate) fn new(initiation: [u8; INITIATION_LEN], now: Instant) -> Self {
-        Self { initiation, first_sent: now, retransmitted: 0 }
+        Self { initiation, first_sent: now, retransmitted: 0, not_before: now }
     }
 
     /// The initiation, for another second MAC.
@@ -50,16 +53,24 @@ impl Retransmit {
 
     /// When it is due again; `None` when it was sent often enough.
     pub(crate) fn due_at(&self) -> Option<Instant> {
-        SCHEDULE.get(self.retransmitted).map(|(after, _)| self.first_sent + *after)
+        SCHEDULE.get(self.retransmitted).map(|(after, _)| (self.first_sent + *after).max(self.not_before))
     }
 
     /// What is due. However late the call, what was missed is not made up for.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Repeat<'_>> {
+        if now < self.not_before {
+            return None;
+        }
         let elapsed = now.saturating_duration_since(self.first_sent);
         let due = SCHEDULE.iter().filter(|(after, _)| *after <= elapsed).count();
         let anew = SCHEDULE.get(self.retransmitted..due)?.iter().map(|(_, anew)| *anew).max()?;
         self.retransmitted = due;
         Some(if anew { Repeat::Anew } else { Repeat::Same(&self.initiation) })
+    }
+
+    /// Nothing is due before `until`: the peer is known to answer, and to take so long.
+    pub(crate) fn postpone(&mut self, until: Instant) {
+        self.not_before = self.not_before.max(until);
     }
 
     /// From now on it is about this one, by the same schedule.

@@ -22,7 +22,8 @@ pub(crate) struct Timers {
     persistent: Option<Instant>,
     forget: Option<Instant>,
     interval: Option<Duration>,
-    last_initiation: Option<Instant>,
+    /// No packet makes a handshake begin before.
+    not_before: Option<Instant>,
     /// Since when the peer is asked in vain.
     attempt_since: Option<Instant>,
 }
@@ -58,7 +59,7 @@ impl Timers {
 
     /// Whether a handshake may begin that nothing but a packet calls for. If not, one begins as soon as it may.
     pub(crate) fn may_initiate(&mut self, now: Instant) -> bool {
-        let Some(again) = self.last_initiation.map(|last| last + REKEY_TIMEOUT) else { return true };
+        let Some(again) = self.not_before else { return true };
         if now < again {
             self.retry.get_or_insert(again);
         }
@@ -69,9 +70,15 @@ impl Timers {
     pub(crate) fn initiation_sent(&mut self, random: u16, now: Instant) {
         let jitter = Duration::from_millis((random % (MAX_JITTER_MS + 1)).into());
         self.retry = Some(now + REKEY_TIMEOUT + jitter);
-        self.last_initiation = Some(now);
+        self.not_before = Some(now + REKEY_TIMEOUT);
         self.attempt_since.get_or_insert(now);
         self.anything_sent(now);
+    }
+
+    /// The peer has shown that its answer may take until then.
+    pub(crate) fn postpone_retry(&mut self, until: Instant) {
+        self.retry = self.retry.map(|retry| retry.max(until));
+        self.not_before = self.not_before.max(Some(until));
     }
 
     /// A packet waits for a session: the peer is worth being asked for longer.

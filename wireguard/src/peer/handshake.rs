@@ -8,6 +8,7 @@ use crate::{
     handshake::{initiator::Initiation, responder::Opened},
     limits::INITIATION_INTERVAL,
     message::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN},
+    pending::Answer,
     retransmit::Retransmit,
     session::Session,
     shared::Shared,
@@ -33,6 +34,7 @@ impl Peer {
         let search = self.unanswered > 0 || !self.sessions.is_connected(now);
         let quick = search && std::mem::take(&mut self.eager);
         self.retransmit = quick.then(|| Box::new(Retransmit::new(message, now)));
+        self.await_answer();
         self.unanswered = self.unanswered.saturating_add(1);
         self.tx_bytes += self.paths.send(&message, search, out);
     }
@@ -44,13 +46,21 @@ impl Peer {
         }
         let Some(message) = self.new_initiation(now, shared) else { return };
         self.retransmit.iter_mut().for_each(|retransmit| retransmit.replace(message));
+        self.await_answer();
         self.timers.anything_sent(now);
         self.tx_bytes += self.paths.send(&message, true, out);
     }
 
-    /// Takes the place of the initiation before it, whose answer is not waited for any more.
+    /// Gives the newest initiation the time that the peer's answers are known to take.
+    fn await_answer(&mut self) {
+        if let Some(until) = self.pending.until() {
+            self.timers.postpone_retry(until);
+            self.retransmit.iter_mut().for_each(|retransmit| retransmit.postpone(until));
+        }
+    }
+
+    /// Takes the place of the initiation before it, whose answer makes no session any more.
     fn new_initiation(&mut self, now: Instant, shared: &mut Shared) -> Option<[u8; INITIATION_LEN]> {
-        shared.indices.release([self.initiation.take().map(|initiation| initiation.index)]);
         let random = &mut *shared.sources.random;
         let (index, ephemeral) = (shared.indices.allocate(self.slot, random), random.key());
         let time = Timestamp::after(self.newest_sent, (shared.sources.wall_clock)());
@@ -62,7 +72,7 @@ impl Peer {
         };
         self.macs.write(&self.remote.public_key, &mut message, now);
         self.newest_sent = Some(time);
-        self.initiation = Some(Box::new(initiation));
+        shared.indices.release([self.pending.begin(initiation, now)]);
         Some(message)
     }
 
@@ -105,10 +115,10 @@ impl Peer {
         Ok(())
     }
 
-    /// Ends the handshake that we began.
+    /// Ends the handshake that we began; by a late answer, sees only that the newest initiation can be answered ([`crate::pending`]).
     ///
     /// # Errors
-    /// When the answer is not the peer's, or not to our last initiation.
+    /// When the answer is not the peer's, or to neither of our last two initiations.
     pub(crate) fn take_response(
         &mut self,
         receiver: u32,
@@ -118,10 +128,19 @@ impl Peer {
         shared: &mut Shared,
         out: &mut impl Output,
     ) -> Result<(), NotAuthentic> {
-        let initiation = self.initiation.as_ref().filter(|initiation| initiation.index == receiver);
-        let (remote_index, keys) = initiation.ok_or(NotAuthentic)?.finish(&shared.identity, message)?;
+        let (remote_index, keys) = match self.pending.answer(receiver, &shared.identity, message, now)? {
+            Answer::Session(remote_index, keys) => (remote_index, keys),
+            Answer::Late => {
+                shared.indices.release([Some(receiver)]);
+                // The search goes on, and is none that begins anew.
+                self.paths.hear(from, now);
+                self.rx_bytes += message.len() as u64;
+                self.timers.anything_received(now);
+                self.await_answer();
+                return Ok(());
+            }
+        };
         // From here on the index is the session's.
-        self.initiation = None;
         let session = Session::new(receiver, remote_index, keys, true, now);
         shared.indices.release(self.sessions.add_initiated(session));
         self.timers.session_made(now);
@@ -153,7 +172,7 @@ impl Peer {
 
     /// Both ends have the session: what waited for it is sent, and no other is looked for.
     pub(super) fn complete(&mut self, now: Instant, shared: &mut Shared, out: &mut impl Output) {
-        shared.indices.release([self.initiation.take().map(|initiation| initiation.index)]);
+        shared.indices.release(self.pending.clear());
         self.retransmit = None;
         self.last_handshake = Some(now);
         self.timers.handshake_completed();

@@ -18,7 +18,7 @@ impl Peer {
             match due {
                 Due::Initiate => self.want_session(now, shared, out),
                 Due::GiveUp => {
-                    shared.indices.release([self.initiation.take().map(|initiation| initiation.index)]);
+                    shared.indices.release(self.pending.clear());
                     shared.drops.queue += self.queue.clear(&mut shared.budget);
                 }
                 Due::Keepalive => self.send_keepalive(now, shared, out),

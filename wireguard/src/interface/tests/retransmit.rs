@@ -124,6 +124,94 @@ fn a_peer_that_may_be_elsewhere_is_searched_for_anew_and_one_that_was_removed_is
     assert!(a.sink.sent.is_empty());
 }
 
+/// Lets both talk over a link of such a round trip, on which the datagrams for which `is_lost` says so, by their number, get lost. Returns
+/// when each had the handshake, and after how long `b` had what `a` sent it.
+fn meet_over(round_trip: Duration, is_lost: impl Fn(usize) -> bool) -> Option<Duration> {
+    let (mut a, mut b) = pair();
+    let start = a.now;
+    let mut flying: Vec<(Instant, bool, Vec<u8>)> = Vec::new();
+    let mut number = 0;
+    a.send(&packet(A, B, b"x"));
+    while b.sink.delivered.is_empty() {
+        for (node, is_to_b) in [(&mut a, true), (&mut b, false)] {
+            for (_, datagram) in node.sink.sent.drain(..) {
+                if !is_lost(number) {
+                    flying.push((node.now + round_trip / 2, is_to_b, datagram));
+                }
+                number += 1;
+            }
+        }
+        flying.sort_by_key(|(at, ..)| *at);
+        let timeouts = [a.interface.poll_timeout(), b.interface.poll_timeout()];
+        let next = timeouts.into_iter().flatten().chain(flying.first().map(|(at, ..)| *at)).min()?;
+        if next > start + Duration::from_secs(60) {
+            return None;
+        }
+        (a.now, b.now) = (next, next);
+        if flying.first().is_some_and(|(at, ..)| *at == next) {
+            let (_, is_to_b, datagram) = flying.remove(0);
+            if is_to_b { b.receive(a.at, &datagram) } else { a.receive(b.at, &datagram) }
+        } else {
+            a.pass(Duration::ZERO);
+            b.pass(Duration::ZERO);
+        }
+    }
+    assert_eq!(b.sink.delivered, [packet(A, B, b"x")]);
+    // All that is left of the search is the session, and perhaps the one before it.
+    assert!(a.interface.indices().len() <= 2, "{:?}", a.interface.indices());
+    Some(b.now - start)
+}
+
+#[test]
+fn a_late_answer_keeps_the_next_one_from_being_late_too() {
+    let delivered = |round_trip| {
+        let round_trip = Duration::from_millis(round_trip);
+        // The packet itself takes half of one.
+        let after = meet_over(round_trip, |_| false).expect("not given up");
+        (after - round_trip / 2).as_millis()
+    };
+    // The first initiation is answered in time.
+    assert_eq!([200, 740].map(delivered), [200, 740]);
+    // The second, because the first answer was late. The third would have been sent after 1.5 s.
+    assert_eq!([760, 1200, 1490].map(delivered), [1510, 1950, 2240]);
+    assert_eq!(delivered(2000), 3500);
+    assert_eq!(delivered(3000), 6000);
+    let longest = delivered(4900);
+    assert!((9900..=10_300).contains(&longest), "{longest}");
+}
+
+/// The answer to the second initiation, or the initiation itself, does not come. Another one follows, soon after it should have come.
+#[test]
+fn a_late_answer_and_then_none() {
+    let round_trip = Duration::from_millis(1200);
+    // After the first one, three copies of it and the first answer.
+    let second_initiation = 5;
+    let after = meet_over(round_trip, |number| number == second_initiation).unwrap() - round_trip / 2;
+    assert_eq!(after.as_millis(), 750 + 1800 + 1200);
+}
+
+#[test]
+fn a_late_answer_counts_once_and_only_if_it_is_one() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    b.receive(a.at, &a.sink.sent.pop_front().unwrap().1);
+    let answer = b.sink.sent.pop_front().unwrap().1;
+    while (a.now - a.start).as_millis() < 750 {
+        next(&mut a, Duration::from_secs(1)).unwrap();
+    }
+    let elsewhere = SocketAddr::from(([192, 0, 2, 99], 51820));
+    let mut forged = answer.clone();
+    forged[20] ^= 1;
+    a.receive(elsewhere, &forged);
+    assert_eq!(a.peer().last_received(), None);
+    a.receive(b.at, &answer);
+    assert_eq!((a.peer().last_received(), a.peer().last_handshake()), (Some(a.now), None));
+    assert_eq!(a.interface.indices().len(), 1);
+    a.receive(elsewhere, &answer);
+    let is_at = matches!(a.peer().path(), Some(Path::Direct { remote, .. }) if remote == b.at);
+    assert!(is_at, "a repeated answer moves nobody");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
