@@ -103,6 +103,7 @@ impl Sandbox {
         let unreachable = way_out.unreachable(&base.underlay, &overlay);
         let local = Local {
             unreachable: unreachable.as_ref().map_or(Ok(Vec::new()), Unreachable::nets)?,
+            unrouted: unreachable.as_ref().map(Unreachable::unrouted).unwrap_or_default(),
             most: config.pod.as_ref().map(|pod| pod.most.clone()),
             ingress: pod
                 .as_ref()

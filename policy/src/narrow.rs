@@ -67,6 +67,8 @@ pub struct Local {
     /// host refuses it in any case; as rules, it is refused in the sandbox and on record. Left out where the policy would be too big
     /// with them ([`Policy::is_closed`]): a host's addresses must not make a good policy one that denies everything.
     pub unreachable: Vec<IpNet>,
+    /// Where it leads nobody because the host itself has no way there at the moment. Left out likewise.
+    pub unrouted: Vec<IpNet>,
 }
 
 impl From<Vec<RuleSpec>> for Local {
@@ -140,7 +142,7 @@ pub fn effective_on<L: Borrow<Layer>>(
     }
     size::check(&policy)?;
     // The last, so that a deny rule of a layer is named before.
-    policy.close(&local.unreachable);
+    policy.close(&local.unreachable, &local.unrouted);
     if size::check(&policy).is_err() {
         policy.reopen();
     }

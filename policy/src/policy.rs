@@ -82,14 +82,18 @@ impl Policy {
         }
     }
 
-    /// Denies flows to `nets`, because the host's way out leads there for nobody. Call it once.
-    pub(crate) fn close(&mut self, nets: &[IpNet]) {
+    /// Denies flows to where the host's way out leads nobody: to `closed`, which the host keeps to itself, and to `unrouted`, to which it
+    /// has no way. Call it once.
+    pub(crate) fn close(&mut self, closed: &[IpNet], unrouted: &[IpNet]) {
         let next = |rules: &[Rule]| u32::try_from(rules.len()).unwrap_or(u32::MAX).saturating_add(1);
         let first = next(&self.rules);
-        for &net in nets {
+        let closed =
+            closed.iter().map(|net| (net, "by the uplink nobody reaches this host or another agent"));
+        let unrouted = unrouted.iter().map(|net| (net, "this host has no route to it"));
+        for (&net, why) in closed.chain(unrouted) {
             self.push(Rule {
                 id: RuleId::NONE,
-                text: format!("{net} (by the uplink nobody reaches this host or another agent)"),
+                text: format!("{net} ({why})"),
                 direction: Direction::Egress,
                 action: Action::Deny,
                 proto: Proto::Any,

@@ -222,7 +222,8 @@ fn what_is_offered_is_reached_as_far_as_layers_say_who_may() {
 fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
     let unreachable = vec!["192.0.2.1/32".parse().unwrap(), "198.19.0.4/31".parse().unwrap()];
     let flags = ["0.0.0.0/0", "tcp:192.0.2.1:80"].map(|text| crate::parse_rule(text).unwrap());
-    let local = Local { unreachable, ..Local::from(flags.to_vec()) };
+    let unrouted = vec!["2001:db8:9::/48".parse().unwrap()];
+    let local = Local { unreachable, unrouted, ..Local::from(flags.to_vec()) };
     let closes = |texts: &[&str]| {
         let rule = |text: &&str| crate::LayerRule {
             action: Action::Deny,
@@ -243,6 +244,7 @@ fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
     use Direction::{Egress, Ingress};
     assert_eq!(said(&[], "192.0.2.1", Egress), (Action::Deny, Uplink));
     assert_eq!(said(&[], "198.19.0.5", Egress), (Action::Deny, Uplink));
+    assert_eq!(said(&[], "2001:db8:9::1", Egress), (Action::Deny, Uplink));
     assert_eq!(said(&[], "198.19.0.6", Egress), (Action::Allow, RuleAllow));
     assert_eq!(said(&[], "192.0.2.1", Ingress), (Action::Deny, DefaultDeny));
     let layer = [closes(&["192.0.2.0/24"])];
