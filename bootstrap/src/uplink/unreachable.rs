@@ -1,4 +1,5 @@
-//! Where an uplink leads nobody, as networks for the policy, so that the sandbox itself refuses it, with a record.
+//! Where an uplink leads nobody, as networks for the policy, so that the sandbox itself refuses it, with a record; and the node of a
+//! pod, whose other links lead to it without an uplink and without a table.
 //!
 //! The networks of all uplinks are in it as a whole: that another agent comes or goes on the host changes no policy, because a new one
 //! judges every flow anew.
@@ -29,16 +30,33 @@ const MOST: usize = 256;
 /// Addresses are looked at this long after the news of a change: a policy for several at once. Until then the table refuses them.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// kube-proxy's, in the mode `ipvs`: the addresses of all services are its, so that the node takes their packets, and hands them on.
+const SERVICES: &str = "kube-ipvs0";
+
 /// The addresses of a host and of its other agents.
 #[derive(Clone)]
 pub(crate) struct Unreachable {
     underlay: Arc<Netns>,
     overlay: Overlay,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// The agent has an uplink.
+    Uplink,
+    /// The agent is in a pod. The cluster's services are in these networks, whoever has their addresses.
+    Pod(Vec<IpNet>),
 }
 
 impl Unreachable {
     pub(super) fn new(underlay: Arc<Netns>, overlay: Overlay) -> Self {
-        Self { underlay, overlay }
+        Self { underlay, overlay, way: Way::Uplink }
+    }
+
+    /// The node of a pod, in a cluster with these networks of services.
+    pub(crate) fn from_pod(underlay: Arc<Netns>, overlay: Overlay, services: Vec<IpNet>) -> Self {
+        Self { underlay, overlay, way: Way::Pod(services) }
     }
 
     /// As they are now.
@@ -62,7 +80,11 @@ impl Unreachable {
     }
 
     fn list(&self) -> Result<Vec<IpNet>, LinkError> {
-        let all = link::addresses(&self.underlay)?;
+        let mut all = link::addresses(&self.underlay)?;
+        if let Way::Pod(services) = &self.way {
+            all.retain(|(link, ip)| link != SERVICES && !services.iter().any(|net| net.contains(ip)));
+            return Ok(self.of_host(all.into_iter().map(|(_, ip)| ip)));
+        }
         Ok(self.of(all.into_iter().map(|(_, ip)| ip)))
     }
 
@@ -73,12 +95,18 @@ impl Unreachable {
             without(net, &self.overlay.nets(), &mut nets);
         }
         let uplinks = nets.len();
-        let mut others: Vec<IpNet> = addresses.filter_map(|ip| self.net(ip)).collect();
+        let mut others = self.of_host(addresses);
         others.retain(|ip| !nets.iter().any(|net| net.contains(ip)));
-        others.sort_unstable();
-        others.dedup();
         nets.extend(others);
         nets.truncate(MOST.max(uplinks));
+        nets
+    }
+
+    /// The `addresses` of a host to deny.
+    fn of_host(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+        let mut nets: Vec<IpNet> = addresses.filter_map(|ip| self.net(ip)).collect();
+        nets.sort_unstable();
+        nets.dedup();
         nets
     }
 
@@ -116,7 +144,7 @@ mod tests {
 
     fn on(pool: &str, addresses: &[&str]) -> Vec<String> {
         let overlay = Overlay::new(pool.parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap();
-        let of = Unreachable { underlay: Arc::new(Netns::current().unwrap()), overlay };
+        let of = Unreachable::new(Arc::new(Netns::current().unwrap()), overlay);
         let nets = of.of(addresses.iter().map(|ip| ip.parse().unwrap()));
         nets.iter().map(IpNet::to_string).collect()
     }
