@@ -120,7 +120,7 @@ pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> 
     let policy = effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
         .map_err(|error| Failure::new(Kind::Usage, error))?;
     let closes = !local.unreachable.is_empty() || !local.unrouted.is_empty();
-    if closes && !policy.is_closed() {
+    if local.most.is_none() && closes && !policy.is_closed() {
         static TOLD: Once = Once::new();
         TOLD.call_once(|| {
             tracing::warn!("the policy has no room for this host's addresses: they are refused by the host, without a record");

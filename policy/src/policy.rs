@@ -2,11 +2,7 @@
 
 use std::ops::Range;
 
-use ipnet::IpNet;
-
-use crate::{
-    Action, Direction, Proto, Reason, Rule, RuleId, RuleSpec, Table, builtin, compile, grammar::Scope,
-};
+use crate::{Action, Direction, Reason, Rule, RuleId, RuleSpec, Table, builtin, compile, grammar::Scope};
 
 /// What one sandbox may do. Without rules it may do nothing.
 ///
@@ -82,26 +78,11 @@ impl Policy {
         }
     }
 
-    /// Denies flows to where the host's way out leads nobody: to `closed`, which the host keeps to itself, and to `unrouted`, to which it
-    /// has no way. Call it once.
-    pub(crate) fn close(&mut self, closed: &[IpNet], unrouted: &[IpNet]) {
+    /// Adds rules that deny flows because the host's way out leads there for nobody. Call it once.
+    pub(crate) fn close(&mut self, rules: Vec<Rule>) {
         let next = |rules: &[Rule]| u32::try_from(rules.len()).unwrap_or(u32::MAX).saturating_add(1);
         let first = next(&self.rules);
-        let closed =
-            closed.iter().map(|net| (net, "by the uplink nobody reaches this host or another agent"));
-        let unrouted = unrouted.iter().map(|net| (net, "this host has no route to it"));
-        for (&net, why) in closed.chain(unrouted) {
-            self.push(Rule {
-                id: RuleId::NONE,
-                text: format!("{net} ({why})"),
-                direction: Direction::Egress,
-                action: Action::Deny,
-                proto: Proto::Any,
-                net,
-                name: None,
-                ports: Vec::new(),
-            });
-        }
+        rules.into_iter().for_each(|rule| self.push(rule));
         self.unreachable = first..next(&self.rules);
     }
 

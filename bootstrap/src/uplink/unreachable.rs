@@ -1,4 +1,5 @@
-//! Where an uplink leads nobody, as networks for the policy, so that the sandbox itself refuses it, with a record.
+//! Where an uplink leads nobody, as networks for the policy, so that the sandbox itself refuses it, with a record; and the node of a
+//! pod, whose other links lead to it without an uplink and without a table.
 //!
 //! The networks of all uplinks are in it as a whole: that another agent comes or goes on the host changes no policy, because a new one
 //! judges every flow anew.
@@ -32,16 +33,31 @@ const MOST: usize = 256;
 /// The host is looked at this long after the news of a change, which seldom comes alone. Until then the table refuses what is new.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// kube-proxy's, in the mode `ipvs`: the addresses of all services are its, so that the node takes their packets, and hands them on.
+const SERVICES: &str = "kube-ipvs0";
+
 /// The addresses of a host and of its other agents, and its routes.
 pub(crate) struct Unreachable {
     underlay: Arc<Netns>,
     overlay: Overlay,
-    uplink: Arc<Uplink>,
+    way: Way,
+}
+
+enum Way {
+    /// The agent has an uplink.
+    Uplink(Arc<Uplink>),
+    /// The agent is in a pod. The cluster's services are in these networks, whoever has their addresses.
+    Pod(Vec<IpNet>),
 }
 
 impl Unreachable {
     pub(super) fn new(underlay: Arc<Netns>, overlay: Overlay, uplink: Arc<Uplink>) -> Self {
-        Self { underlay, overlay, uplink }
+        Self { underlay, overlay, way: Way::Uplink(uplink) }
+    }
+
+    /// The node of a pod, in a cluster with these networks of services.
+    pub(crate) fn from_pod(underlay: Arc<Netns>, overlay: Overlay, services: Vec<IpNet>) -> Self {
+        Self { underlay, overlay, way: Way::Pod(services) }
     }
 
     /// The host's own, as they are now.
@@ -52,7 +68,10 @@ impl Unreachable {
 
     /// What of the rules' destinations the host has no way to, as far as the uplink knows.
     pub(crate) fn unrouted(&self) -> Vec<IpNet> {
-        self.uplink.unrouted()
+        match &self.way {
+            Way::Uplink(uplink) => uplink.unrouted(),
+            Way::Pod(_) => Vec::new(),
+        }
     }
 
     /// Has the uplink and `live` know them, whenever they change, until the result is dropped.
@@ -60,7 +79,9 @@ impl Unreachable {
         let watched = |error| kernel("cannot watch this host's addresses and routes", &error);
         let changes = Changes::of_all(&self.underlay).map_err(watched)?;
         let look = move || {
-            if let Err(error) = self.uplink.follow() {
+            if let Way::Uplink(uplink) = &self.way
+                && let Err(error) = uplink.follow()
+            {
                 tracing::warn!(error = chain(&error), "the way out of the overlay does not follow this host");
             }
             match self.list() {
@@ -76,13 +97,17 @@ impl Unreachable {
     }
 
     fn list(&self) -> Result<Vec<IpNet>, LinkError> {
-        let addresses = link::addresses(&self.underlay)?.into_iter().map(|(_, ip)| ip);
+        let mut all = link::addresses(&self.underlay)?;
+        if let Way::Pod(services) = &self.way {
+            all.retain(|(link, ip)| link != SERVICES && !services.iter().any(|net| net.contains(ip)));
+            return Ok(of_host(&self.overlay, all.into_iter().map(|(_, ip)| ip)));
+        }
         let broadcasts = link::broadcasts(&self.underlay)?.into_iter().map(IpAddr::V4);
-        Ok(to_deny(&self.overlay, addresses.chain(broadcasts)))
+        Ok(to_deny(&self.overlay, all.into_iter().map(|(_, ip)| ip).chain(broadcasts)))
     }
 }
 
-/// What to deny on a host of these `addresses`.
+/// What to deny on a host of these `addresses`, which has uplinks.
 fn to_deny(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for net in [NET_V4.into(), NET_V6.into()] {
@@ -90,17 +115,23 @@ fn to_deny(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<Ip
         without(net, &overlay.nets(), MOST, &mut nets);
     }
     let uplinks = nets.len();
-    let mut others: Vec<IpNet> = addresses.filter_map(|ip| of_host(overlay, ip)).collect();
+    let mut others = of_host(overlay, addresses);
     others.retain(|ip| !nets.iter().any(|net| net.contains(ip)));
-    others.sort_unstable();
-    others.dedup();
     nets.extend(others);
     nets.truncate(MOST.max(uplinks));
     nets
 }
 
+/// The `addresses` of a host to deny.
+fn of_host(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+    let mut nets: Vec<IpNet> = addresses.filter_map(|ip| of_address(overlay, ip)).collect();
+    nets.sort_unstable();
+    nets.dedup();
+    nets
+}
+
 /// What to deny because of one address of the host.
-fn of_host(overlay: &Overlay, ip: IpAddr) -> Option<IpNet> {
+fn of_address(overlay: &Overlay, ip: IpAddr) -> Option<IpNet> {
     // An agent's loopback is its own; link-local addresses are guarded in every policy.
     let is_elsewhere = match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
