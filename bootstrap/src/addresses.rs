@@ -1,11 +1,12 @@
-//! Tells whoever must know the addresses of the underlay, whenever they change: a device that finds paths, a policy.
+//! Tells whoever must know the links, addresses and routes of the underlay, whenever they change: a device that finds paths, a way out of
+//! the overlay, a policy.
 
 use std::{
     io,
     os::fd::AsFd as _,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lattice_overlay::{Netns, PathFinder, link::Changes};
@@ -15,6 +16,9 @@ use crate::bell::Bell;
 
 /// How long after the news of a change a path finder looks at the addresses: one seldom comes alone.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// Between two looks passes so many times what one takes, so that a host with many routes that change all the time is not slowed down.
+const PAUSE: u32 = 5;
 
 /// The running thread; dropping it ends it.
 pub(crate) struct Addresses {
@@ -36,23 +40,26 @@ impl Addresses {
         })
     }
 
-    /// Calls `look` now, and `settle` after the first news of `changes`, until it says no.
+    /// Calls `look` now, and `settle` or more after the first news of `changes`, until it says no.
     pub(crate) fn follow(
         changes: Changes,
         settle: Duration,
         mut look: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<Self> {
-        let settle = PollTimeout::try_from(settle).unwrap_or(PollTimeout::MAX);
         let stop = Bell::new()?;
         let stopped = stop.clone();
         let run = move || {
+            let mut begun = Instant::now();
             while look() {
+                let pause =
+                    PollTimeout::try_from(settle.max(begun.elapsed() * PAUSE)).unwrap_or(PollTimeout::MAX);
                 let goes_on = matches!(stopped.wait(changes.as_fd(), PollTimeout::NONE), Ok(false))
-                    && matches!(stopped.wait_with([], settle), Ok((false, _)));
+                    && matches!(stopped.wait_with([], pause), Ok((false, _)));
                 if !goes_on {
                     return;
                 }
                 changes.drain();
+                begun = Instant::now();
             }
         };
         let thread = thread::Builder::new().name("addresses".into()).spawn(run)?;

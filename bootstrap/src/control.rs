@@ -25,10 +25,12 @@ pub use lattice_proxy::Counters as ProxyReport;
 pub(crate) use overlay::OverlaySources;
 pub use overlay::{OverlayReport, PeerReport, RelayReport};
 pub(crate) use report::Sources;
-pub use report::{NameReport, Report, ResolverReport, RuleCount, RuleReport};
+pub use report::{NameReport, Report, ResolverReport};
+pub use rules::{RuleCount, RulePart, RuleReport};
 
 mod overlay;
 mod report;
+mod rules;
 
 /// Name of the socket in the sandbox's state directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -163,6 +165,7 @@ mod tests {
                 action: Action::Allow,
                 rule: "10.42.0.5/32:80".into(),
                 count: RuleCount { packets: 3, bytes: 180 },
+                parts: Vec::new(),
             }],
             default: RuleCount::default(),
             lost: 0,

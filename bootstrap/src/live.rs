@@ -119,7 +119,8 @@ pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> 
     }
     let policy = effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
         .map_err(|error| Failure::new(Kind::Usage, error))?;
-    if !local.unreachable.is_empty() && !policy.is_closed() {
+    let closes = !local.unreachable.is_empty() || !local.unrouted.is_empty();
+    if local.most.is_none() && closes && !policy.is_closed() {
         static TOLD: Once = Once::new();
         TOLD.call_once(|| {
             tracing::warn!("the policy has no room for this host's addresses: they are refused by the host, without a record");
@@ -160,13 +161,14 @@ impl Live {
         self.again.clone()
     }
 
-    /// Where the host's way out leads nobody. What is new is denied at once. What went, only from the next other change on: every change
-    /// judges all flows anew, and cuts those by name whose pin is over.
-    pub(crate) fn set_unreachable(&mut self, nets: Vec<IpNet>) {
+    /// Where the host's way out leads nobody. What is new is denied at once. What went of `nets`, only from the next other change on: every
+    /// change judges all flows anew, and cuts those by name whose pin is over. Where there is a way again, flows may go at once.
+    pub(crate) fn set_unreachable(&mut self, nets: Vec<IpNet>, unrouted: Vec<IpNet>) {
         let is_new = nets.iter().any(|net| !self.local.unreachable.contains(net));
         self.unreachable = nets;
-        if is_new {
+        if is_new || unrouted != self.local.unrouted {
             self.local.unreachable.clone_from(&self.unreachable);
+            self.local.unrouted = unrouted;
             self.again.notify_one();
         }
     }

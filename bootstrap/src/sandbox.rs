@@ -22,7 +22,7 @@ use crate::{
     pod::Entered,
     resolver,
     steps::drops,
-    uplink::{Unreachable, WayOut},
+    uplink::{Unreachable, WayOut, needs_uplink},
 };
 
 mod base;
@@ -100,9 +100,15 @@ impl Sandbox {
             None => WayOut::make(&mut steps, &config, &overlay, &base.underlay, &inside, &state)?,
             Some(pod) => pod.note_device(&state).map(|()| WayOut::default())?,
         };
-        let unreachable = way_out.unreachable(&base.underlay, &overlay);
+        let unreachable = match &config.pod {
+            None => way_out.unreachable(&base.underlay, &overlay),
+            // By `wg0` alone no pod comes to the node.
+            Some(pod) => needs_uplink(&pod.most, &overlay)
+                .then(|| Unreachable::from_pod(base.underlay.clone(), overlay, pod.private.nets().to_vec())),
+        };
         let local = Local {
             unreachable: unreachable.as_ref().map_or(Ok(Vec::new()), Unreachable::nets)?,
+            unrouted: unreachable.as_ref().map(Unreachable::unrouted).unwrap_or_default(),
             most: config.pod.as_ref().map(|pod| pod.most.clone()),
             ingress: pod
                 .as_ref()

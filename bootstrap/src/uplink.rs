@@ -74,8 +74,9 @@ pub(crate) fn is_outside(rule: &RuleSpec, overlay: &Overlay) -> bool {
 pub(crate) struct WayOut(Option<Made>);
 
 struct Made {
-    uplink: Option<Uplink>,
+    uplink: Arc<Uplink>,
     mark: PathBuf,
+    closed: bool,
 }
 
 impl WayOut {
@@ -112,27 +113,21 @@ impl WayOut {
                 let _ = fs::remove_file(&mark);
                 failure(error)
             })?;
-            let detail = match &uplink {
-                None => "none: this host has no route to what the rules name".into(),
-                Some(uplink) => {
-                    format!("{} to {}, down, mtu {}", uplink::INSIDE, uplink.outside(), uplink.mtu())
-                }
-            };
+            let detail = format!("{} to {}, down, mtu {}", uplink::INSIDE, uplink.outside(), uplink.mtu());
             // Its undo is that of the next step, or comes with the value's end.
-            Ok((Made { uplink, mark }, nothing(), detail))
+            Ok((Made { uplink: Arc::new(uplink), mark, closed: false }, nothing(), detail))
         })?;
         for rule in outside {
             let nets = targets(rule);
-            let leads = |net: &IpNet| made.uplink.as_ref().is_some_and(|uplink| uplink.leads_to(net));
-            if let (false, Some(net)) = (nets.iter().any(leads), nets.first()) {
+            if let (false, Some(net)) = (nets.iter().any(|net| made.uplink.leads_to(net)), nets.first()) {
                 steps.warn(&unreachable(rule, net));
             }
         }
         Ok(Self(Some(made)))
     }
 
-    fn uplink(&self) -> Option<&Uplink> {
-        self.0.as_ref()?.uplink.as_ref()
+    fn uplink(&self) -> Option<&Arc<Uplink>> {
+        self.0.as_ref().map(|made| &made.uplink)
     }
 
     /// The agent's link, which must be policed like every other.
@@ -142,12 +137,12 @@ impl WayOut {
 
     /// The agent's addresses on it.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        self.uplink().map(Uplink::addresses).unwrap_or_default()
+        self.uplink().map(|uplink| uplink.addresses()).unwrap_or_default()
     }
 
     /// Where it leads nobody; nothing when there is none.
     pub(crate) fn unreachable(&self, underlay: &Arc<Netns>, overlay: &Overlay) -> Option<Unreachable> {
-        self.uplink().map(|_| Unreachable::new(underlay.clone(), *overlay))
+        self.uplink().map(|uplink| Unreachable::new(underlay.clone(), *overlay, uplink.clone()))
     }
 
     /// Whether the default route of the IP version of `address` leads to it.
@@ -158,17 +153,12 @@ impl WayOut {
     /// Opens it.
     pub(crate) fn open(self, steps: &mut Steps<'_>) -> Result<(), Failure> {
         let Some(made) = self.0 else { return Ok(()) };
-        if made.uplink.is_none() {
-            return made.close().map_err(|text| Failure::new(Kind::Internal, text));
-        }
         let objections = steps.run("uplink", || {
-            let (mut detail, mut objections) = (String::new(), Vec::new());
-            if let Some(uplink) = &made.uplink {
-                uplink.open().map_err(failure)?;
-                objections = uplink.objections().map_err(failure)?;
-                let own: Vec<String> = uplink.addresses().iter().map(IpAddr::to_string).collect();
-                detail = format!("{} behind NAT by {}", own.join(", "), uplink.outside());
-            }
+            let uplink = &made.uplink;
+            uplink.open().map_err(failure)?;
+            let objections = uplink.objections().map_err(failure)?;
+            let own: Vec<String> = uplink.addresses().iter().map(IpAddr::to_string).collect();
+            let detail = format!("{} behind NAT by {}", own.join(", "), uplink.outside());
             Ok((objections, Box::new(move || made.close()) as _, detail))
         })?;
         for objection in objections {
@@ -187,7 +177,8 @@ impl Made {
     }
 
     fn close_once(&mut self) -> Result<(), String> {
-        self.uplink.take().map_or(Ok(()), Uplink::close).map_err(|error| chain(&error))?;
+        self.closed = true;
+        self.uplink.close().map_err(|error| chain(&error))?;
         match fs::remove_file(&self.mark) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(unwritten(&self.mark, &error).message)
@@ -199,7 +190,7 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if self.uplink.is_some()
+        if !self.closed
             && let Err(error) = self.close_once()
         {
             tracing::warn!(%error, "could not close the way out");
@@ -241,7 +232,7 @@ fn unreachable(rule: &RuleSpec, net: &IpNet) -> String {
             "this host has no route to it, or does not forward IPv6 (Linux 6.17, or sysctl net.ipv6.conf.all.forwarding=1)"
         }
     };
-    format!("--egress-allow {}: {why}, so it stays unreachable", rule.text)
+    format!("--egress-allow {}: {why}, so it is refused until there is one", rule.text)
 }
 
 fn failure(error: UplinkError) -> Failure {

@@ -35,10 +35,11 @@ fn table(report: &Report) {
         layers(report),
         report.lost
     ));
-    let row = |direction: &str, action: &str, count: RuleCount, rule: &str| {
+    let row = |direction: &str, action: &str, versions: &str, count: RuleCount, rule: &str| {
         vec![
             direction.into(),
             action.into(),
+            versions.into(),
             count.packets.to_string(),
             count.bytes.to_string(),
             rule.to_owned(),
@@ -53,11 +54,11 @@ fn table(report: &Report) {
             Action::Allow => "allow",
             Action::Deny => "deny",
         };
-        row(direction, action, line.count, &line.rule)
+        row(direction, action, line.versions(), line.count, &line.rule)
     };
     let mut rows: Vec<_> = report.rules.iter().map(of).collect();
-    rows.push(row("both", "deny", report.default, "everything else"));
-    output::table(&["DIRECTION", "ACTION", "PACKETS", "BYTES", "RULE"], &rows);
+    rows.push(row("both", "deny", "v4+v6", report.default, "everything else"));
+    output::table(&["DIRECTION", "ACTION", "IP", "PACKETS", "BYTES", "RULE"], &rows);
     if !report.names.is_empty() {
         let row = |line: &NameReport| {
             vec![line.name.clone(), line.address.to_string(), format!("{} s", line.seconds)]

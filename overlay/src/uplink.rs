@@ -22,12 +22,16 @@
 //!
 //! Neither ARP nor neighbour discovery runs on the pair: each end is told the other's hardware address.
 //!
+//! The host may move to another network: [`Uplink::follow`] looks at its links and routes anew. Without a route to what the rules name the
+//! pair is there all the same, for a later one; [`Uplink::unrouted`] says what must be denied meanwhile.
+//!
 //! A table whose link is gone is a leftover: a killed sandbox's network namespace takes the link along. Links are made before
 //! their table and deleted before it, so nobody mistakes one in the making.
 
 mod addresses;
 mod error;
 mod firewall;
+mod follow;
 mod forwarding;
 mod id;
 mod nft;
@@ -37,20 +41,22 @@ mod ruleset;
 mod tests;
 mod ways;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use self::{
-    forwarding::{Ipv6, Version},
+    follow::Sight,
     nft::Nft,
-    remove::{listed, lock, remove_locked},
-    ruleset::{Opened, Rules},
-    ways::Ways,
+    remove::{lock, remove_locked},
 };
 use crate::{LinkError, Netns, link};
 
-pub use addresses::{NET_V4, NET_V6};
+pub use addresses::{NET_V4, NET_V6, without};
 pub use error::UplinkError;
 pub use firewall::Objection;
 pub use id::UplinkId;
@@ -94,10 +100,15 @@ pub struct UplinkConfig {
 pub struct Uplink {
     config: UplinkConfig,
     nft: Nft,
-    v4: Ways,
-    v6: Ways,
     ends: Vec<End>,
-    mtu: u16,
+    current: Mutex<Current>,
+}
+
+/// What changes of it.
+#[derive(Debug)]
+struct Current {
+    /// What it is set up for.
+    sight: Sight,
     removed: bool,
 }
 
@@ -109,50 +120,47 @@ struct End {
 }
 
 impl Uplink {
-    /// Makes the pair, both ends down, the inner one without address. None when the underlay has a way to none of the
-    /// targets. Whatever fails, nothing stays.
+    /// Makes the pair, both ends down, the inner one without address. IPv6 is left out where this host cannot forward it for single
+    /// links at the moment. Whatever fails, nothing stays.
     ///
     /// # Errors
     /// Says what is missing, and the remedy.
-    pub fn create(config: UplinkConfig) -> Result<Option<Self>, UplinkError> {
+    pub fn create(config: UplinkConfig) -> Result<Self, UplinkError> {
         let nft = Nft::find()?;
         let _lock = lock(&config.lock)?;
         remove_locked(&config.underlay, config.id, &nft)?;
-        let links = link::links(&config.underlay)?;
-        let routes = link::routes(&config.underlay)?;
-        let to = |every: IpNet| ways::ways(&every, &config.targets, &config.overlay, &routes, &links);
-        let v4 = to(Ipv4Net::default().into());
-        let v6 = match forwarding::ipv6(&config.underlay)? {
-            Ipv6::No => Ways::default(),
-            Ipv6::All | Ipv6::PerLink => to(Ipv6Net::default().into()),
-        };
-        let Some(mtu) = [v4.mtu, v6.mtu].into_iter().flatten().min() else { return Ok(None) };
         let taken: Vec<IpAddr> = link::addresses(&config.underlay)?.into_iter().map(|(_, ip)| ip).collect();
+        let routes = link::routes(&config.underlay)?;
         let pair = addresses::allocate(config.id.number(), &taken, &routes, &config.overlay)
             .ok_or(UplinkError::NoAddress)?;
-        let both = pair.outside().into_iter().zip(pair.inside()).zip([&v4, &v6]);
-        let ends = both
-            .filter(|(_, ways)| !ways.links.is_empty())
-            .map(|((outside, inside), _)| End { outside, inside })
+        let sight = Sight::of(&config, &routes)?;
+        let mut ends: Vec<End> = pair
+            .outside()
+            .into_iter()
+            .zip(pair.inside())
+            .map(|(outside, inside)| End { outside, inside })
             .collect();
-        let mut uplink = Self { config, nft, v4, v6, ends, mtu, removed: false };
-        let made = uplink.make_pair();
+        ends.retain(|end| end.inside.addr().is_ipv4() || sight.has_ipv6());
+        let mtu = sight.mtu();
+        let current = Mutex::new(Current { sight, removed: false });
+        let uplink = Self { config, nft, ends, current };
+        let made = uplink.make_pair(mtu);
         if made.is_err() {
             // Here, because the lock is held.
-            uplink.removed = true;
+            uplink.current().removed = true;
             let _ = uplink.remove_locked();
         }
-        made.map(|()| Some(uplink))
+        made.map(|()| uplink)
     }
 
-    fn make_pair(&self) -> Result<(), UplinkError> {
+    fn make_pair(&self, mtu: u16) -> Result<(), UplinkError> {
         let UplinkConfig { id, underlay, inside, .. } = &self.config;
         let outside = id.link();
         link::add_veth(underlay, &outside, inside, INSIDE)?;
         for (netns, name) in [(underlay, outside.as_str()), (inside, INSIDE)] {
             link::set_no_link_local(netns, name)?;
             link::set_no_arp(netns, name)?;
-            link::set_mtu(netns, name, self.mtu)?;
+            link::set_mtu(netns, name, mtu)?;
         }
         // They also mark the pair as taken.
         for end in &self.ends {
@@ -173,17 +181,27 @@ impl Uplink {
 
     /// Bytes of a packet.
     pub fn mtu(&self) -> u16 {
-        self.mtu
+        self.current().sight.mtu()
     }
 
-    /// Whether something of `target` can be reached by it, as far as the underlay's routes tell.
+    /// Whether something of `target` can be reached by it at the moment, as far as the underlay's routes tell.
     pub fn leads_to(&self, target: &IpNet) -> bool {
-        self.v4.lead_to(target) || self.v6.lead_to(target)
+        self.current().sight.leads_to(target)
+    }
+
+    /// What of the targets the underlay has no route to at the moment, or does not forward to, in some hundred networks at most: what is
+    /// beyond is refused by its kernel alone.
+    pub fn unrouted(&self) -> Vec<IpNet> {
+        self.current().sight.unrouted(&self.config)
     }
 
     /// Whether it is the way out for the IP version of `address`.
     pub fn carries(&self, address: IpAddr) -> bool {
         self.ends.iter().any(|end| end.inside.addr().is_ipv4() == address.is_ipv4())
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens it: rules, forwarding, addresses, both ends up, default routes. The inner end must be policed by now.
@@ -194,8 +212,9 @@ impl Uplink {
         let UplinkConfig { id, underlay, inside, lock: path, .. } = &self.config;
         let outside = id.link();
         {
+            let current = self.current();
             let _lock = lock(path)?;
-            self.open_underlay()?;
+            self.open_underlay(&current.sight)?;
         }
         let mac = |netns: &Netns, name: &str| -> Result<Vec<u8>, LinkError> {
             let found = link::links(netns)?.into_iter().find(|link| link.name == name);
@@ -216,53 +235,6 @@ impl Uplink {
         Ok(())
     }
 
-    /// The rules first: at no time does a link forward without them.
-    fn open_underlay(&self) -> Result<(), UplinkError> {
-        let UplinkConfig { id, owner, underlay, .. } = &self.config;
-        let others = listed(underlay, &self.nft)?;
-        let per_link = forwarding::ipv6(underlay)? == Ipv6::PerLink;
-        let mut opened = Opened::default();
-        for link in &self.v4.links {
-            let already = others.values().any(|other| other.v4.contains(link));
-            if already || !forwarding::is_on(underlay, Version::V4, link)? {
-                opened.v4.push(link.clone());
-            }
-        }
-        for link in self.v6.links.iter().filter(|_| per_link) {
-            let already = others.values().any(|other| other.v6.contains(link));
-            if already || !forwarding::is_on(underlay, Version::V6, link)? {
-                opened.v6.push(link.clone());
-            }
-        }
-        self.can_open(&opened)?;
-        let inside: Vec<IpNet> = self.ends.iter().map(|end| end.inside).collect();
-        let rules = Rules { id: *id, inside: &inside, opened: &opened, owner };
-        self.nft.apply(underlay, &rules.text(), "make the rules of an uplink")?;
-        let own = id.link();
-        for link in opened.v4.iter().chain(Some(&own).filter(|_| !self.v4.links.is_empty())) {
-            forwarding::set(underlay, Version::V4, link, true)?;
-        }
-        for link in opened.v6.iter().chain(Some(&own).filter(|_| per_link && !self.v6.links.is_empty())) {
-            forwarding::set(underlay, Version::V6, link, true)?;
-        }
-        Ok(())
-    }
-
-    fn can_open(&self, opened: &Opened) -> Result<(), UplinkError> {
-        let underlay = &self.config.underlay;
-        if let Some(odd) = opened.v4.iter().chain(&opened.v6).find(|link| !ruleset::can_name(link)) {
-            return Err(UplinkError::OddName(odd.clone()));
-        }
-        if forwarding::bridges_are_filtered(underlay)? {
-            let bridges = link::links(underlay)?.into_iter().filter(|link| link.bridge);
-            let ours = |name: &String| opened.v4.contains(name) || opened.v6.contains(name);
-            if let Some(bridge) = bridges.map(|link| link.name).find(ours) {
-                return Err(UplinkError::Bridge(bridge));
-            }
-        }
-        Ok(())
-    }
-
     /// The rules of others that may drop what this uplink forwards.
     ///
     /// # Errors
@@ -270,16 +242,15 @@ impl Uplink {
     pub fn objections(&self) -> Result<Vec<Objection>, UplinkError> {
         let listing =
             self.nft.ask(&self.config.underlay, &["list", "ruleset"], "list the rules of others")?;
-        let versions = (!self.v4.links.is_empty(), !self.v6.links.is_empty());
-        Ok(firewall::objections(&listing, versions))
+        Ok(firewall::objections(&listing, self.current().sight.versions()))
     }
 
     /// Removes all of it, and restores the forwarding of links that no other uplink needs.
     ///
     /// # Errors
     /// What could not be removed; [`remove`] can try again.
-    pub fn close(mut self) -> Result<(), UplinkError> {
-        self.removed = true;
+    pub fn close(&self) -> Result<(), UplinkError> {
+        self.current().removed = true;
         let _lock = lock(&self.config.lock)?;
         self.remove_locked()
     }
@@ -291,7 +262,7 @@ impl Uplink {
 
 impl Drop for Uplink {
     fn drop(&mut self) {
-        if !self.removed {
+        if !self.current().removed {
             let removed = lock(&self.config.lock).and_then(|_lock| self.remove_locked());
             if let Err(error) = removed {
                 tracing::warn!(%error, link = self.config.id.link(), "could not remove an uplink");

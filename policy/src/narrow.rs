@@ -5,6 +5,7 @@
 //! the network.
 
 mod meet;
+mod own;
 mod size;
 mod widens;
 
@@ -66,7 +67,12 @@ pub struct Local {
     /// Where the host's way out of the overlay leads nobody, whatever rules say: its own addresses, and those of other agents. The
     /// host refuses it in any case; as rules, it is refused in the sandbox and on record. Left out where the policy would be too big
     /// with them ([`Policy::is_closed`]): a host's addresses must not make a good policy one that denies everything.
+    ///
+    /// With `most` the host has no say behind the agent's links. Then a policy with them that is too big is an error, and a rule of
+    /// `most` opens such an address, if it names it alone: `192.0.2.1/32`, and no wider network.
     pub unreachable: Vec<IpNet>,
+    /// Where it leads nobody because the host itself has no way there at the moment. Left out likewise.
+    pub unrouted: Vec<IpNet>,
 }
 
 impl From<Vec<RuleSpec>> for Local {
@@ -140,9 +146,12 @@ pub fn effective_on<L: Borrow<Layer>>(
     }
     size::check(&policy)?;
     // The last, so that a deny rule of a layer is named before.
-    policy.close(&local.unreachable);
-    if size::check(&policy).is_err() {
-        policy.reopen();
+    let closed = own::denies(&policy, local, overlay);
+    policy.close(closed);
+    match size::check(&policy) {
+        Err(error) if local.most.is_some() => return Err(error),
+        Err(_) => policy.reopen(),
+        Ok(()) => {}
     }
     Ok(policy)
 }

@@ -2,11 +2,7 @@
 
 use std::ops::Range;
 
-use ipnet::IpNet;
-
-use crate::{
-    Action, Direction, Proto, Reason, Rule, RuleId, RuleSpec, Table, builtin, compile, grammar::Scope,
-};
+use crate::{Action, Direction, Reason, Rule, RuleId, RuleSpec, Table, builtin, compile, grammar::Scope};
 
 /// What one sandbox may do. Without rules it may do nothing.
 ///
@@ -82,22 +78,11 @@ impl Policy {
         }
     }
 
-    /// Denies flows to `nets`, because the host's way out leads there for nobody. Call it once.
-    pub(crate) fn close(&mut self, nets: &[IpNet]) {
+    /// Adds rules that deny flows because the host's way out leads there for nobody. Call it once.
+    pub(crate) fn close(&mut self, rules: Vec<Rule>) {
         let next = |rules: &[Rule]| u32::try_from(rules.len()).unwrap_or(u32::MAX).saturating_add(1);
         let first = next(&self.rules);
-        for &net in nets {
-            self.push(Rule {
-                id: RuleId::NONE,
-                text: format!("{net} (by the uplink nobody reaches this host or another agent)"),
-                direction: Direction::Egress,
-                action: Action::Deny,
-                proto: Proto::Any,
-                net,
-                name: None,
-                ports: Vec::new(),
-            });
-        }
+        rules.into_iter().for_each(|rule| self.push(rule));
         self.unreachable = first..next(&self.rules);
     }
 

@@ -88,11 +88,11 @@ impl Lab {
         latticed.arg("--data-dir").arg(self.data_dir()).args(&self.options);
         let mut process = Process::spawn(latticed, "latticed", self.dir.path());
         wait_until(START, "latticed to be healthy", || {
-            let alive = process.output();
             let mut curl = command(&self.hub.path(), Path::new("curl"));
             let ok =
                 curl.args(["-sf", "-m", "2", "-o", "/dev/null", "http://127.0.0.1:8080/readyz"]).status();
-            assert!(!alive.1.contains("error:"), "latticed failed: {}", alive.1);
+            // What it logs is no sign: it goes on after errors of NATS, and says so.
+            assert!(!process.has_ended(), "latticed failed: {}", process.output().1);
             ok.is_ok_and(|status| status.success())
         });
         process.name = "latticed".into();

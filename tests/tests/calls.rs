@@ -168,7 +168,7 @@ fn a_killed_run_leaves_a_group_that_doctor_removes() {
     let mut lab = Lab::start();
     let runner = lab.host();
     let service = Service::new();
-    for limits in [&[][..], &["--memory", "256M", "--pids-limit", "64"]] {
+    for limits in [&[][..], &["--memory", "256M", "--cpus", "0.5", "--pids-limit", "512"]] {
         let mut command = agent::start(&lab, &runner, "agent", &[]);
         command.args(limits).args(["--agent-binary", "/bin/sleep", "--", "60"]);
         let is_service = limits.is_empty();
@@ -185,6 +185,9 @@ fn a_killed_run_leaves_a_group_that_doctor_removes() {
             [group.clone(), group.join("agent")].map(|dir| fs::read_to_string(dir.join("cgroup.procs")));
         let within: String = within.into_iter().flatten().collect();
         assert!(within.lines().count() >= 2, "sentry and gofer: {within:?}");
+        if !is_service {
+            assert_limited(&group);
+        }
         running.signal(Signal::SIGKILL);
         running.finish(LIMIT);
         assert!(group.is_dir(), "nobody has removed it yet");
@@ -196,6 +199,24 @@ fn a_killed_run_leaves_a_group_that_doctor_removes() {
         let left: Vec<_> = roots.map(|root| root.join(id)).filter(|group| group.exists()).collect();
         assert!(left.is_empty(), "{left:?}");
         remains::assert_none(&runner);
+    }
+}
+
+/// The kernel holds the sandbox in `group` to 256 MiB, half a processor and 512 tasks besides gVisor's own 96, by whatever version makes
+/// limits here.
+fn assert_limited(group: &Path) {
+    let top = Path::new("/sys/fs/cgroup");
+    let id = group.file_name().expect("its name");
+    let (memory, cpu, pids) = if top.join("cgroup.controllers").exists() {
+        let limited = group.join("agent");
+        (limited.join("memory.max"), limited.join("cpu.max"), limited.join("pids.max"))
+    } else {
+        let of = |controller: &str, file: &str| top.join(controller).join(id).join(file);
+        (of("memory", "memory.limit_in_bytes"), of("cpu", "cpu.cfs_quota_us"), of("pids", "pids.max"))
+    };
+    for (file, limit) in [(memory, "268435456"), (cpu, "50000"), (pids, "608")] {
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(text.split_whitespace().next(), Some(limit), "{}", file.display());
     }
 }
 

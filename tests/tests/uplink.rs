@@ -264,9 +264,11 @@ fn a_wide_rule_reaches_no_host_no_other_agent_and_no_metadata() {
     let line = listed.lines().find(|line| line.contains("lattice-")).expect("the other's link");
     let outside = line.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
     let inside = std::net::Ipv4Addr::from(u32::from(outside.parse::<std::net::Ipv4Addr>().unwrap()) + 1);
+    let [a, b, c, _] = field.runner.address.octets();
     let refused: Vec<String> = [
         format!("tcp:{}:8080", field.runner.address),
         format!("udp:{}:8080", field.runner.address),
+        format!("udp:{a}.{b}.{c}.255:8080"),
         "tcp:[2001:db8:50::2]:8080".into(),
         format!("tcp:{outside}:8080"),
         format!("tcp:{inside}:8080"),
@@ -415,7 +417,8 @@ fn a_rule_that_this_host_has_no_route_for_is_accepted_with_a_warning() {
     let host = lab.host();
     let rules = ["203.0.113.7/32:443", "10.42.0.9/32:80", "tcp:[2001:db8::1]:443"];
     let mut command = agent::start(&lab, &host, "agent", &rules);
-    command.args(["--agent-binary", "/usr/local/bin/demo-agent", "--", "tcp:203.0.113.7:443", "links:"]);
+    let probes = ["tcp:203.0.113.7:443", "tcp:203.0.113.8:443", "tcp:[2001:db8::1]:443"];
+    command.args(["--agent-binary", "/usr/local/bin/demo-agent", "--"]).args(probes);
     let out = Process::spawn(command, "agent", lab.dir.path()).finish(LIMIT);
     assert_eq!(out.code, 0, "{}", out.stderr);
     let warnings: Vec<&str> = out.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
@@ -426,6 +429,83 @@ fn a_rule_that_this_host_has_no_route_for_is_accepted_with_a_warning() {
     );
     assert!(warnings[1].contains("--egress-allow tcp:[2001:db8::1]:443: this host has no"), "{warnings:?}");
     let attempts = agent::attempts(&out.stdout);
-    assert_eq!(attempts[1].detail.as_array().map(Vec::len), Some(2), "no link beside lo and wg0");
+    assert!(attempts.iter().all(|attempt| REFUSED.contains(&attempt.result.as_str())), "{attempts:?}");
+    let text = fs::read_to_string(host.dir.join("audit.jsonl")).expect("the records");
+    let records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    let about = |ip: &str| records.iter().find(|record| record["dstIP"] == ip).expect("a record");
+    for (ip, reason, rule) in [
+        ("203.0.113.7", "uplink", "203.0.113.7/32 (this host has no route to it)"),
+        ("2001:db8::1", "uplink", "2001:db8::1/128 (this host has no route to it)"),
+        ("203.0.113.8", "default-deny", ""),
+    ] {
+        let record = about(ip);
+        assert_eq!((&record["action"], &record["reason"]), (&"deny".into(), &reason.into()), "{record}");
+        assert_eq!(record["rule"].as_str().unwrap_or_default(), rule, "{record}");
+    }
     remains::assert_none(&host);
+}
+
+/// A host that has no way out yet, gets one, and moves to another network.
+#[test]
+fn it_follows_the_host_to_another_network() {
+    let mut field = Field::new();
+    let second = field.lab.host();
+    let link = |host: &Host, words: &str| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let out = field.lab.on(host, "ip", &words);
+        assert_eq!(out.code, 0, "ip {words:?}: {}", out.stderr);
+    };
+    lattice_overlay::link::add_veth(&field.runner.netns, "up1", &second.netns, "up1").expect("a pair");
+    link(&second, &format!("addr add {SERVER}/32 dev lo"));
+    for (host, ip) in [(&field.runner, "198.51.100.1/24"), (&second, "198.51.100.2/24")] {
+        link(host, &format!("addr add {ip} dev up1"));
+        link(host, "link set up1 up");
+    }
+    let _service = serve(&field.lab, &second, PORT);
+    for (host, text) in [(&field.server, "first"), (&second, "second")] {
+        fs::write(host.dir.join("who"), format!("by the {text}\n")).expect("a file");
+    }
+    link(&field.runner, "route del default");
+
+    let mut command = field.start("a", &[&format!("tcp:{SERVER}/32:{PORT}")]);
+    let script =
+        format!("while :; do curl -sf -m 5 http://{SERVER}:{PORT}/who || echo refused $?; sleep 0.05; done");
+    command.args(["--agent-binary", "/bin/sh", "--", "-c", &script]);
+    let mut agent = Process::spawn(command, "a", field.lab.dir.path());
+    agent.wait_for("refused 7\n", LIMIT);
+    let expect = |words: &str, text: &str| {
+        link(&field.runner, words);
+        let (begun, seen) = (std::time::Instant::now(), agent.output().0.len());
+        wait_until(LIMIT, text, || agent.output().0[seen..].lines().any(|line| line == text));
+        println!("{text:?} {} ms after {words:?}", begun.elapsed().as_millis());
+    };
+    let first = format!("route replace default via {}", field.server.address);
+    expect(&first, "by the first");
+    expect("route replace default via 198.51.100.2", "by the second");
+    expect(&first, "by the first");
+    expect("route del default", "refused 7");
+    let reasons = || -> Vec<String> {
+        let text = fs::read_to_string(field.runner.dir.join("a/audit.jsonl")).expect("the records");
+        // The last line may be half written.
+        let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut reasons: Vec<String> = records
+            .filter(|record| record["dstIP"] == SERVER)
+            .filter_map(|record| record["reason"].as_str().map(str::to_owned))
+            .collect();
+        reasons.dedup();
+        reasons
+    };
+    wait_until(LIMIT, "a refusal on record", || reasons().last().is_some_and(|reason| reason == "uplink"));
+    expect("route replace default via 198.51.100.2", "by the second");
+    let forwards = |link: &str| {
+        field.on_runner("sysctl", &["-n", &format!("net.ipv4.conf.{link}.forwarding")]).trim() == "1"
+    };
+    assert!(forwards("up1") && !forwards("eth0"), "what led out before is closed again");
+
+    assert_eq!(reasons(), ["uplink", "rule-allow", "uplink", "rule-allow"]);
+    agent.signal(Signal::SIGTERM);
+    agent.finish(LIMIT);
+    assert!(!forwards("up1"));
+    field.assert_clean();
 }

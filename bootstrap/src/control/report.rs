@@ -7,10 +7,13 @@ use std::{
 };
 
 use lattice_dns::{Counters, Resolver, Why};
-use lattice_policy::{Action, Counter, Direction, Rule, RuleId, builtin};
+use lattice_policy::{Counter, RuleId, builtin};
 use serde::{Deserialize, Serialize};
 
-use super::overlay::{OverlayReport, OverlaySources};
+use super::{
+    overlay::{OverlayReport, OverlaySources},
+    rules::{self, RuleCount, RuleReport},
+};
 use crate::{
     Failure,
     enforce::{self, Shared},
@@ -49,31 +52,6 @@ pub struct Report {
     /// For how long nothing was heard from the control plane, which is asked every 15 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_seconds: Option<u64>,
-}
-
-/// One rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleReport {
-    /// As flow records name it.
-    pub id: u32,
-    /// Which way.
-    pub direction: Direction,
-    /// What happens.
-    pub action: Action,
-    /// Its text, and where it comes from.
-    pub rule: String,
-    /// What it decided about.
-    #[serde(flatten)]
-    pub count: RuleCount,
-}
-
-/// What was decided about, since the policy is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct RuleCount {
-    /// Packets.
-    pub packets: u64,
-    /// Their bytes, from the IP header on.
-    pub bytes: u64,
 }
 
 /// An address that the agent was told for a name, and that is open for the name's rules.
@@ -135,20 +113,13 @@ impl Sources {
             let Counter { packets, bytes } = counters.get(&id).copied().unwrap_or_default();
             RuleCount { packets, bytes }
         };
-        let line = |rule: &Rule| RuleReport {
-            id: rule.id.0,
-            direction: rule.direction,
-            action: rule.action,
-            rule: rule.text.clone(),
-            count: count(rule.id),
-        };
         let policy = live.policy();
-        let built_in = builtin::rules().iter().map(line).filter(|line| line.count.packets > 0);
+        let built_in = builtin::rules().iter().filter(|rule| count(rule.id).packets > 0);
         Ok(Report {
             enforcement: self.words.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             generation: policy.generation,
             layers: live.layers().to_vec(),
-            rules: policy.rules().iter().map(line).chain(built_in).collect(),
+            rules: rules::summed(policy.rules().iter().chain(built_in), count),
             default: count(RuleId::NONE),
             lost: enforcer.lost()?,
             names: live

@@ -248,7 +248,7 @@ async fn a_new_address_of_the_host_is_denied_at_once_and_a_gone_one_until_anothe
     let (mut live, loaded) = live(&["0.0.0.0/0"], &wide, |_| true);
     let again = live.again();
     let nets: Vec<IpNet> = vec!["192.0.2.1/32".parse().unwrap()];
-    live.set_unreachable(nets.clone());
+    live.set_unreachable(nets.clone(), Vec::new());
     again.notified().await;
     let change = live.change(&wide, 0).unwrap();
     assert!(change.narrows);
@@ -263,20 +263,40 @@ async fn a_new_address_of_the_host_is_denied_at_once_and_a_gone_one_until_anothe
         let asked = tokio::time::timeout(Duration::from_millis(1), again.notified()).await;
         assert!(asked.is_err(), "a new policy judges every flow anew");
     };
-    live.set_unreachable(nets.clone());
+    live.set_unreachable(nets.clone(), Vec::new());
     unasked().await;
-    live.set_unreachable(Vec::new());
+    live.set_unreachable(Vec::new(), Vec::new());
     unasked().await;
     assert!(live.change(&wide, 0).is_none(), "not by a map that says the same either");
-    live.set_unreachable(nets.clone());
+    live.set_unreachable(nets.clone(), Vec::new());
     unasked().await;
-    live.set_unreachable(Vec::new());
+    live.set_unreachable(Vec::new(), Vec::new());
 
     let other = map(Some(&["0.0.0.0/0:443"]));
     live.put(live.change(&other, 0).unwrap()).unwrap();
     assert_eq!(last(&loaded), (3, vec!["0.0.0.0/0:443 (policy p)".to_owned()]));
     assert!(live.change(&other, 0).is_none());
-    live.set_unreachable(nets);
+    live.set_unreachable(nets, Vec::new());
     again.notified().await;
     assert!(live.change(&other, 0).unwrap().narrows, "it is new again");
+}
+
+#[tokio::test]
+async fn what_the_host_has_no_route_to_is_denied_as_long_as_that_is_so() {
+    let wide = map(Some(&["0.0.0.0/0"]));
+    let (mut live, loaded) = live(&["0.0.0.0/0"], &wide, |_| true);
+    let again = live.again();
+    let unrouted: Vec<IpNet> = vec!["0.0.0.0/0".parse().unwrap()];
+    live.set_unreachable(Vec::new(), unrouted.clone());
+    again.notified().await;
+    live.put(live.change(&wide, 0).unwrap()).unwrap();
+    assert_eq!(last(&loaded).1.last().unwrap(), "0.0.0.0/0 (this host has no route to it)");
+    live.set_unreachable(Vec::new(), unrouted);
+    assert!(live.change(&wide, 0).is_none(), "nothing new");
+    live.set_unreachable(Vec::new(), Vec::new());
+    again.notified().await;
+    let change = live.change(&wide, 0).unwrap();
+    assert!(!change.narrows);
+    live.put(change).unwrap();
+    assert_eq!(last(&loaded).1.len(), 1, "{:?}", last(&loaded));
 }

@@ -1,10 +1,14 @@
-//! Where an uplink leads nobody, as networks for the policy, so that the sandbox itself refuses it, with a record.
+//! Where an uplink leads nobody, as networks for the policy, so that the sandbox itself refuses it, with a record; and the node of a
+//! pod, whose other links lead to it without an uplink and without a table.
 //!
 //! The networks of all uplinks are in it as a whole: that another agent comes or goes on the host changes no policy, because a new one
 //! judges every flow anew.
 //!
-//! The table in the underlay refuses all of this too, and more that no address tells: broadcasts of the host's networks, somebody's
-//! DNAT to the host, more connections than one agent may have.
+//! So is what the host itself has no route to, and IPv6 as a whole where it does not forward it: as long as that is so. One thread
+//! watches the host, and has the uplink itself follow it ([`Uplink::follow`]).
+//!
+//! The table in the underlay, or the kernel, refuses all of this too, and more that no address tells: somebody's DNAT to the host, more
+//! connections than one agent may have.
 
 use std::{
     net::IpAddr,
@@ -14,46 +18,77 @@ use std::{
 
 use ipnet::IpNet;
 use lattice_overlay::{
-    LinkError, Netns,
+    LinkError, Netns, Uplink,
     link::{self, Changes},
-    uplink::{NET_V4, NET_V6},
+    uplink::{NET_V4, NET_V6, without},
 };
 use lattice_policy::Overlay;
 
-use crate::{Failure, addresses::Addresses, live::Live, sandbox::kernel};
+use crate::{Failure, addresses::Addresses, failure::chain, live::Live, sandbox::kernel};
 
 /// A host may have thousands, and each repeats the lines of every rule as wide as `0.0.0.0/0`: what is beyond is left to the table
 /// alone.
 const MOST: usize = 256;
 
-/// Addresses are looked at this long after the news of a change: a policy for several at once. Until then the table refuses them.
-const SETTLE: Duration = Duration::from_secs(1);
+/// The host is looked at this long after the news of a change, which seldom comes alone. Until then the table refuses what is new.
+const SETTLE: Duration = Duration::from_millis(50);
 
-/// The addresses of a host and of its other agents.
-#[derive(Clone)]
+/// kube-proxy's, in the mode `ipvs`: the addresses of all services are its, so that the node takes their packets, and hands them on.
+const SERVICES: &str = "kube-ipvs0";
+
+/// The addresses of a host and of its other agents, and its routes.
 pub(crate) struct Unreachable {
     underlay: Arc<Netns>,
     overlay: Overlay,
+    way: Way,
+}
+
+enum Way {
+    /// The agent has an uplink.
+    Uplink(Arc<Uplink>),
+    /// The agent is in a pod. The cluster's services are in these networks, whoever has their addresses.
+    Pod(Vec<IpNet>),
 }
 
 impl Unreachable {
-    pub(super) fn new(underlay: Arc<Netns>, overlay: Overlay) -> Self {
-        Self { underlay, overlay }
+    pub(super) fn new(underlay: Arc<Netns>, overlay: Overlay, uplink: Arc<Uplink>) -> Self {
+        Self { underlay, overlay, way: Way::Uplink(uplink) }
     }
 
-    /// As they are now.
+    /// The node of a pod, in a cluster with these networks of services.
+    pub(crate) fn from_pod(underlay: Arc<Netns>, overlay: Overlay, services: Vec<IpNet>) -> Self {
+        Self { underlay, overlay, way: Way::Pod(services) }
+    }
+
+    /// The host's own, as they are now.
     pub(crate) fn nets(&self) -> Result<Vec<IpNet>, Failure> {
         let what = "cannot list this host's addresses, which no agent may reach";
         self.list().map_err(|error| kernel(what, &error))
     }
 
-    /// Has `live` know them, whenever they change, until the result is dropped.
+    /// What of the rules' destinations the host has no way to, as far as the uplink knows.
+    pub(crate) fn unrouted(&self) -> Vec<IpNet> {
+        match &self.way {
+            Way::Uplink(uplink) => uplink.unrouted(),
+            Way::Pod(_) => Vec::new(),
+        }
+    }
+
+    /// Has the uplink and `live` know them, whenever they change, until the result is dropped.
     pub(crate) fn follow(self, live: Arc<Mutex<Live>>) -> Result<Addresses, Failure> {
-        let watched = |error| kernel("cannot watch this host's addresses", &error);
-        let changes = Changes::of_addresses(&self.underlay).map_err(watched)?;
+        let watched = |error| kernel("cannot watch this host's addresses and routes", &error);
+        let changes = Changes::of_all(&self.underlay).map_err(watched)?;
         let look = move || {
+            if let Way::Uplink(uplink) = &self.way
+                && let Err(error) = uplink.follow()
+            {
+                tracing::warn!(error = chain(&error), "the way out of the overlay does not follow this host");
+            }
             match self.list() {
-                Ok(nets) => live.lock().unwrap_or_else(PoisonError::into_inner).set_unreachable(nets),
+                Ok(nets) => {
+                    let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
+                    live.set_unreachable(nets, self.unrouted());
+                }
                 Err(error) => tracing::warn!(%error, "cannot list this host's addresses"),
             }
             true
@@ -62,50 +97,48 @@ impl Unreachable {
     }
 
     fn list(&self) -> Result<Vec<IpNet>, LinkError> {
-        let all = link::addresses(&self.underlay)?;
-        Ok(self.of(all.into_iter().map(|(_, ip)| ip)))
-    }
-
-    /// What to deny on a host of these `addresses`.
-    fn of(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
-        let mut nets = Vec::new();
-        for net in [NET_V4.into(), NET_V6.into()] {
-            without(net, &self.overlay.nets(), &mut nets);
+        let mut all = link::addresses(&self.underlay)?;
+        if let Way::Pod(services) = &self.way {
+            all.retain(|(link, ip)| link != SERVICES && !services.iter().any(|net| net.contains(ip)));
+            return Ok(of_host(&self.overlay, all.into_iter().map(|(_, ip)| ip)));
         }
-        let uplinks = nets.len();
-        let mut others: Vec<IpNet> = addresses.filter_map(|ip| self.net(ip)).collect();
-        others.retain(|ip| !nets.iter().any(|net| net.contains(ip)));
-        others.sort_unstable();
-        others.dedup();
-        nets.extend(others);
-        nets.truncate(MOST.max(uplinks));
-        nets
-    }
-
-    /// What to deny because of one address of the host.
-    fn net(&self, ip: IpAddr) -> Option<IpNet> {
-        // An agent's loopback is its own; link-local addresses are guarded in every policy.
-        let is_elsewhere = match ip {
-            IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
-        };
-        let net = IpNet::from(ip);
-        (!is_elsewhere && !self.overlay.contains(&net)).then_some(net)
+        let broadcasts = link::broadcasts(&self.underlay)?.into_iter().map(IpAddr::V4);
+        Ok(to_deny(&self.overlay, all.into_iter().map(|(_, ip)| ip).chain(broadcasts)))
     }
 }
 
-/// Appends what of `net` is in none of `others`, in as few networks as possible. No uplink has an address of the overlay.
-fn without(net: IpNet, others: &[IpNet], out: &mut Vec<IpNet>) {
-    if others.iter().any(|other| other.contains(&net)) {
-        return;
+/// What to deny on a host of these `addresses`, which has uplinks.
+fn to_deny(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+    let mut nets = Vec::new();
+    for net in [NET_V4.into(), NET_V6.into()] {
+        // No uplink has an address of the overlay.
+        without(net, &overlay.nets(), MOST, &mut nets);
     }
-    if !others.iter().any(|other| net.contains(other)) {
-        return out.push(net);
-    }
-    // One of them is narrower, so it can be halved.
-    for half in net.subnets(net.prefix_len() + 1).into_iter().flatten() {
-        without(half, others, out);
-    }
+    let uplinks = nets.len();
+    let mut others = of_host(overlay, addresses);
+    others.retain(|ip| !nets.iter().any(|net| net.contains(ip)));
+    nets.extend(others);
+    nets.truncate(MOST.max(uplinks));
+    nets
+}
+
+/// The `addresses` of a host to deny.
+fn of_host(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+    let mut nets: Vec<IpNet> = addresses.filter_map(|ip| of_address(overlay, ip)).collect();
+    nets.sort_unstable();
+    nets.dedup();
+    nets
+}
+
+/// What to deny because of one address of the host.
+fn of_address(overlay: &Overlay, ip: IpAddr) -> Option<IpNet> {
+    // An agent's loopback is its own; link-local addresses are guarded in every policy.
+    let is_elsewhere = match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+    };
+    let net = IpNet::from(ip);
+    (!is_elsewhere && !overlay.contains(&net)).then_some(net)
 }
 
 #[cfg(test)]
@@ -116,8 +149,7 @@ mod tests {
 
     fn on(pool: &str, addresses: &[&str]) -> Vec<String> {
         let overlay = Overlay::new(pool.parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap();
-        let of = Unreachable { underlay: Arc::new(Netns::current().unwrap()), overlay };
-        let nets = of.of(addresses.iter().map(|ip| ip.parse().unwrap()));
+        let nets = to_deny(&overlay, addresses.iter().map(|ip| ip.parse().unwrap()));
         nets.iter().map(IpNet::to_string).collect()
     }
 

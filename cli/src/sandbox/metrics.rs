@@ -166,6 +166,7 @@ mod tests {
             action: Action::Allow,
             rule: rule.into(),
             count: RuleCount { packets, bytes: 100 * packets },
+            parts: Vec::new(),
         };
         let peer = PeerReport {
             name: "tool".into(),

@@ -16,6 +16,7 @@ use lattice_policy::{Action, Direction, Overlay, Proto, Reason, Table};
 mod calls;
 mod lab;
 mod packet_socket;
+mod room;
 mod switch;
 mod tun;
 
@@ -122,7 +123,7 @@ fn ingress_is_closed_until_a_rule_opens_it(kind: Kind, mode: AttachMode) {
     let agent = IpAddr::from(AGENT4);
     let listener = lab.agent_listens(agent, 9000);
     listener.set_nonblocking(true).unwrap();
-    let attempt = lab.start_connecting_from_peer(SocketAddr::new(agent, 9000));
+    let attempt = lab.peer.start_connecting(SocketAddr::new(agent, 9000));
     let denied = lab.wait_for(|f| f.dst == SocketAddr::new(agent, 9000));
     assert_eq!((denied.direction, denied.reason), (Direction::Ingress, Reason::DefaultDeny));
     assert_eq!(denied.src.ip(), IpAddr::from(PEER4));

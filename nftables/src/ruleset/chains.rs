@@ -87,7 +87,7 @@ fn output(place: &Place, live: Live) -> String {
 meta oiftype ether icmpv6 type { 133, 135, 136 } ip6 hoplimit 255 ip6 saddr { fe80::/10, :: } accept",
     );
     let flows = flows(live, [Direction::Egress, Direction::Ingress]);
-    let astray = leaves_astray(place);
+    let astray = astray(place, Direction::Egress);
     format!(
         "oif lo accept
 {discovery}
@@ -106,7 +106,7 @@ fn prerouting(place: &Place, live: Live) -> String {
     let discovery =
         if_live(live, "meta iiftype ether icmpv6 type { 133, 134, 135, 136 } ip6 hoplimit 255 accept");
     let flows = flows(live, [Direction::Ingress, Direction::Egress]);
-    let astray = comes_astray(place);
+    let astray = astray(place, Direction::Ingress);
     format!(
         "iif lo accept
 {discovery}
@@ -121,42 +121,26 @@ ip6 saddr @own6 meta mark set {spoofed} goto odd
     )
 }
 
-/// What is sent by a link to which its source is not tied, or to which its destination is not confined. A socket that is bound to a
-/// link (`SO_BINDTODEVICE`) sends by no route.
-fn leaves_astray(place: &Place) -> String {
+/// What passes a link to which the sandbox's address is not tied, or to which the other end is not confined. A socket that is bound to a link
+/// (`SO_BINDTODEVICE`) sends by no route, and a neighbour may claim any source.
+fn astray(place: &Place, direction: Direction) -> String {
     let [spoofed, denied] = [Reason::Spoofed, Reason::DefaultDeny].map(mark);
+    let (by, own, other, untied, unconfined, chain) = match direction {
+        Direction::Egress => ("oif", "saddr", "daddr", spoofed, denied, "astray"),
+        Direction::Ingress => ("iif", "daddr", "saddr", denied, spoofed, "odd"),
+    };
     let mut rules = String::new();
     if place.is_tied {
         rules += &format!(
-            "ip saddr @tied4 meta oif . ip saddr != @links4 meta mark set {spoofed} goto astray
-ip6 saddr @tied6 meta oif . ip6 saddr != @links6 meta mark set {spoofed} goto astray\n"
+            "ip {own} @tied4 meta {by} . ip {own} != @links4 meta mark set {untied} goto {chain}
+ip6 {own} @tied6 meta {by} . ip6 {own} != @links6 meta mark set {untied} goto {chain}\n"
         );
     }
     if let Some((overlay, link)) = &place.confined {
         let (pool, prefix) = (overlay.pool(), overlay.prefix());
         rules += &format!(
-            "meta oif != \"{link}\" ip daddr {pool} meta mark set {denied} goto astray
-meta oif != \"{link}\" ip6 daddr {prefix} meta mark set {denied} goto astray\n"
-        );
-    }
-    rules
-}
-
-/// Likewise of what comes in. A neighbour may claim any source.
-fn comes_astray(place: &Place) -> String {
-    let [spoofed, denied] = [Reason::Spoofed, Reason::DefaultDeny].map(mark);
-    let mut rules = String::new();
-    if place.is_tied {
-        rules += &format!(
-            "ip daddr @tied4 meta iif . ip daddr != @links4 meta mark set {denied} goto odd
-ip6 daddr @tied6 meta iif . ip6 daddr != @links6 meta mark set {denied} goto odd\n"
-        );
-    }
-    if let Some((overlay, link)) = &place.confined {
-        let (pool, prefix) = (overlay.pool(), overlay.prefix());
-        rules += &format!(
-            "meta iif != \"{link}\" ip saddr {pool} meta mark set {spoofed} goto odd
-meta iif != \"{link}\" ip6 saddr {prefix} meta mark set {spoofed} goto odd\n"
+            "meta {by} != \"{link}\" ip {other} {pool} meta mark set {unconfined} goto {chain}
+meta {by} != \"{link}\" ip6 {other} {prefix} meta mark set {unconfined} goto {chain}\n"
         );
     }
     rules

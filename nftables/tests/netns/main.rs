@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use lab::{AGENT4, AGENT6, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, start_connecting, table};
+use lab::{AGENT4, AGENT6, Lab, NOWHERE4, NOWHERE6, PEER4, PEER6, entry, line, table};
 use lattice_policy::{Action, Direction, Flow, Proto, Reason, Table};
 
 mod agree;
@@ -172,7 +172,7 @@ fn ingress_is_closed_until_a_rule_opens_it() {
     let agent = IpAddr::from(AGENT4);
     let listener = lab.agent_listens(agent, 9000);
     listener.set_nonblocking(true).unwrap();
-    let attempt = start_connecting(&lab.peer, SocketAddr::new(agent, 9000));
+    let attempt = lab.peer.start_connecting(SocketAddr::new(agent, 9000));
     let denied = lab.wait_for(|f| f.dst == SocketAddr::new(agent, 9000));
     assert_eq!((denied.direction, denied.reason), (Direction::Ingress, Reason::DefaultDeny));
     assert_eq!((denied.src.ip(), denied.link), (IpAddr::from(PEER4), lab.link_index()));

@@ -12,7 +12,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use crate::lab::{AGENT4, AGENT6, Lab, NOWHERE4, Netns, PEER4, PEER6, entry, line, start_connecting, table};
+use crate::lab::{AGENT4, AGENT6, Lab, NOWHERE4, Netns, PEER4, PEER6, entry, line, table};
 
 /// A raw socket to which the caller gives the IP header too.
 fn raw(netns: &Netns) -> OwnedFd {
@@ -204,7 +204,7 @@ fn nobody_opens_a_flow_as_a_reply() {
     let table = Table { egress: vec![entry("198.51.100.0/24", &open)], ingress: Vec::new() };
     lab.nftables.apply(&table, &[], 1).unwrap();
     // Nobody answers there.
-    let _waiting = start_connecting(&lab.agent, SocketAddr::new(NOWHERE4.into(), 8080));
+    let _waiting = lab.agent.start_connecting(SocketAddr::new(NOWHERE4.into(), 8080));
     let port = lab.wait_for(|f| f.dst.ip() == NOWHERE4 && f.action == Action::Allow).src.port();
     let mut syn = datagram(NOWHERE4, AGENT4, port, &[])[..20].to_vec();
     (syn[3], syn[9]) = (40, 6);

@@ -1,4 +1,4 @@
-//! News of a namespace's links and addresses (`rtnetlink(7)`).
+//! News of a namespace's links, addresses and routes (`rtnetlink(7)`).
 
 use std::{
     io,
@@ -19,6 +19,9 @@ const LINKS: u32 = 0x1;
 /// `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`.
 const ADDRESSES: u32 = 0x10 | 0x100;
 
+/// `RTMGRP_IPV4_ROUTE` and `RTMGRP_IPV6_ROUTE`.
+const ROUTES: u32 = 0x40 | 0x400;
+
 /// Readable when something of a namespace came, went or changed.
 #[derive(Debug)]
 pub struct Changes(OwnedFd);
@@ -32,20 +35,20 @@ impl Changes {
         Self::of(netns, LINKS)
     }
 
-    /// Addresses of that namespace, from now on.
-    ///
-    /// # Errors
-    /// When it cannot be entered or gives no socket.
-    pub fn of_addresses(netns: &Netns) -> io::Result<Self> {
-        Self::of(netns, ADDRESSES)
-    }
-
     /// Links and addresses of that namespace, from now on.
     ///
     /// # Errors
     /// When it cannot be entered or gives no socket.
     pub fn of_links_and_addresses(netns: &Netns) -> io::Result<Self> {
         Self::of(netns, LINKS | ADDRESSES)
+    }
+
+    /// Links, addresses and routes of that namespace, from now on.
+    ///
+    /// # Errors
+    /// When it cannot be entered or gives no socket.
+    pub fn of_all(netns: &Netns) -> io::Result<Self> {
+        Self::of(netns, LINKS | ADDRESSES | ROUTES)
     }
 
     fn of(netns: &Netns, groups: u32) -> io::Result<Self> {

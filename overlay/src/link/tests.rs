@@ -84,3 +84,24 @@ fn deletes_and_names_what_is_missing() {
     assert!(matches!(&missing, LinkError::NotFound(name) if name == "eth0"), "{missing}");
     assert!(matches!(set_up(&a, "wg7"), Err(LinkError::NotFound(_))));
 }
+
+#[test]
+fn every_broadcast_is_known() {
+    let netns = Netns::create().unwrap();
+    let add = |text: &str| {
+        let mut ip = std::process::Command::new("ip");
+        ip.args(["address", "add", "dev", "lo"]).args(text.split(' '));
+        assert!(netns.run(|| ip.status().unwrap().success()).unwrap(), "{text}");
+    };
+    for text in
+        ["192.0.2.9/24", "198.51.100.9/30 broadcast 198.51.100.99", "203.0.113.8/31", "2001:db8::1/64"]
+    {
+        add(text);
+    }
+    let mut found = broadcasts(&netns).unwrap();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        ["192.0.2.255", "198.51.100.11", "198.51.100.99"].map(|ip| ip.parse::<Ipv4Addr>().unwrap())
+    );
+}

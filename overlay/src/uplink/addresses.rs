@@ -66,6 +66,26 @@ pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
+/// Appends what of `net` is in none of `others`, in as few networks as possible, to `out`, until that holds more than `most`.
+pub fn without<'a>(
+    net: IpNet,
+    others: impl IntoIterator<Item = &'a IpNet>,
+    most: usize,
+    out: &mut Vec<IpNet>,
+) {
+    let others: Vec<&IpNet> = others.into_iter().filter(|other| overlap(&net, other)).collect();
+    if out.len() > most || others.iter().any(|other| other.contains(&net)) {
+        return;
+    }
+    if others.is_empty() {
+        return out.push(net);
+    }
+    // One of them is narrower, so it can be halved.
+    for half in net.subnets(net.prefix_len() + 1).into_iter().flatten() {
+        without(half, others.iter().copied(), most, out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +126,23 @@ mod tests {
         assert_eq!(after(&["198.19.255.254"], &["198.19.0.0/24"]), Some(128));
         assert_eq!(after(&[], &["198.19.128.0/17", "0.0.0.0/0", "128.0.0.0/1", "::/0"]), Some(0));
         assert_eq!(after(&[], &["198.18.0.0/15"]), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_network() {
+        let left = |net: &str, others: &[&str], most| {
+            let others: Vec<IpNet> = others.iter().map(|text| text.parse().unwrap()).collect();
+            let mut out = Vec::new();
+            without(net.parse().unwrap(), &others, most, &mut out);
+            out.iter().map(IpNet::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(left("192.0.2.0/24", &["198.51.100.0/24", "::/0"], 9), ["192.0.2.0/24"]);
+        assert_eq!(left("192.0.2.0/24", &["192.0.2.0/25", "192.0.2.192/26"], 9), ["192.0.2.128/26"]);
+        for all in [&["192.0.0.0/16"][..], &["192.0.2.0/24"], &["192.0.2.0/25", "192.0.2.128/25"]] {
+            assert!(left("192.0.2.0/24", all, 9).is_empty(), "{all:?}");
+        }
+        assert_eq!(left("::/0", &["2001:db8::7/128"], 200).len(), 128);
+        assert_eq!(left("::/0", &["2001:db8::7/128"], 9).len(), 10);
     }
 
     #[test]

@@ -41,7 +41,13 @@ pub(super) enum Ipv6 {
 
 pub(super) fn ipv6(netns: &Netns) -> Result<Ipv6, UplinkError> {
     let all = "/proc/sys/net/ipv6/conf/all";
+    // No new link gets IPv6.
+    let is_off = || {
+        fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+            .is_ok_and(|text| text.trim() != "0")
+    };
     let look = || match fs::read_to_string(format!("{all}/forwarding")) {
+        Ok(_) if is_off() => Ipv6::No,
         Ok(text) if text.trim() != "0" => Ipv6::All,
         Ok(_) if fs::exists(format!("{all}/force_forwarding")).unwrap_or(false) => Ipv6::PerLink,
         _ => Ipv6::No,

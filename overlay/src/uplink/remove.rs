@@ -74,14 +74,11 @@ pub(super) fn remove_locked(underlay: &Netns, id: UplinkId, nft: &Nft) -> Result
     let is_live = |other: &UplinkId| *other != id && links.iter().any(|link| link.name == other.link());
     let (live, dead): (BTreeMap<_, _>, BTreeMap<_, _>) =
         listed(underlay, nft)?.into_iter().partition(|(other, _)| is_live(other));
-    let needed_4 = |link: &String| live.values().any(|opened| opened.v4.contains(link));
-    let needed_6 = |link: &String| live.values().any(|opened| opened.v6.contains(link));
-    for opened in dead.values() {
-        for link in opened.v4.iter().filter(|link| !needed_4(link)) {
-            forwarding::set(underlay, Version::V4, link, false)?;
-        }
-        for link in opened.v6.iter().filter(|link| !needed_6(link)) {
-            forwarding::set(underlay, Version::V6, link, false)?;
+    for version in [Version::V4, Version::V6] {
+        let needed = |link: &String| live.values().any(|opened| opened.of(version).contains(link));
+        let left = dead.values().flat_map(|opened| opened.of(version));
+        for link in left.filter(|link| !needed(link)) {
+            forwarding::set(underlay, version, link, false)?;
         }
     }
     if dead.is_empty() {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use ipnet::IpNet;
 
-use super::{PREFIX, TABLE_PREFIX, UplinkId};
+use super::{PREFIX, TABLE_PREFIX, UplinkId, forwarding::Version};
 
 /// What one uplink's rules are made of.
 #[derive(Debug)]
@@ -23,6 +23,22 @@ pub(super) struct Rules<'a> {
 pub(super) struct Opened {
     pub(super) v4: Vec<String>,
     pub(super) v6: Vec<String>,
+}
+
+impl Opened {
+    pub(super) fn of(&self, version: Version) -> &[String] {
+        match version {
+            Version::V4 => &self.v4,
+            Version::V6 => &self.v6,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, version: Version) -> &mut Vec<String> {
+        match version {
+            Version::V4 => &mut self.v4,
+            Version::V6 => &mut self.v6,
+        }
+    }
 }
 
 /// How many connections of one agent the host remembers at most: its table is shared by all. Counting takes time by their

@@ -222,7 +222,8 @@ fn what_is_offered_is_reached_as_far_as_layers_say_who_may() {
 fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
     let unreachable = vec!["192.0.2.1/32".parse().unwrap(), "198.19.0.4/31".parse().unwrap()];
     let flags = ["0.0.0.0/0", "tcp:192.0.2.1:80"].map(|text| crate::parse_rule(text).unwrap());
-    let local = Local { unreachable, ..Local::from(flags.to_vec()) };
+    let unrouted = vec!["2001:db8:9::/48".parse().unwrap()];
+    let local = Local { unreachable, unrouted, ..Local::from(flags.to_vec()) };
     let closes = |texts: &[&str]| {
         let rule = |text: &&str| crate::LayerRule {
             action: Action::Deny,
@@ -243,9 +244,79 @@ fn where_the_way_out_leads_nobody_no_rule_does_and_the_record_knows_why() {
     use Direction::{Egress, Ingress};
     assert_eq!(said(&[], "192.0.2.1", Egress), (Action::Deny, Uplink));
     assert_eq!(said(&[], "198.19.0.5", Egress), (Action::Deny, Uplink));
+    assert_eq!(said(&[], "2001:db8:9::1", Egress), (Action::Deny, Uplink));
     assert_eq!(said(&[], "198.19.0.6", Egress), (Action::Allow, RuleAllow));
     assert_eq!(said(&[], "192.0.2.1", Ingress), (Action::Deny, DefaultDeny));
     let layer = [closes(&["192.0.2.0/24"])];
     assert_eq!(said(&layer, "192.0.2.1", Egress), (Action::Deny, RuleDeny), "a policy says so, too");
     assert_eq!(said(&layer, "198.19.0.5", Egress), (Action::Deny, Uplink));
+}
+
+/// A pod: nothing but its policy keeps it from the node.
+fn in_a_pod(asked: &[&str], most: &[&str], unreachable: &[&str]) -> Local {
+    let unreachable = unreachable.iter().map(|net| net.parse().unwrap()).collect();
+    Local { unreachable, most: Some(flags(most)), ..Local::from(flags(asked)) }
+}
+
+#[test]
+fn a_node_is_reached_by_the_ports_that_its_own_limit_names_at_its_own_address() {
+    let said = |asked: &[&str], most: &[&str], to: &str, proto: u8, port: Option<u16>| {
+        let local = in_a_pod(asked, most, &["192.0.2.1/32", "2001:db8::1/128"]);
+        let policy = effective_on::<Layer>(1, &[], &local, &overlay()).unwrap();
+        let packet = crate::Packet { direction: Direction::Egress, proto, remote: to.parse().unwrap(), port };
+        let verdict = crate::evaluate(&policy, &packet);
+        assert_eq!(policy.compile().lookup(&packet), verdict);
+        (verdict.action, policy.reason(verdict.reason, verdict.rule))
+    };
+    use crate::Reason::{DefaultDeny, RuleAllow, Uplink};
+    let (tcp, udp, icmp) = (6, 17, 1);
+    let (open, closed) = ((Action::Allow, RuleAllow), (Action::Deny, Uplink));
+    let everything = ["0.0.0.0/0", "::/0"];
+    for asked in [&everything[..], &["192.0.2.1/32", "2001:db8::1/128", "192.0.2.2"]] {
+        for (to, port) in [("192.0.2.1", 10250), ("2001:db8::1", 10250)] {
+            assert_eq!(said(asked, &everything, to, tcp, Some(port)), closed, "{asked:?}: {to}");
+        }
+        assert_eq!(said(asked, &everything, "192.0.2.1", icmp, None), closed);
+        assert_eq!(said(asked, &everything, "192.0.2.2", tcp, Some(10250)), open);
+        assert_eq!(said(asked, &["192.0.2.0/31"], "192.0.2.1", tcp, Some(80)), closed, "its network");
+
+        let most = ["0.0.0.0/0", "tcp:192.0.2.1/32:9100-9101", "192.0.2.1/32:53"];
+        for (proto, port, expected) in [
+            (tcp, 9099, closed),
+            (tcp, 9100, open),
+            (tcp, 9101, open),
+            (tcp, 9102, closed),
+            (tcp, 0, closed),
+            (tcp, 65535, closed),
+            (tcp, 53, open),
+            (udp, 53, open),
+            (udp, 9100, closed),
+        ] {
+            assert_eq!(said(asked, &most, "192.0.2.1", proto, Some(port)), expected, "{proto} {port}");
+        }
+        assert_eq!(said(asked, &most, "192.0.2.1", icmp, None), closed);
+        let most = ["0.0.0.0/0", "tcp:192.0.2.1/32:1-65535", "icmp:192.0.2.1"];
+        assert_eq!(said(asked, &most, "192.0.2.1", tcp, Some(65535)), open);
+        assert_eq!(said(asked, &most, "192.0.2.1", icmp, None), open);
+        assert_eq!(said(asked, &most, "192.0.2.1", udp, Some(53)), closed);
+        assert_eq!(said(asked, &["192.0.2.1"], "192.0.2.1", udp, Some(53)), open);
+    }
+    let default = (Action::Deny, DefaultDeny);
+    assert_eq!(said(&["192.0.2.2"], &everything, "192.0.2.1", tcp, Some(80)), default, "asked by nobody");
+    let by_name = ["api.example.com:443"];
+    let local = in_a_pod(&by_name, &by_name, &["192.0.2.1/32"]);
+    assert!(effective_on::<Layer>(1, &[], &local, &overlay()).unwrap().is_closed(), "whatever the name has");
+}
+
+#[test]
+fn a_node_whose_addresses_do_not_fit_leaves_no_policy() {
+    let wide: Vec<String> = (1..=3000).map(|port| format!("tcp:0.0.0.0/0:{port}")).collect();
+    let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
+    let nets: Vec<String> = (0..250).map(|n| format!("192.0.2.{n}/32")).collect();
+    let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
+    let with = |nets: &[&str]| {
+        effective_on::<Layer>(1, &[], &in_a_pod(&wide, &["0.0.0.0/0"], nets), &overlay()).map(drop)
+    };
+    assert_eq!(with(&nets[..2]), Ok(()));
+    assert_eq!(with(&nets), Err(NarrowError::Lines));
 }

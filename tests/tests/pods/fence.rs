@@ -37,7 +37,7 @@ impl Node {
         let parts = vec![up, lab.serve_http(&tool, 8080)];
         let token = lab.admin(&["token", "create", "--workspace", "demo", "--uses", "10"]);
         let mut more = format!(
-            "wireguard = \"userspace\"\nenforcer = \"ebpf\"\negress_allow = [\"10.42.0.0/16\"]\negress_default = [\"tcp:{tool_ip}/32:8080\"]\n"
+            "wireguard = \"auto\"\nenforcer = \"ebpf\"\negress_allow = [\"10.42.0.0/16\"]\negress_default = [\"tcp:{tool_ip}/32:8080\"]\n"
         );
         if has_token {
             let file = daemon.dir.path().join("token");
