@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 const EMULATOR: [&str; 2] = ["Oops: int3", "IO-APIC + timer doesn't work"];
 /// The shim's groups, as far as they are of version 2.
 const GROUPS: [&str; 4] = [
-    "cgroup::tests::limits_are_written",
+    "cgroup::tests::the_kernel_takes_limits_of_version_2",
     "cgroup::tests::metrics_tell",
     "cgroup::tests::running_out_of_memory",
     "cgroup::tests::runsc",

@@ -171,6 +171,31 @@ fn limits_are_written_in_an_order_that_the_kernel_takes() {
 
 /// Half a processor above: each of these steps breaks that bound in one of both orders.
 #[test]
+fn the_kernel_takes_limits_of_version_2() {
+    let Some(group) = Group::new(&["memory", "pids", "cpu"]) else { return };
+    let Groups::V2(directory) = &group.cgroup.0 else { return group::skipped("cgroups of version 2 alone") };
+    let update = |json: &str| group.cgroup.update(&resources(json)).unwrap();
+    let has = |file: &str, text: &str| {
+        assert_eq!(std::fs::read_to_string(directory.join(file)).unwrap().trim(), text, "{file}");
+    };
+    let have = |files: [(&str, &str); 3]| files.iter().for_each(|(file, text)| has(file, text));
+    for (limit, both) in [(32 << 20, 64 << 20), (128 << 20, 128 << 20), (16 << 20, 20 << 20)] {
+        update(&format!(r#"{{"memory":{{"limit":{limit},"swap":{both}}}}}"#));
+        has("memory.max", &limit.to_string());
+        if group.has("memory.swap.max") {
+            has("memory.swap.max", &(both - limit).to_string());
+        }
+    }
+    update(r#"{"cpu":{"shares":512,"quota":20000,"period":50000,"cpus":"","mems":""},"pids":{"limit":7}}"#);
+    have([("cpu.weight", "20"), ("cpu.max", "20000 50000"), ("pids.max", "7")]);
+    // What is not named, or 0, stays.
+    update(r#"{"cpu":{"shares":0,"quota":0},"pids":{"limit":0},"devices":[{"allow":false,"access":"rwm"}]}"#);
+    have([("cpu.weight", "20"), ("cpu.max", "20000 50000"), ("pids.max", "7")]);
+    update(r#"{"memory":{"limit":-1},"cpu":{"quota":-1},"pids":{"limit":-1}}"#);
+    have([("memory.max", "max"), ("cpu.max", "max 50000"), ("pids.max", "max")]);
+}
+
+#[test]
 fn quota_and_period_change_within_the_bound_of_the_group_above() {
     let Some(above) = Group::new(&["cpu"]) else { return };
     let Groups::V1(_) = &above.cgroup.0 else { return group::skipped("cgroups of version 1") };

@@ -4,6 +4,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fence;
+mod kernel_wireguard;
+mod node;
 mod world;
 
 use std::{
@@ -152,55 +154,6 @@ fn ipv6(enforcer: &'static str) {
 }
 
 #[test]
-fn a_wide_rule_does_not_open_the_node_itself() {
-    is_closed_node("ebpf");
-    is_closed_node("nftables");
-}
-
-fn is_closed_node(enforcer: &'static str) {
-    let mut world = World::by(enforcer);
-    let (pod, asking) = (world.pod(), world.pod());
-    world.add_ipv6(&pod);
-    let listen = |port: u16| world.node.netns.run(|| TcpListener::bind(("::", port))).unwrap().unwrap();
-    // kubelet's, and one that the node opens.
-    let _listeners = [listen(10250), listen(9100)];
-    let allow = "egress_allow = [\"0.0.0.0/0\", \"::/0\", \"tcp:10.77.0.1/32:9100\"]\negress_default = [\"0.0.0.0/0\", \"::/0\"]";
-    let network = world.start(&world.config(allow), &world.spec(&pod, "agent", &[])).unwrap();
-    let underlay = world.node.address.to_string();
-    for own in ["10.77.0.1", &underlay, "fd77::1"] {
-        assert!(pod.is_refused(own, 10250), "{own}: an address of the node's");
-    }
-    assert!(pod.fetches(&format!("http://{SERVICE}/")), "what is beyond the node");
-    let at = "10.77.0.1".parse::<Ipv4Addr>().unwrap();
-    assert!(World::reaches(&pod.netns, at, 9100), "the node names its own address, and this port");
-    assert!(pod.is_refused(&underlay, 9100), "it names another");
-
-    // One that the node gets later.
-    run(&world.node.netns, "ip addr add 203.0.113.77/32 dev lo");
-    wait_for("the node's new address to be closed", || {
-        world::connect(&pod.netns, ([203, 0, 113, 77], 10250).into(), LIMIT).is_err()
-    });
-    let file = world.dir().join(format!("audit/{}.jsonl", network.peer()));
-    assert_eq!(network.stop(), Vec::<String>::new());
-    let text = std::fs::read_to_string(file).unwrap();
-    let told = |line: &str| {
-        ["10.77.0.1", "\"dstPort\":10250,", "\"reason\":\"uplink\""].iter().all(|word| line.contains(word))
-    };
-    assert!(text.lines().any(told), "{text}");
-
-    // The pod's own word is not the node's.
-    let rules = format!("10.77.0.1/32 {underlay}/32");
-    let spec = world.spec(&asking, "asking", &[("lattice.io/egress-allow", &rules)]);
-    let network = world.start(&world.config(allow), &spec).unwrap();
-    for own in ["10.77.0.1", &underlay] {
-        assert!(asking.is_refused(own, 10250), "{own}: the annotation names it, and the node does not");
-    }
-    assert!(World::reaches(&asking.netns, at, 9100));
-    assert_eq!(network.stop(), Vec::<String>::new());
-    assert_eq!(left(&world), Vec::<String>::new());
-}
-
-#[test]
 fn names_of_the_cluster_open_its_services() {
     opens_services("ebpf");
     opens_services("nftables");
@@ -293,61 +246,6 @@ fn a_kept_peer_resumes_without_a_token_and_is_not_held_up_by_a_control_plane_tha
     }
     assert_eq!(addresses[0], addresses[1]);
     assert!(world.dir().join("pods/default-agent.json").exists());
-}
-
-/// Where the kernel has WireGuard, pods have it by default: a link that outlives its shim, with a socket of the node's.
-#[test]
-fn by_the_kernels_wireguard_a_pod_is_policed_resumes_and_is_cleaned_up_after() {
-    if !lattice_overlay::kernel_has_wireguard() {
-        return println!("SKIPPED: pods by the kernel's WireGuard: this kernel has none");
-    }
-    let mut world = World::new();
-    let rules = world.to_tool(8080);
-    let config = world
-        .config(&format!("keep = true\negress_allow = [\"10.42.0.0/16\"]\negress_default = [\"{rules}\"]"))
-        .replace("\"userspace\"", "\"auto\"");
-    let tool = world.tool.to_string();
-    let works = |pod: &world::Made| {
-        let mut ip = command(&pod.netns.path(), "ip".as_ref());
-        let out = ip.args(["-d", "link", "show", "wg0"]).output().unwrap();
-        let kind = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(kind.contains("wireguard"), "{kind}{}", String::from_utf8_lossy(&out.stderr));
-        assert!(pod.fetches(&format!("http://{tool}:8080/")), "by wg0");
-        assert!(pod.is_refused(&tool, 9090), "the rule is for another port");
-        assert!(pod.is_refused("192.168.50.1", 8080), "by eth0");
-    };
-    for round in 0..2 {
-        let pod = world.pod();
-        let spec = world.spec(&pod, "agent", &[]);
-        // The token has one use.
-        assert_eq!(
-            network::Network::needs_token(
-                &Config::parse(&config.replace("token_file", "# token_file")).unwrap(),
-                &spec
-            )
-            .unwrap(),
-            round == 0
-        );
-        let network = world.start(&config, &spec).unwrap();
-        works(&pod);
-        assert_eq!(network.stop(), Vec::<String>::new());
-        assert_eq!(pod.links(), ["lo", "eth0"]);
-    }
-
-    let pod = world.pod();
-    std::fs::write(world.dir().join("shim.toml"), &config).unwrap();
-    let (shim, peer) = killable(&world, &pod);
-    works(&pod);
-    shim.signal(Signal::SIGKILL);
-    shim.finish(LIMIT);
-    assert!(pod.links().contains(&"wg0".to_owned()), "it is the kernel's");
-    assert!(pod.is_refused(&tool, 9090), "the pinned policy is in force");
-    let parsed = Config::parse(&config).unwrap();
-    world.node.netns.run(|| network::clean_up(&parsed, &peer)).unwrap().unwrap();
-    assert_eq!(pod.links(), ["lo", "eth0"]);
-    world.end_control_plane();
-    std::fs::remove_dir_all(world.dir().join("pods")).unwrap();
-    assert_eq!(left(&world), Vec::<String>::new());
 }
 
 #[test]

@@ -92,10 +92,10 @@ fn a_sandbox_runs_in_the_groups_of_its_spec() {
         [None, Some(format!("/{name}")), Some(name.clone()), Some(format!("{name}.slice:lattice:{name}"))]
     {
         let Some(mut sandbox) = Sandbox::new() else { return };
-        // In version 2 runsc refuses relative paths in the root group, and systemd's form takes systemd.
+        // Of version 2 these are all: there runsc refuses relative paths in the root group, and systemd's form takes systemd.
         let is_absolute = path.as_ref().is_none_or(|path| path.starts_with('/'));
         if !is_absolute && Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            return skipped("cgroups of version 1");
+            return;
         }
         let pid = sandbox.create(path.as_deref(), &json!({}));
         let groups = sandbox.containers[0].1.directories();
