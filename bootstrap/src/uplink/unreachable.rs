@@ -44,7 +44,7 @@ pub(crate) struct Unreachable {
 }
 
 enum Way {
-    /// The agent has an uplink.
+    /// The agent has this one.
     Uplink(Arc<Uplink>),
     /// The agent is in a pod. The cluster's services are in these networks, whoever has their addresses.
     Pod(Vec<IpNet>),
@@ -77,7 +77,12 @@ impl Unreachable {
     /// Has the uplink and `live` know them, whenever they change, until the result is dropped.
     pub(crate) fn follow(self, live: Arc<Mutex<Live>>) -> Result<Addresses, Failure> {
         let watched = |error| kernel("cannot watch this host's addresses and routes", &error);
-        let changes = Changes::of_all(&self.underlay).map_err(watched)?;
+        // A pod is told of no routes: a node may have thousands, and they change.
+        let changes = match self.way {
+            Way::Uplink(_) => Changes::of_all(&self.underlay),
+            Way::Pod(_) => Changes::of_links_and_addresses(&self.underlay),
+        };
+        let changes = changes.map_err(watched)?;
         let look = move || {
             if let Way::Uplink(uplink) = &self.way
                 && let Err(error) = uplink.follow()
@@ -97,17 +102,18 @@ impl Unreachable {
     }
 
     fn list(&self) -> Result<Vec<IpNet>, LinkError> {
-        let mut all = link::addresses(&self.underlay)?;
-        if let Way::Pod(services) = &self.way {
-            all.retain(|(link, ip)| link != SERVICES && !services.iter().any(|net| net.contains(ip)));
-            return Ok(of_host(&self.overlay, all.into_iter().map(|(_, ip)| ip)));
-        }
+        let addresses = link::addresses(&self.underlay)?.into_iter();
         let broadcasts = link::broadcasts(&self.underlay)?.into_iter().map(IpAddr::V4);
-        Ok(to_deny(&self.overlay, all.into_iter().map(|(_, ip)| ip).chain(broadcasts)))
+        let Way::Pod(services) = &self.way else {
+            return Ok(to_deny(&self.overlay, addresses.map(|(_, ip)| ip).chain(broadcasts)));
+        };
+        let of_services = |link: &str, ip| link == SERVICES || services.iter().any(|net| net.contains(&ip));
+        let own = addresses.filter(|(link, ip)| !of_services(link, *ip)).map(|(_, ip)| ip);
+        Ok(of_host(&self.overlay, own.chain(broadcasts)))
     }
 }
 
-/// What to deny on a host of these `addresses`, which has uplinks.
+/// What to deny on a host of these `addresses`.
 fn to_deny(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for net in [NET_V4.into(), NET_V6.into()] {
@@ -122,16 +128,15 @@ fn to_deny(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<Ip
     nets
 }
 
-/// The `addresses` of a host to deny.
+/// What to deny because the host has these `addresses`.
 fn of_host(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
-    let mut nets: Vec<IpNet> = addresses.filter_map(|ip| of_address(overlay, ip)).collect();
+    let mut nets: Vec<IpNet> = addresses.filter_map(|ip| of_one(overlay, ip)).collect();
     nets.sort_unstable();
     nets.dedup();
     nets
 }
 
-/// What to deny because of one address of the host.
-fn of_address(overlay: &Overlay, ip: IpAddr) -> Option<IpNet> {
+fn of_one(overlay: &Overlay, ip: IpAddr) -> Option<IpNet> {
     // An agent's loopback is its own; link-local addresses are guarded in every policy.
     let is_elsewhere = match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
