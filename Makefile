@@ -60,10 +60,14 @@ bench-paths: setup-test
 	cargo build --release --bin lattice --bin latticed
 	cargo run --release -p lattice-tests --example paths_bench -- $(ARGS)
 
-# What the relay costs, beside coturn and a process that only copies datagrams; ARGS=1 for a quick look.
+# What the relay costs, beside coturn, where Go is derper, and a process that only copies datagrams; ARGS=1 for a quick look.
+DERPER := tailscale.com/cmd/derper@v1.92.0
 .PHONY: bench-relay
 bench-relay: setup-test
-	cargo run --release -p lattice-relay --example relay_bench -- $(ARGS)
+	[ -x $(TOOLS)/derper ] || ! command -v go >/dev/null || (GOBIN=$(TOOLS) go install $(DERPER) && \
+	    cd relay/examples/relay_bench/derp && go build -o $(TOOLS)/derp-load .) || echo "no derper to be had"
+	export LATTICE_DERPER=$(TOOLS)/derper LATTICE_DERP_LOAD=$(TOOLS)/derp-load; \
+	    [ -x $$LATTICE_DERPER ] || export LATTICE_DERPER=; cargo run --release -p lattice-relay --example relay_bench -- $(ARGS)
 
 # Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.
 .PHONY: fuzz

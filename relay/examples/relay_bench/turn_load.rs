@@ -70,7 +70,7 @@ fn allocated(server: SocketAddr, to: SocketAddrV4) -> UdpSocket {
     client
 }
 
-/// Asks until the answer is a success.
+/// Asks until the answer is a success. An answer to an earlier question, which was asked twice, is passed over.
 fn ask(client: &UdpSocket, method: u16, attributes: &[u8]) {
     let mut request = method.to_be_bytes().to_vec();
     request.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
@@ -82,6 +82,7 @@ fn ask(client: &UdpSocket, method: u16, attributes: &[u8]) {
         let _ = client.send(&request);
         if let Ok(length) = client.recv(&mut answer)
             && length >= 20
+            && answer[8..20] == request[8..20]
         {
             let kind = u16::from_be_bytes([answer[0], answer[1]]);
             assert_eq!(kind, method | SUCCESS, "coturn refuses: {:?}", &answer[..length]);
