@@ -104,7 +104,8 @@ fn narrowed(join: &Join, map: &NetMap) -> Result<(), Failure> {
 
 /// Asks for the current network map.
 async fn fetch_map(client: &Client, credentials: &Credentials) -> Result<NetMap, Failure> {
-    match ask_map(client, credentials, None).await? {
+    let subject = subject::peer(&credentials.peer, PeerVerb::Netmap);
+    match session::patient_request(client, subject, &MapRequest { have: None }).await? {
         MapUpdate::Full(map) => Ok(map),
         MapUpdate::Delta(_) | MapUpdate::Current => {
             Err(Failure::new(Kind::Server, "latticed did not send the whole network map"))

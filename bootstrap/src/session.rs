@@ -19,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between attempts of a peer that NATS refuses: it was removed, or waits for a new JWT.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a request that comes too soon for latticed is made, and how far apart.
+const ATTEMPTS: u32 = 30;
+const PAUSE: Duration = Duration::from_secs(1);
 /// Messages that wait for their reader, of each subscription. Other peers may send 16 KiB each, so the client's own 65,536 would be a
 /// gigabyte of memory for them to fill. What is lost beyond, whoever reads asks for or is told again.
 const WAITING: usize = 1024;
@@ -139,8 +142,40 @@ pub(crate) async fn request<T: DeserializeOwned>(
     subject: String,
     body: &(impl Serialize + Sync),
 ) -> Result<T, Failure> {
+    exchange(client, &subject, body).await?.map_err(refused)
+}
+
+/// As [`request`], but where latticed says that this peer asks too often, it waits and asks again: starts that follow each other quickly
+/// share what one peer may ask.
+///
+/// # Errors
+/// Those of [`request`], and the last refusal after half a minute of them. To be given up by whoever may stop the start.
+pub(crate) async fn patient_request<T: DeserializeOwned>(
+    client: &Client,
+    subject: String,
+    body: &(impl Serialize + Sync),
+) -> Result<T, Failure> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match exchange(client, &subject, body).await? {
+            Err(refusal) if refusal.code == RefusalCode::RateLimited && left > 0 => {
+                tracing::warn!(reason = %refusal.message, "latticed has no time for this peer yet: asking again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer.map_err(refused),
+        }
+    }
+}
+
+/// One request, and what latticed answers to it.
+async fn exchange<T: DeserializeOwned>(
+    client: &Client,
+    subject: &str,
+    body: &(impl Serialize + Sync),
+) -> Result<Result<T, Refusal>, Failure> {
     let payload = serde_json::to_vec(body).map_err(|error| Failure::new(Kind::Internal, error))?;
-    let message = client.request(subject.clone(), payload.into()).await.map_err(|error| {
+    let message = client.request(subject.to_owned(), payload.into()).await.map_err(|error| {
         let text = match error.kind() {
             RequestErrorKind::NoResponders => {
                 format!("latticed does not listen on {subject}: NATS runs, latticed does not")
@@ -153,8 +188,8 @@ pub(crate) async fn request<T: DeserializeOwned>(
         Failure::new(Kind::Server, text)
     })?;
     match parse(&message.payload)? {
-        Reply::Ok(value) => Ok(value),
-        Reply::Error(refusal) => Err(refused(refusal)),
+        Reply::Ok(value) => Ok(Ok(value)),
+        Reply::Error(refusal) => Ok(Err(refusal)),
     }
 }
 

@@ -1,8 +1,17 @@
 //! Signals, kills and outages at every phase: no packet leaves unpoliced, nothing stays.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use lattice_tests::{Host, Lab, Process, agent, remains};
+use lattice_tests::{Host, Lab, Process, agent, lab::wait_until, remains};
+use lattice_wire::subject::{PeerVerb, inbox, peer};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -238,6 +247,78 @@ fn a_control_plane_that_hangs_is_named_and_a_signal_does_not_wait_for_it() {
     assert!(!host.dir.join("etc/sandbox-credentials.json").exists());
     let out = again(&start).finish(LIMIT);
     assert_eq!(out.code, 0, "the token was not spent: {}", out.stderr);
+}
+
+/// Asks latticed for more than one peer may, in that peer's name, until `enough`.
+fn ask_too_often(lab: &Lab, host: &Host, enough: &AtomicBool) {
+    let stored = fs::read(host.dir.join("etc/node-credentials.json")).expect("the credentials");
+    let stored: lattice_wire::Credentials = serde_json::from_slice(&stored).expect("the credentials");
+    let key = nkeys::KeyPair::from_seed(&stored.nats_seed).expect("a seed");
+    let (jwt, key) = (stored.nats_jwt.clone(), Arc::new(key));
+    let mut options = async_nats::ConnectOptions::with_auth_callback(move |nonce| {
+        let (jwt, key) = (jwt.clone(), key.clone());
+        async move {
+            let mut auth = async_nats::Auth::new();
+            auth.signature = Some(key.sign(&nonce).map_err(async_nats::AuthError::new)?);
+            auth.jwt = Some(jwt);
+            Ok(auth)
+        }
+    })
+    .custom_inbox_prefix(inbox(&stored.peer));
+    if let Some(trust) = &stored.nats_tls {
+        options = options.require_tls(true).tls_client_config(trust.client_config().expect("a certificate"));
+    }
+    let ask = async {
+        let client = options.connect(&stored.nats_url).await.expect("NATS");
+        let subject = peer(&stored.peer, PeerVerb::Netmap);
+        let begun = Instant::now();
+        while !enough.load(Ordering::Relaxed) && begun.elapsed() < 2 * LIMIT {
+            client.request(subject.clone(), "".into()).await.expect("an answer");
+        }
+    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    lab.hub().run(|| runtime().block_on(ask)).expect("the hub's namespace");
+}
+
+/// A start that latticed has told to wait. One may come at the very moment at which it may ask again.
+fn told_to_wait(lab: &Lab, host: &Host) -> Process {
+    let begun = Instant::now();
+    while begun.elapsed() < LIMIT {
+        let mut lattice = lab.lattice(host);
+        lattice.args(["up", "--name", "a"]);
+        let process = Process::spawn(lattice, "a", lab.dir.path());
+        let says = |what: &str| process.output().1.contains(what);
+        wait_until(LIMIT, "the start", || says("asking again") || says("overlay IP=") || says("error:"));
+        if says("asking again") {
+            return process;
+        }
+        process.signal(Signal::SIGTERM);
+        process.finish(LIMIT);
+    }
+    panic!("never told to wait");
+}
+
+#[test]
+fn a_peer_that_asks_too_often_waits_at_its_start_and_a_signal_ends_the_waiting() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    let (process, _) = lab.up(&host, "a");
+    process.signal(Signal::SIGTERM);
+    process.finish(LIMIT);
+
+    let enough = AtomicBool::new(false);
+    let mut patient = thread::scope(|scope| {
+        let asking = scope.spawn(|| ask_too_often(&lab, &host, &enough));
+        let ended = told_to_wait(&lab, &host);
+        ended.signal(Signal::SIGTERM);
+        let out = ended.finish(LIMIT);
+        assert_eq!(out.code, 75, "{}", out.stderr);
+        let patient = told_to_wait(&lab, &host);
+        enough.store(true, Ordering::Relaxed);
+        asking.join().expect("the other one");
+        patient
+    });
+    patient.wait_for("overlay IP=", LIMIT);
 }
 
 #[test]
