@@ -67,6 +67,14 @@ impl<'a> Run<'a> {
         if self.head_len == 0 { self.rest } else { &self.head[..self.head_len] }
     }
 
+    /// Cuts a stretch of a stream so that no packet is longer than `mtu`: the connection need not know of a way that is narrow for a while.
+    /// What is one complete packet stays as it is. Before the first is written.
+    pub fn cut_to(&mut self, mtu: usize) {
+        if self.head_len > 0 && self.head_len < mtu {
+            self.segment = self.segment.min(mtu - self.head_len);
+        }
+    }
+
     /// How many packets are still to come.
     pub fn count(&self) -> usize {
         if self.is_done { 0 } else { self.rest.len().div_ceil(self.segment).max(1) }
@@ -112,5 +120,53 @@ impl<'a> Run<'a> {
             let id = u16::from_be_bytes([self.head[4], self.head[5]]).wrapping_add(1);
             self.head[4..6].copy_from_slice(&id.to_be_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACK: u8 = 0x10;
+
+    /// A stretch of a stream, as its packets.
+    fn packets(payload: &[u8], mtu: Option<usize>) -> Vec<Vec<u8>> {
+        let (mut ip, mut tcp) = ([0; 20], [0; 20]);
+        (ip[0], ip[8], ip[9], tcp[12], tcp[13]) = (0x45, 64, 6, 5 << 4, ACK | FIN | PSH);
+        let mut run = Run::segments(&ip, &tcp, payload, 1380, 0);
+        mtu.into_iter().for_each(|mtu| run.cut_to(mtu));
+        let (count, bytes, mut packets) = (run.count(), run.bytes(), Vec::new());
+        while let Some(len) = run.next_len() {
+            packets.push(vec![0; len]);
+            run.write(packets.last_mut().unwrap());
+        }
+        assert_eq!((count, bytes), (packets.len(), packets.iter().map(Vec::len).sum()));
+        packets
+    }
+
+    #[test]
+    fn a_narrow_way_has_more_packets_of_the_same_stream() {
+        let payload: Vec<u8> = (0..10_000_u32).map(|at| (at * 7 % 251) as u8).collect();
+        for (mtu, longest) in [(None, 1420), (Some(1280), 1280), (Some(1500), 1420), (Some(40), 1420)] {
+            let (mut stream, packets) = (Vec::new(), packets(&payload, mtu));
+            let (last, others) = packets.split_last().unwrap();
+            for packet in &packets {
+                let sequence = u32::from_be_bytes(packet[24..28].try_into().unwrap());
+                assert_eq!(
+                    (sequence as usize, packet[2..4].to_vec()),
+                    (stream.len(), (packet.len() as u16).to_be_bytes().to_vec())
+                );
+                stream.extend(&packet[40..]);
+            }
+            assert!(others.iter().all(|packet| packet.len() == longest && packet[33] == ACK), "{mtu:?}");
+            assert_eq!((last[33], &stream), (ACK | FIN | PSH, &payload), "{mtu:?}");
+        }
+    }
+
+    #[test]
+    fn a_complete_packet_is_never_cut() {
+        let mut run = Run::single(&[1; 1400]);
+        run.cut_to(1280);
+        assert_eq!((run.next_len(), run.count()), (Some(1400), 1));
     }
 }

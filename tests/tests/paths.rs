@@ -9,7 +9,7 @@ use std::{
 
 use lattice_overlay::kernel_has_wireguard;
 use lattice_tests::{
-    Host, Lab, Nat, Process,
+    Host, Lab, Nat, Process, User,
     lab::{overlay_ip, wait_until},
     process::command,
     tools,
@@ -298,6 +298,65 @@ fn bulk_by_a_relay_stays_on_quic() {
         let relay = &status["peers"][0]["overlay"]["relays"][0];
         assert_eq!(relay["state"], "quic", "{name}: {relay}");
     }
+}
+
+/// Takes what is uploaded to it, and says how many bytes that were.
+const SINK: &str = r#"
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Sink(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_PUT(self):
+        size = str(len(self.rfile.read(int(self.headers["Content-Length"])))).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(size)))
+        self.end_headers()
+        self.wfile.write(size)
+HTTPServer(("", 9000), Sink).serve_forever()
+"#;
+
+/// The same of a sandbox whose network is our own stack. Were its segments not cut, the relay would have the receiver leave QUIC as well.
+#[test]
+fn bulk_of_pod_mode_by_a_relay_stays_on_quic() {
+    let mut lab = Lab::start();
+    let _reach = lab.start_reach();
+    let (a, _a) = lab.host_behind(Nat::Symmetric);
+    let (b, _b) = lab.host_behind(Nat::Symmetric);
+    let (_up, address) = lab.up(&b, "b");
+    let mut sink = command(&b.netns.path(), Path::new("/usr/bin/python3"));
+    sink.args(["-c", SINK]);
+    let sink = Process::spawn(sink, "sink", lab.dir.path());
+    let user = User::new(&lab, &a, 12_345, "agent");
+    let pod = user.pod(
+        &lab,
+        &a,
+        "a",
+        &["--proxy-addr", "127.0.0.1:0", "--egress-allow", &format!("{address}/32:9000")],
+    );
+    let file = a.dir.join("bulk");
+    std::fs::write(&file, vec![7; 1 << 20]).expect("a file");
+    let (proxy, url) = (format!("socks5h://{}", pod.proxy()), format!("http://{address}:9000/"));
+    let put = [
+        "-sS",
+        "-m",
+        "55",
+        "--retry",
+        "9",
+        "--retry-all-errors",
+        "-x",
+        &proxy,
+        "-T",
+        &file.display().to_string(),
+        &url,
+    ];
+    let out = lab.on(&a, "curl", &put);
+    assert_eq!((out.code, out.stdout.as_str()), (0, "1048576"), "{}", out.stderr);
+    let status = lab.run(&b, &["status", "b", "-o", "json"]).stdout;
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let overlay = &status["peers"][0]["overlay"];
+    let [path, state] = [&overlay["peers"][0]["path"], &overlay["relays"][0]["state"]];
+    assert_eq!((path.as_str(), state.as_str()), (Some("relay"), Some("quic")), "{status}");
+    pod.end();
+    drop(sink);
 }
 
 /// The longest row of packets that were lost, as their numbers tell.

@@ -16,7 +16,7 @@ use lattice_netstack::{Output, Run, Stack};
 use lattice_wireguard::Single;
 
 use crate::device::{
-    core::{Core, Inside},
+    core::{Core, Inside, RELAYED_MTU},
     vnet::{Coalescer, Header},
 };
 
@@ -109,7 +109,10 @@ impl Kept {
         answers.drain(|packet| {
             let mut sealer = Sealer::new(core, returns, now);
             if sealer.lets_out(packet, 1, packet.len()) {
-                sealer.core.seal(&mut Single::new(packet), sealer.returns, now);
+                match sealer.core.cut(packet) {
+                    Some(mut cut) => sealer.core.seal(&mut cut, sealer.returns, now),
+                    None => sealer.core.seal(&mut Single::new(packet), sealer.returns, now),
+                }
             }
         });
     }
@@ -176,6 +179,9 @@ impl<'a> Sealer<'a> {
 impl Output for Sealer<'_> {
     fn transmit(&mut self, run: &mut Run<'_>) {
         if self.lets_out(run.head(), run.count(), run.bytes()) {
+            if self.core.is_relayed(run.head()) {
+                run.cut_to(RELAYED_MTU);
+            }
             self.core.seal(&mut Sealed(run), self.returns, self.now);
         }
     }
