@@ -64,13 +64,13 @@ impl Pending {
         message: &[u8; RESPONSE_LEN],
         now: Instant,
     ) -> Result<Answer, NotAuthentic> {
-        let is_asked = |begun: &&Box<Begun>| begun.initiation.index == receiver;
-        if let Some(newest) = self.newest.as_ref().filter(is_asked) {
+        let is_asked = |begun: &&Begun| begun.initiation.index == receiver;
+        if let Some(newest) = self.newest.as_deref().filter(is_asked) {
             let (remote_index, keys) = newest.initiation.finish(identity, message)?;
             self.newest = None;
             return Ok(Answer::Session(remote_index, keys));
         }
-        let Some(former) = self.former.as_ref().filter(is_asked) else {
+        let Some(former) = self.former.as_deref().filter(is_asked) else {
             return Err(NotAuthentic);
         };
         former.initiation.finish(identity, message)?;
