@@ -4,6 +4,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fence;
+mod leaks;
+mod node;
 mod world;
 
 use std::{
