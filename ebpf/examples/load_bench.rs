@@ -43,5 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             times[times.len() - 1]
         );
     }
+    println!("resident after all: {}", resident()?);
     Ok(())
+}
+
+fn resident() -> Result<String, Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    Ok(status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("unknown").trim().into())
 }

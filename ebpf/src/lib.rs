@@ -27,6 +27,7 @@ mod ioctl;
 mod lines;
 mod link;
 mod lpm;
+mod memory;
 mod pinned;
 mod pins;
 mod probe;

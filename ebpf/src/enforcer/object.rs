@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier},
 };
 
-use crate::EbpfError;
+use crate::{EbpfError, memory};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.bpf.o"));
 
@@ -33,7 +33,11 @@ pub(super) fn load(pins: &Path) -> Result<Ebpf, EbpfError> {
     for name in MAPS {
         loader.map_pin_path(name, pins.join(name));
     }
-    loader.load(OBJECT).map_err(|e| EbpfError::Load(Box::new(e)))
+    let ebpf = loader.load(OBJECT).map_err(|e| EbpfError::Load(Box::new(e)));
+    // The loader has read the types of the whole kernel, needed or not: 20 MiB.
+    drop(loader);
+    memory::give_back();
+    ebpf
 }
 
 pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
