@@ -195,6 +195,8 @@ impl Sandbox {
         let sources = Sources { words, live, enforcer, resolver, overlay };
         control_step(&mut steps, &state, "lattice sandbox rules", move || sources.report())?;
         state.publish(&status)?;
+        // What enrolling and loading took, for as long as the sandbox lives.
+        lattice_ebpf::give_back();
         Ok(Self { steps: steps.finish(), ready, status })
     }
 

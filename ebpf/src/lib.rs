@@ -38,4 +38,5 @@ pub use error::EbpfError;
 pub use event::Events;
 pub use lattice_policy::{Counter, Flow, Pin};
 pub use link::{AttachMode, Attached, Framing};
+pub use memory::give_back;
 pub use probe::{Support, probe};

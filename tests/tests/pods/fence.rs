@@ -1,89 +1,19 @@
 //! The second fence in pods that containerd runs: denied calls of the agent fail at once, are on record, and the group whose calls are
 //! policed goes with the pod, however that ends.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::fs;
 
-use lattice_audit::{Entry, FlowRecord};
+use lattice_audit::FlowRecord;
 use lattice_policy::{Action, Reason};
-use lattice_shim::place::Record;
-use lattice_tests::{
-    Lab, Process,
-    containerd::{Container, Daemon, Options, Pod, Runtime},
-    tools,
+use lattice_tests::containerd::Pod;
+
+use crate::{
+    containerd_node::{Node, assert_gone},
+    world::wait_for,
 };
 
-use crate::world::wait_for;
-
-const LIMIT: Duration = Duration::from_secs(60);
 const PROGRAM: &str = include_str!("../calls.py");
 const POLICED: &str = "+calls (kernel)";
-
-/// A node of a lab, with a tool that its pods may reach at port 8080.
-struct Node {
-    // The pods end before the network they are in.
-    daemon: Daemon,
-    tool: String,
-    token: String,
-    _parts: Vec<Process>,
-    _lab: Lab,
-}
-
-impl Node {
-    fn new(has_token: bool) -> Self {
-        let mut lab = Lab::start();
-        let daemon = Daemon::start(Runtime::Lattice);
-        let tool = lab.host();
-        let (up, tool_ip) = lab.up(&tool, "tool");
-        let parts = vec![up, lab.serve_http(&tool, 8080)];
-        let token = lab.admin(&["token", "create", "--workspace", "demo", "--uses", "10"]);
-        let mut more = format!(
-            "wireguard = \"auto\"\nenforcer = \"ebpf\"\negress_allow = [\"10.42.0.0/16\"]\negress_default = [\"tcp:{tool_ip}/32:8080\"]\n"
-        );
-        if has_token {
-            let file = daemon.dir.path().join("token");
-            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-            fs::write(&file, &token).and_then(|()| fs::set_permissions(&file, private)).unwrap();
-            more.push_str(&format!("token_file = \"{}\"\n", file.display()));
-        }
-        daemon.join(&mut lab, &more);
-        Self { daemon, tool: tool_ip.to_string(), token, _parts: parts, _lab: lab }
-    }
-
-    /// A container with the host's python.
-    fn agent(&self, pod: &Pod<'_>, with_token: bool) -> Container {
-        let mounts = ["/usr", "/lib", "/lib64"].map(|dir| (PathBuf::from(dir), dir.to_owned(), true));
-        let token = with_token.then(|| ("LATTICE_TOKEN".to_owned(), self.token.clone()));
-        let env = token.into_iter().collect();
-        pod.start("agent", &Options { mounts: mounts.to_vec(), env, ..Options::default() })
-    }
-
-    fn record(&self, pod: &Pod<'_>) -> Record {
-        let path = self.daemon.inside.path(format!("/run/lattice/shim/k8s.io/{}/pod.json", pod.id));
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-    }
-
-    /// The group whose calls are policed: ours, or runsc's where it has version 2.
-    fn group(&self, pod: &Pod<'_>) -> PathBuf {
-        let record = self.record(pod);
-        let groups = record.fence.iter().chain(&record.cgroups).map(|group| self.daemon.inside.path(group));
-        groups.into_iter().find(|group| group.join("cgroup.events").exists()).expect("a group of version 2")
-    }
-
-    fn lattice(&self, words: &[&str]) -> String {
-        let out = self.daemon.inside.run(tools::built("lattice"), words, LIMIT);
-        out.stdout + &out.stderr
-    }
-
-    fn flows(&self, peer: &str) -> Vec<FlowRecord> {
-        let file = self.daemon.dir.path().join(format!("audit/{peer}.jsonl"));
-        let entries = lattice_audit::read(&file).unwrap();
-        let flows = entries.filter_map(|entry| match entry.unwrap() {
-            Entry::Flow(flow) => Some(flow),
-            Entry::Gap(_) => None,
-        });
-        flows.collect()
-    }
-}
 
 /// Whether this machine has a version 2 hierarchy.
 fn has_fence() -> bool {
@@ -187,14 +117,4 @@ fn the_policed_group_goes_with_a_killed_shim_or_sandbox() {
         wait_for("the group to go", || !group.exists());
         assert_gone(&node, &peer);
     }
-}
-
-/// No pod's group is left, in whatever hierarchy, nor its state.
-fn assert_gone(node: &Node, peer: &str) {
-    let state = node.daemon.inside.path(format!("/run/lattice/sandboxes/{peer}"));
-    wait_for("the sandbox's state to go", || !state.exists());
-    wait_for("the pod's state to go", || {
-        let pods = node.daemon.inside.path("/run/lattice/shim/k8s.io");
-        fs::read_dir(pods).map_or(true, |mut pods| pods.next().is_none())
-    });
 }

@@ -3,8 +3,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod containerd_node;
 mod fence;
 mod kernel_wireguard;
+mod leaks;
 mod node;
 mod world;
 
