@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_signal_is_carried_until_it_arrives_and_no_further() {
         let (mut letters, sent) = (Letters::default(), Cell::new(0));
-        let mut send = |letters: &mut Letters| {
+        let send = |letters: &mut Letters| {
             letters.send(|_| {
                 sent.set(sent.get() + 1);
                 Ok(Delivery::By(Pid::from_raw(sent.get())))
