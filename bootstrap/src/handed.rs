@@ -15,16 +15,16 @@ mod outside;
 
 use std::{
     fmt,
-    net::{IpAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use lattice_audit::Class;
-use lattice_overlay::{Device, DeviceConfig, FilterConfig, gateway::GatewayConfig};
+use lattice_overlay::{Device, DeviceConfig, FilterConfig, LoopbackPorts, gateway::GatewayConfig};
 use lattice_policy::{Local, Overlay, RuleSpec};
-use lattice_proxy::Forward;
+use lattice_proxy::{Forward, Transport};
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
@@ -72,6 +72,9 @@ pub struct InsideLink {
     pub addresses: Vec<IpAddr>,
     /// Bytes of a packet.
     pub mtu: u16,
+    /// Ports by which peers reach what listens on 127.0.0.1: packets to and from there go by the link (`route_localnet`), and no connection begins
+    /// at one of them by chance.
+    pub loopback: Vec<u16>,
 }
 
 /// What `lattice sandbox run` needs to know of phase one.
@@ -125,7 +128,8 @@ impl HandedSandbox {
             (None, None)
         };
 
-        let (device, ended) = device_step(&mut steps, &base, mtu, inside.link, gateway)?;
+        let loopback = loopback_ports(&forwards, own);
+        let (device, ended) = device_step(&mut steps, &base, mtu, inside.link, gateway, loopback.clone())?;
         let local = Local { flags: egress, offered: offered(&forwards, overlay.pool())?, ..Local::default() };
         let wanted = Arc::new(live::wanted(1, &local, base.map(), now_unix())?);
         let closed = Closed { nets: base.closed()?, ..Closed::default() };
@@ -140,7 +144,8 @@ impl HandedSandbox {
             let _ = begin.send((policed.teller.clone(), policed.generations.clone()));
         }
         steps.run("links", || {
-            (inside.configure)(&InsideLink { addresses: own.to_vec(), mtu })?;
+            let loopback = loopback.into_iter().flat_map(|ports| [ports.tcp, ports.udp]).flatten().collect();
+            (inside.configure)(&InsideLink { addresses: own.to_vec(), mtu, loopback })?;
             let detail = format!("{} mtu {mtu}, policed: {LINK}", base.map().address);
             Ok(((), drops(device.clone()), detail))
         })?;
@@ -182,6 +187,19 @@ impl HandedSandbox {
     }
 }
 
+/// The ports that were said to lead to 127.0.0.1, where nothing but the agent's own is.
+fn loopback_ports(forwards: &[Forward], own: [IpAddr; 2]) -> Option<LoopbackPorts> {
+    let own = own.into_iter().find_map(|own| if let IpAddr::V4(own) = own { Some(own) } else { None })?;
+    let mut ports = LoopbackPorts { own, tcp: Vec::new(), udp: Vec::new() };
+    for forward in forwards.iter().filter(|forward| forward.to.ip() == Ipv4Addr::LOCALHOST) {
+        match forward.transport {
+            Transport::Tcp => ports.tcp.push(forward.port.get()),
+            Transport::Udp => ports.udp.push(forward.port.get()),
+        }
+    }
+    (!ports.tcp.is_empty() || !ports.udp.is_empty()).then_some(ports)
+}
+
 type Made = (Arc<dyn Device>, watch::Receiver<bool>);
 
 fn device_step(
@@ -190,6 +208,7 @@ fn device_step(
     mtu: u16,
     link: OwnedFd,
     gateway: Option<GatewayConfig>,
+    loopback: Option<LoopbackPorts>,
 ) -> Result<Made, Failure> {
     let paths = base.paths()?;
     steps.run("device", || {
@@ -205,7 +224,7 @@ fn device_step(
         };
         let out = if gateway.is_some() { ", and out of the overlay by this process" } else { "" };
         let (sender, ended) = watch::channel(false);
-        let device = lattice_overlay::create_on(config, link, gateway, move || {
+        let device = lattice_overlay::create_on(config, link, gateway, loopback, move || {
             let _ = sender.send(true);
         });
         let device: Arc<dyn Device> =

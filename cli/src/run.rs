@@ -11,11 +11,13 @@
 
 mod channel;
 mod cooperative;
+mod credentials;
 mod environment;
 mod files;
 pub(crate) mod gvisor;
 mod helper;
 pub(crate) mod inside;
+mod letters;
 mod session;
 mod supervise;
 mod transparent;
@@ -113,11 +115,11 @@ fn own_ports(forwards: &[Forward]) -> Result<(), Failure> {
     })
 }
 
-const NO_VIEW: &str = "--read-only and --writable take a view of the files of the command's own, which it has with --isolate netns or gvisor only";
+const NO_VIEW: &str = "--read-only, --readable and --writable take a view of the files of the command's own, which it has with --isolate netns or gvisor only";
 
-/// Whether it was said what the command may write. Without a view of its own it may write whatever the user may.
+/// Whether it was said what the command may read or write. Without a view of its own it may whatever the user may.
 fn wants_view(args: &Run) -> bool {
-    args.read_only || !args.writable.is_empty()
+    args.read_only || !args.writable.is_empty() || !args.readable.is_empty()
 }
 
 /// The helper, and with namespaces what it has made in them.

@@ -122,6 +122,11 @@ impl Signals {
         &self.stop
     }
 
+    /// The first ending signal, if there was one.
+    pub(crate) fn asked(&self) -> Option<Signal> {
+        self.shared.target().asked
+    }
+
     /// From now on signals also go to `agent`, until the returned value is dropped.
     pub(crate) fn forward_to(&self, agent: impl Receiver + 'static) -> Forwarding {
         let asked = {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{Drops, ip, udp};
+use crate::{Drops, icmp, ip, udp};
 
 /// The longest payload, in bytes: what a UDP header's length can say, less headers (RFC 768, RFC 791).
 pub const MAX_PAYLOAD: usize = 65_535 - 20 - udp::HEADER;
@@ -33,9 +33,63 @@ pub fn write(room: &mut [u8], from: SocketAddr, to: SocketAddr, payload: &[u8]) 
     udp::write(room, from, to, payload);
 }
 
+/// Why a datagram does not get to its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreachable {
+    /// Nobody listens at its port.
+    Port,
+    /// Nothing leads to the host.
+    Host,
+    /// Somebody on the way forbids it.
+    Prohibited,
+}
+
+/// As much of a packet as [`write_unreachable`] needs: the longest headers of IP and UDP.
+pub const QUOTED: usize = 60 + udp::HEADER;
+
+/// The room that [`write_unreachable`] takes, in bytes.
+pub const ERROR_ROOM: usize = icmp::ERROR_ROOM.len();
+
+/// Writes to `room` the ICMP error, in the destination's name, that tells the sender of a packet why it does not get there, and says how long it
+/// is. `head` is the packet's beginning, of at least [`QUOTED`] bytes unless it is shorter; `None` when it is no IP packet's.
+pub fn write_unreachable(room: &mut [u8; ERROR_ROOM], head: &[u8], why: Unreachable) -> Option<usize> {
+    let header = ip::Header::read_head(head)?;
+    let header = ip::Header { len: header.len.min(head.len()), ..header };
+    let why = match why {
+        Unreachable::Port => icmp::Unreachable::PORT,
+        Unreachable::Host => icmp::Unreachable::HOST,
+        Unreachable::Prohibited => icmp::Unreachable::PROHIBITED,
+    };
+    Some(icmp::unreachable(head, &header, why, room))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_names_the_datagram_and_its_cause() {
+        for (from, to, codes) in [
+            ("10.42.0.2:4711", "192.0.2.1:53", [[3, 3], [3, 1], [3, 13]]),
+            ("[fd00::2]:4711", "[2001:db8::1]:443", [[1, 4], [1, 3], [1, 1]]),
+        ] {
+            let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+            let mut packet = vec![0; packet_len(to, 1000)];
+            write(&mut packet, from, to, &[7; 1000]);
+            let all = [Unreachable::Port, Unreachable::Host, Unreachable::Prohibited];
+            for (why, code) in all.into_iter().zip(codes) {
+                let mut room = [0; ERROR_ROOM];
+                let len = write_unreachable(&mut room, &packet[..QUOTED], why).unwrap();
+                let at = ip::header_len(from.ip());
+                let header = ip::Header::read(&room[..len], &mut Drops::default()).unwrap();
+                assert_eq!((header.source, header.destination), (to.ip(), from.ip()));
+                assert!(icmp::checksum_is_right(&room[..len], &header));
+                assert_eq!(room[at..at + 2], code);
+                assert_eq!(room[at + 8..len], packet[..QUOTED]);
+            }
+            assert_eq!(write_unreachable(&mut [0; ERROR_ROOM], &[], Unreachable::Port), None);
+        }
+    }
 
     #[test]
     fn what_is_written_is_read_and_nothing_else_is() {

@@ -38,7 +38,8 @@ pub enum Event {
     PeerClosed(FlowId),
     /// Both sides have ended, and the owner has read everything. The flow is gone.
     Closed(FlowId),
-    /// The flow is gone, and what was not yet read or acknowledged with it.
+    /// The connection is gone, and what was not yet acknowledged with it. What had come in before a reset can still be read; when it was, or the flow is
+    /// closed, the flow is gone as well. Otherwise it is gone at once, and what was not yet read with it.
     Broken {
         /// The flow.
         flow: FlowId,

@@ -57,6 +57,8 @@ pub(crate) struct Flow {
     pseudo: u64,
     track: Track,
     tail: Tail,
+    /// It is to end with a reset, once everything was sent that may be now.
+    pub(crate) resets: bool,
     /// Congestion was why it sent nothing when it last had its turn.
     is_held_back: bool,
     news: news::News,
@@ -122,6 +124,7 @@ impl Flow {
             pseudo: crate::checksum::pseudo_header(source, destination, ip::TCP, 0),
             track: Track::default(),
             tail: Tail::default(),
+            resets: false,
             is_held_back: false,
             news: news::News::default(),
             ends_by: Some(context.now + limits.handshake),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Config, Event, FlowId, Limits, Run, Stack, ip,
+    Config, Event, FlowId, Limits, Run, Stack, datagram, echo, ip,
     tcp::{self, ACK, SYN, Segment},
 };
 
@@ -18,6 +18,7 @@ const PEER_PORT: u16 = 40_000;
 
 /// A packet from anybody, to a stack that listens. Says whether nothing of it was dropped.
 pub fn packet(bytes: &[u8]) -> bool {
+    for_others(bytes);
     let mut node = Node::new();
     let before = node.stack.drops();
     node.receive(bytes);
@@ -25,6 +26,21 @@ pub fn packet(bytes: &[u8]) -> bool {
     // An error says more than what it answers, but not much more.
     assert!(node.sent_bytes <= bytes.len() + 56, "{} bytes answer {}", node.sent_bytes, bytes.len());
     node.stack.drops() == before
+}
+
+/// What is read by who stands for other hosts.
+fn for_others(bytes: &[u8]) {
+    if let Some(request) = echo::read(bytes) {
+        assert!(echo::is_request(bytes) && request.message.len() >= echo::HEADER);
+        let mut reply = vec![0; echo::packet_len(request.from, request.message.len())];
+        echo::write_reply(&mut reply, request.to, request.from, request.identifier, request.message);
+        assert!(!echo::is_request(&reply));
+    }
+    let is_datagram = datagram::read(bytes).is_some();
+    let head = &bytes[..bytes.len().min(datagram::QUOTED)];
+    let mut room = [0; datagram::ERROR_ROOM];
+    let error = datagram::write_unreachable(&mut room, head, datagram::Unreachable::Port);
+    assert!(error.is_some() || !is_datagram);
 }
 
 /// What a peer does with a connection, and its owner. Each step is a byte that says what, one that says how much, and for
@@ -47,6 +63,7 @@ pub fn session(bytes: &[u8]) -> bool {
             3 => drop(node.stack.shutdown_write(node.now, flow)),
             4 if much == 0 => node.stack.close(node.now, flow),
             4 if much == 1 => node.stack.abort(flow),
+            4 if much == 2 => node.stack.reset(flow),
             _ => peer.segment(&mut node, &mut steps, step, much),
         }
         node.poll();

@@ -110,6 +110,8 @@ impl Unreachable {
     pub(crate) const PORT: Self = Self([[3, 3], [1, 4]]);
     /// Nothing leads to the host.
     pub(crate) const HOST: Self = Self([[3, 1], [1, 3]]);
+    /// Somebody forbids it. Unlike the one before, it ends what waits for an answer to a datagram.
+    pub(crate) const PROHIBITED: Self = Self([[3, 13], [1, 1]]);
 }
 
 /// Writes to `room` why a packet does not get there, in the name of its destination, and says how long that is.
@@ -137,7 +139,8 @@ pub(crate) fn unreachable(
 /// Room for an error.
 pub(crate) const ERROR_ROOM: [u8; MAX_ERROR] = [0; MAX_ERROR];
 
-fn finish(message: &mut [u8], protocol: u8, source: IpAddr, destination: IpAddr) {
+/// Sets the checksum of an ICMP message.
+pub(crate) fn finish(message: &mut [u8], protocol: u8, source: IpAddr, destination: IpAddr) {
     message[2..4].fill(0);
     let mut sum = checksum::sum(message);
     if protocol == ip::ICMP_V6 {

@@ -34,6 +34,7 @@ mod config;
 pub mod datagram;
 mod deadlines;
 mod drops;
+pub mod echo;
 mod error;
 mod event;
 mod flow;

@@ -11,6 +11,7 @@ mod error;
 mod filter;
 pub(crate) mod gate;
 mod kernel;
+mod loopback;
 mod paths;
 mod probe;
 mod ready;
@@ -37,6 +38,7 @@ pub use error::DeviceError;
 pub use filter::{FilterEvents, UserFilter};
 pub use lattice_paths::PathStatus;
 pub use lattice_wireguard::{Drops, Path, PeerConfig};
+pub use loopback::LoopbackPorts;
 pub use paths::{PathFinder, PathsConfig, RelayStatus, Servers, Signals};
 pub use probe::{can_create, kernel_has_wireguard, tun_usable};
 
@@ -213,7 +215,7 @@ pub fn open_link(name: &str) -> Result<OwnedFd, DeviceError> {
 
 /// Creates a device in user space whose link was made by [`open_link`], in a namespace that this process need not be able to enter: `inside` is not
 /// used, and the link's MTU is its owner's care. With a `gateway`, which takes a filter, what the filter lets out to other addresses than
-/// the overlay's goes there. `ended` is called when the device does no more, by itself or because it was dropped.
+/// the overlay's goes there. Ports of `loopback` are those of the host behind the link. `ended` is called when the device does no more, by itself or because it was dropped.
 ///
 /// # Errors
 /// When the name is invalid, or there is no socket or thread left.
@@ -221,10 +223,12 @@ pub fn create_on(
     config: DeviceConfig,
     link: OwnedFd,
     gateway: Option<GatewayConfig>,
+    loopback: Option<LoopbackPorts>,
     ended: impl FnOnce() + Send + 'static,
 ) -> Result<Box<dyn Device>, DeviceError> {
     check_name(&config.name)?;
-    let device = userspace::UserSpaceDevice::on(config, tun::Tun::handed(link), gateway, Box::new(ended))?;
+    let device =
+        userspace::UserSpaceDevice::on(config, tun::Tun::handed(link), gateway, loopback, Box::new(ended))?;
     Ok(Box::new(device))
 }
 

@@ -4,7 +4,7 @@
 //! ```text
 //!   thread of the device                                     thread of the gateway
 //!   tun ─► gate ─┬─ to the overlay ─────────► WireGuard
-//!                └─ TCP and UDP to elsewhere ─► Pipe ──────► stack ─► Request, Datagrams ─► the owner
+//!                └─ TCP, UDP, pings elsewhere ► Pipe ──────► stack ─► Request, Datagrams ─► the owner
 //!   tun ◄─ gate ◄─────────────────────────────── Pipe ◄───── stack ◄─ TcpStream, Datagrams ◄─
 //! ```
 //!
@@ -30,6 +30,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use crate::device::UserFilter;
 pub use datagrams::Datagrams;
+pub use lattice_netstack::datagram::Unreachable;
 use pipe::Pipes;
 pub use request::Request;
 use state::Shared;

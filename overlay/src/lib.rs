@@ -26,9 +26,9 @@ pub mod uplink;
 pub mod userns;
 
 pub use device::{
-    Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents, Path,
-    PathFinder, PathStatus, PathsConfig, PeerConfig, PeerStatus, RelayStatus, Servers, Signals, UserFilter,
-    can_create, create, create_on, kernel_has_wireguard, open_link, tun_usable,
+    Backend, BackendChoice, Device, DeviceConfig, DeviceError, Drops, FilterConfig, FilterEvents,
+    LoopbackPorts, Path, PathFinder, PathStatus, PathsConfig, PeerConfig, PeerStatus, RelayStatus, Servers,
+    Signals, UserFilter, can_create, create, create_on, kernel_has_wireguard, open_link, tun_usable,
 };
 pub use endpoint::endpoints;
 pub use lattice_paths::address::{canonical, may_be_probed};

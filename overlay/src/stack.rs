@@ -20,7 +20,7 @@ mod mallopt;
 pub(crate) mod network;
 pub(crate) mod packets;
 pub(crate) mod sockets;
-mod state;
+pub(crate) mod state;
 mod stream;
 
 use std::{
@@ -148,12 +148,14 @@ fn run<S, F>(
 }
 
 /// What carries data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// RFC 9293.
     Tcp,
     /// RFC 768.
     Udp,
+    /// Echo requests and their answers (RFC 792, RFC 4443). Who asks has the identifier as port, who is asked has none.
+    Icmp,
 }
 
 /// Why there is no connection.

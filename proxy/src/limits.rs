@@ -8,6 +8,8 @@ pub const MAX_HANDSHAKE: usize = 8 << 10;
 pub const MAX_FIELDS: usize = 64;
 /// Bytes moved at once in one direction of a connection, and the most that one direction holds while its receiver is slow.
 pub const CHUNK: usize = 64 << 10;
+/// How long an end may take what the other has said before it broke.
+pub const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Chunks moved in one direction before others have their turn.
 pub const ROUNDS: usize = 4;
 

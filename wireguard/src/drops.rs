@@ -25,4 +25,6 @@ pub struct Drops {
     pub link: u64,
     /// Encrypted datagrams the underlay did not take.
     pub underlay: u64,
+    /// Packets that the way out of the overlay had no room or no use for, where there is one.
+    pub beyond: u64,
 }

@@ -179,6 +179,7 @@ fn named(drops: Drops) -> BTreeMap<String, u64> {
         ("queue", drops.queue),
         ("link", drops.link),
         ("underlay", drops.underlay),
+        ("way outside", drops.beyond),
     ];
     all.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect()
 }

@@ -1,25 +1,29 @@
 //! Outside the overlay, from a network of the command's own: what the policy lets out ends in this process, and goes on by sockets of this host.
 //!
 //! ```text
-//!  the command ─ TCP, UDP ─► wg0 ─► policy, record ─► gateway ─► never (this host) ─► a socket of this host
+//!  the command ─ TCP, UDP, ping ─► wg0 ─► policy, record ─► gateway ─► never (this host) ─► a socket of this host
 //! ```
 //!
 //! The policy has judged such a flow before it gets here, and goes on judging each of its packets. What is decided here is only what no policy
-//! opens. A connection is answered when the host's own try was: the command is refused where the host was.
+//! opens. A connection is answered when the host's own try was: the command is refused where the host was. Pings go by the kernel's ping sockets
+//! (`icmp(7)`), which the host permits the groups of `net.ipv4.ping_group_range`.
 
 use std::{
     cell::RefCell,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd as _,
     rc::Rc,
     time::Duration,
 };
 
 use lattice_overlay::{
-    gateway::{Datagrams, Gateway, Request},
+    gateway::{Datagrams, Gateway, Request, Unreachable},
     stack::Transport,
 };
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket};
 use tokio::{
+    io::Interest,
     net::{TcpStream, UdpSocket},
     task::JoinSet,
     time::{sleep, timeout},
@@ -40,6 +44,10 @@ const DIAL: Duration = Duration::from_secs(135);
 
 /// After so long without a datagram a flow is forgotten. What RFC 4787 §4.3 asks of a NAT.
 const IDLE: Duration = Duration::from_secs(120);
+
+/// Why a ping that a rule permits goes nowhere.
+const NO_PING: &str =
+    "lattice: this host has no ping sockets for this user's group: sysctl net.ipv4.ping_group_range";
 
 /// The longest datagram, in bytes.
 const DATAGRAM: usize = 65_535;
@@ -102,27 +110,29 @@ impl Ways {
     }
 
     async fn datagrams(&self, flow: Datagrams) {
-        let remote = flow.remote();
-        let socket = if self.is_refused(Transport::Udp, remote) { None } else { self.socket(remote).await };
-        let Some(socket) = socket else {
-            // So that not each of its datagrams is looked at anew.
-            let _until_then = timeout(IDLE, flow.revoked()).await;
-            return;
+        let socket = match self.socket(&flow).await {
+            Ok(socket) => socket,
+            Err(why) => return refuse_all(&flow, why).await,
         };
         loop {
             tokio::select! {
                 biased;
                 () = flow.revoked() => return,
+                error = error_of(&socket) => tell(&flow, &error),
                 datagram = flow.receive() => {
                     // An error is of an earlier one, such as that nobody listens there; then this one was not sent.
-                    if socket.send(&datagram).await.is_err() {
-                        let _ = socket.send(&datagram).await;
+                    if let Err(error) = socket.send(&datagram).await {
+                        tell(&flow, &error);
+                        if let Err(error) = socket.send(&datagram).await {
+                            tell(&flow, &error);
+                        }
                     }
                 }
                 _ = socket.readable() => {
                     let buffer = &mut *self.buffer.borrow_mut();
-                    if let Ok(length) = socket.try_recv(buffer) {
-                        flow.send(&buffer[..length]);
+                    match socket.try_recv(buffer) {
+                        Ok(length) => flow.send(&buffer[..length]),
+                        Err(error) => tell(&flow, &error),
                     }
                 }
                 () = sleep(IDLE) => return,
@@ -130,19 +140,25 @@ impl Ways {
         }
     }
 
-    async fn socket(&self, remote: SocketAddr) -> Option<UdpSocket> {
-        let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let connect = async || {
-            let socket = UdpSocket::bind((any, 0)).await?;
-            socket.connect(remote).await?;
-            Ok::<_, io::Error>(socket)
-        };
-        match connect().await {
-            Ok(socket) if self.has_come_home(Transport::Udp, remote, socket.local_addr()) => None,
-            Ok(socket) => Some(socket),
+    /// A socket of this host for a flow. Where that is refused here and not by the network, it is on record why.
+    async fn socket(&self, flow: &Datagrams) -> Result<UdpSocket, Unreachable> {
+        let (transport, remote) = (flow.transport(), flow.remote());
+        if self.is_refused(transport, remote) {
+            return Err(Unreachable::Prohibited);
+        }
+        let opened = if transport == Transport::Icmp { ping(remote) } else { udp(remote).await };
+        match opened {
+            Ok(socket) if self.has_come_home(transport, remote, socket.local_addr()) => {
+                Err(Unreachable::Prohibited)
+            }
+            Ok(socket) => Ok(socket),
+            Err(error) if transport == Transport::Icmp && error.raw_os_error() == Some(libc::EACCES) => {
+                self.record.denied(transport, remote, NO_PING.to_owned(), None);
+                Err(Unreachable::Prohibited)
+            }
             Err(error) => {
                 tracing::debug!(%remote, %error, "datagrams of the command cannot leave");
-                None
+                Err(Unreachable::Host)
             }
         }
     }
@@ -163,6 +179,57 @@ impl Ways {
             self.record.refused(transport, remote, "an address of this host", None);
         }
         home || self.is_refused(transport, remote)
+    }
+}
+
+async fn udp(remote: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(remote).await?;
+    Ok(socket)
+}
+
+/// A ping socket: what is sent and received by it is ICMP messages, from their type on. `EACCES` where the host has none for this group.
+fn ping(remote: SocketAddr) -> io::Result<UdpSocket> {
+    let (family, protocol) = if remote.is_ipv4() {
+        (AddressFamily::Inet, SockProtocol::Icmp)
+    } else {
+        (AddressFamily::Inet6, SockProtocol::IcmpV6)
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Datagram, flags, protocol)?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(remote))?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Waits for what the kernel heard of a datagram that was sent.
+async fn error_of(socket: &UdpSocket) -> io::Error {
+    let taken =
+        socket.async_io(Interest::ERROR, || socket.take_error()?.ok_or(io::ErrorKind::WouldBlock.into()));
+    taken.await.unwrap_or_else(|error| error)
+}
+
+/// Tells the command what the kernel has told us of a datagram of its.
+fn tell(flow: &Datagrams, error: &io::Error) {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => flow.refuse(Unreachable::Port),
+        Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EACCES | libc::EPERM) => {
+            flow.refuse(Unreachable::Host);
+        }
+        // There was none, or it was too long for the way: its sender hears of that from nobody, as behind many a NAT.
+        _ => {}
+    }
+}
+
+/// Refuses whatever comes of a flow, until it is forgotten: so that not each of its datagrams is looked at anew.
+async fn refuse_all(flow: &Datagrams, why: Unreachable) {
+    loop {
+        tokio::select! {
+            biased;
+            () = flow.revoked() => return,
+            _ = flow.receive() => flow.refuse(why),
+            () = sleep(IDLE) => return,
+        }
     }
 }
 

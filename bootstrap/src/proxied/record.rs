@@ -46,9 +46,22 @@ impl Record {
         name: Option<&str>,
     ) -> Because {
         let text = format!("{}: {what} is never dialled", self.by);
+        self.denied(transport, remote, text, name)
+    }
+
+    /// A flow to `remote` is refused, for the reason that `text` says.
+    pub(crate) fn denied(
+        &self,
+        transport: Transport,
+        remote: SocketAddr,
+        text: String,
+        name: Option<&str>,
+    ) -> Because {
         let proto = match transport {
             Transport::Tcp => 6,
             Transport::Udp => 17,
+            Transport::Icmp if remote.is_ipv4() => 1,
+            Transport::Icmp => 58,
         };
         if self.is_news((proto, remote), Instant::now()) {
             let own = self.own.iter().find(|own| own.is_ipv4() == remote.is_ipv4());

@@ -36,6 +36,10 @@ pub(crate) struct Run {
     /// which it must listen on all addresses
     #[arg(long, value_name = "[tcp:|udp:]PORT:ADDRESS:PORT")]
     pub(crate) forward: Vec<String>,
+    /// A file or directory of another program's secrets that the command may read all the same, as ~/.ssh, repeatable; / for all of them. Without, it
+    /// sees neither keys of SSH and GnuPG, nor credentials of clouds, clusters, registries and Git, nor profiles of browsers
+    #[arg(long, value_name = "PATH")]
+    pub(crate) readable: Vec<PathBuf>,
     /// A directory that the command may write, beside the working directory and a /tmp of its own, repeatable; / for all that this user may
     #[arg(long, value_name = "DIR")]
     pub(crate) writable: Vec<PathBuf>,

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     /// Configure the link, and raise it.
-    Link { addresses: Vec<IpAddr>, mtu: u16 },
+    Link { addresses: Vec<IpAddr>, mtu: u16, loopback: Vec<u16> },
     /// Run the command.
     Start(Start),
     /// Give the command this signal.

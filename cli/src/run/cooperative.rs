@@ -21,8 +21,12 @@ pub(super) fn run(plan: Plan<'_>, helper: Helper, forwards: Vec<Forward>) -> Res
         proxy: Some(proxy),
         forwards,
     };
-    let sandbox =
-        session.start(|runtime, phases, stop| ProxiedSandbox::start(config, state, runtime, phases, stop))?;
+    let started =
+        session.start(|runtime, phases, stop| ProxiedSandbox::start(config, state, runtime, phases, stop));
+    let sandbox = match started {
+        Ok(sandbox) => sandbox,
+        Err(failure) => return session.not_started(failure),
+    };
     let status = sandbox.status();
     session.ready(status);
     let address = sandbox.proxy().ok_or_else(|| internal("the sandbox has no proxy"))?;

@@ -63,7 +63,7 @@ fn runs_later(dir: &Path, homes: &[PathBuf]) -> bool {
 }
 
 /// As the environment has it, and as the system does.
-fn homes() -> Vec<PathBuf> {
+pub(super) fn homes() -> Vec<PathBuf> {
     let told = env::var_os("HOME").map(PathBuf::from);
     let known = User::from_uid(geteuid()).ok().flatten().map(|user| user.dir);
     let all = told.into_iter().chain(known).filter(|home| home.is_absolute());

@@ -19,9 +19,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use lattice_bootstrap::{Failure, Kind};
-use lattice_overlay::userns::hide::Found;
-use nix::sys::signal::Signal;
+use lattice_bootstrap::{Failure, Kind, failure::chain};
+use lattice_overlay::userns::hide::{self, Found};
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
 
 /// Where runsc keeps what it has, in the namespace's own `/tmp`, which the command does not see.
@@ -39,10 +39,16 @@ const FLAGS: [&str; 5] =
 pub(super) struct Runsc(File);
 
 impl Runsc {
+    /// That at `path`, if it runs a program here. What it takes for that lies in a directory of this mount namespace's own, and goes with it whenever
+    /// that ends.
+    ///
     /// # Errors
-    /// What the kernel says.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        File::open(path).map(Self)
+    /// What the kernel says, or runsc.
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
+        let runsc = File::open(path).map(Self).map_err(|error| format!("{}: {error}", path.display()))?;
+        hide::with_empty(&env::temp_dir(), || tried(path, &runsc.path()))
+            .map_err(|error| chain(&error))??;
+        Ok(runsc)
     }
 
     /// For this process and those that it starts.
@@ -79,6 +85,11 @@ pub(crate) fn find() -> Result<PathBuf, Failure> {
 /// # Errors
 /// What it said.
 pub(crate) fn works(runsc: &Path) -> Result<(), String> {
+    tried(runsc, runsc)
+}
+
+/// Likewise, of a runsc that is run by another path than the user knows.
+fn tried(known_as: &Path, runsc: &Path) -> Result<(), String> {
     let run = || -> io::Result<std::process::Output> {
         // In the host's own directory, which others use, too: by a number of processes it would be the same for all, since each is the first of its
         // namespace.
@@ -93,9 +104,11 @@ pub(crate) fn works(runsc: &Path) -> Result<(), String> {
             "--",
             "/bin/true",
         ]);
-        command.stdin(Stdio::null()).output()
+        // The working directory may be covered.
+        command.current_dir("/").stdin(Stdio::null()).output()
     };
-    let failed = |reason: &dyn std::fmt::Display| format!("{} runs nothing here: {reason}", runsc.display());
+    let failed =
+        |reason: &dyn std::fmt::Display| format!("{} runs nothing here: {reason}", known_as.display());
     let out = run().map_err(|error| failed(&error))?;
     if out.status.success() {
         return Ok(());
@@ -191,11 +204,15 @@ fn command(runsc: &Path) -> Command {
     command
 }
 
-/// Gives the command a signal. It is reaped with everything else.
-pub(super) fn signal(runsc: &Path, signal: Signal) {
+/// Has a child give the command a signal. It is reaped with everything else, and ends with another code than 0 when there is no command yet.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) fn signal(runsc: &Path, signal: Signal) -> io::Result<Pid> {
     let mut kill = command(runsc);
     kill.args(["kill", ID, &(signal as i32).to_string()]);
-    let _ = kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let carrier = kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    i32::try_from(carrier.id()).map(Pid::from_raw).map_err(io::Error::other)
 }
 
 /// Whether a program of that name would be found, as a shell looks for it.

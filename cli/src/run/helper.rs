@@ -74,7 +74,8 @@ impl Helper {
             (Answer::Prepared, Ok([link, udp, tcp])) => {
                 let channel = self.channel.clone();
                 let configure = move |link: &InsideLink| {
-                    let order = Order::Link { addresses: link.addresses.clone(), mtu: link.mtu };
+                    let InsideLink { addresses, mtu, loopback } = link.clone();
+                    let order = Order::Link { addresses, mtu, loopback };
                     obey(&channel, &order).map_err(|reason| Failure::new(Kind::Kernel, reason))
                 };
                 Ok(Handed { link, udp: udp.into(), tcp: tcp.into(), configure: Box::new(configure) })

@@ -35,6 +35,7 @@ use nix::{
 use super::{
     channel::{Answer, Channel, Order, Start},
     gvisor::{self, Bundle, Runsc},
+    letters::Delivery,
     supervise::{self, Ended},
 };
 use crate::args::Inside;
@@ -105,11 +106,7 @@ fn first_process(channel: &Channel, args: &Inside) -> Result<ExitCode, Failure> 
         // It is mounted anew below; here only to find out whether it can be.
         userns::hide::proc_of_own().map_err(|error| chain(&error))?;
         View::is_possible().map_err(|error| chain(&error))?;
-        let runsc = args.runsc.as_deref().map(|path| {
-            gvisor::works(path)?;
-            Runsc::open(path).map_err(|error| format!("{}: {error}", path.display()))
-        });
-        Ok((made, runsc.transpose()?))
+        Ok((made, args.runsc.as_deref().map(Runsc::open).transpose()?))
     });
     let runsc = match made {
         Ok((made, runsc)) => {
@@ -156,6 +153,19 @@ fn configure(addresses: &[IpAddr], mtu: u16) -> Result<(), LinkError> {
     Ok(())
 }
 
+/// Has packets to and from 127.0.0.1 go by the link, and keeps `ports` for those who ask for them.
+fn lead_to_loopback(ports: &[u16]) -> Result<(), String> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let set = |name: String, value: &str| {
+        fs::write(&name, value).map_err(|error| format!("cannot set {name} to {value}: {error}"))
+    };
+    set(format!("/proc/sys/net/ipv4/conf/{INSIDE_LINK}/route_localnet"), "1")?;
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    set("/proc/sys/net/ipv4/ip_local_reserved_ports".into(), &ports.join(","))
+}
+
 /// Where the command runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -169,14 +179,23 @@ fn serve(channel: &Channel, args: &Inside, place: Place, runsc: Option<&Runsc>) 
         let answer = match channel.receive().map_err(of_kernel)? {
             None => return Ok(Ended::Alone),
             Some((Order::Signal(_), _)) => continue,
-            Some((Order::Link { addresses, mtu }, _)) => configure(&addresses, mtu)
-                .map_or_else(|error| Answer::Failed(chain(&error)), |()| Answer::Done),
+            Some((Order::Link { addresses, mtu, loopback }, _)) => {
+                let done = configure(&addresses, mtu).map_err(|error| chain(&error));
+                let done = done.and_then(|()| lead_to_loopback(&loopback));
+                done.map_or_else(Answer::Failed, |()| Answer::Done)
+            }
             Some((Order::Start(start), _)) => match begin(args, start, place, runsc) {
                 Ok(command) => {
                     channel.send(&Answer::Done, &[]).map_err(of_kernel)?;
                     let deliver = |pid, signal| match runsc {
-                        Some(runsc) if signal != Signal::SIGKILL => gvisor::signal(&runsc.path(), signal),
-                        _ => drop(kill(pid, signal)),
+                        Some(runsc) if signal != Signal::SIGKILL => {
+                            gvisor::signal(&runsc.path(), signal).map(Delivery::By)
+                        }
+                        _ => {
+                            // Only of one that has ended the kernel knows nothing.
+                            let _ = kill(pid, signal);
+                            Ok(Delivery::Done)
+                        }
                     };
                     let ended = supervise::until_the_end(&command, channel, &deliver).map_err(of_kernel)?;
                     if let Ended::Code(code) = ended {
@@ -224,7 +243,8 @@ fn begin(args: &Inside, start: Start, place: Place, runsc: Option<&Runsc>) -> Re
     }
     confine::keep_only_standard_streams()
         .map_err(|error| Answer::Failed(format!("cannot close descriptors: {error}")))?;
-    let process = process.envs(start.environment).spawn().map_err(not_run)?;
+    confine::hear_all_signals(process.envs(start.environment));
+    let process = process.spawn().map_err(not_run)?;
     if runsc.is_some() {
         // What it started has what it needs; here nothing more is done.
         confine::drop_privileges()

@@ -12,7 +12,7 @@ use std::{
 use lattice_bootstrap::{Failure, Kind, Progress, Status, Stop};
 use tokio::runtime::Handle;
 
-use super::{channel::Start, helper::Helper};
+use super::{channel::Start, helper::Helper, supervise};
 use crate::{
     output::{self, Phases},
     runtime::Runtime,
@@ -108,12 +108,30 @@ impl Session {
         }
     }
 
+    /// What a start that failed ends with: with the code of the signal, if it was one that ended it.
+    ///
+    /// # Errors
+    /// The failure, if it was anything else.
+    pub(super) fn not_started(&self, failure: Failure) -> Result<ExitCode, Failure> {
+        self.interrupted(failure).map(ExitCode::from)
+    }
+
+    fn interrupted(&self, failure: Failure) -> Result<u8, Failure> {
+        match self.signals.asked() {
+            Some(signal) if failure.kind == Kind::Interrupted => {
+                output::failure(&failure);
+                Ok(supervise::of_signal(signal))
+            }
+            _ => Err(failure),
+        }
+    }
+
     /// Says what could not be undone, and passes the command's code on.
     pub(super) fn end(self, ended: Result<u8, Failure>, left: Vec<String>) -> Result<ExitCode, Failure> {
         for item in &left {
             output::warn(item);
         }
-        let code = ended?;
+        let code = ended.or_else(|failure| self.interrupted(failure))?;
         let undone =
             if left.is_empty() { "everything undone" } else { "not everything could be undone, see above" };
         self.phases.note("end", &format!("the command ended with {code}; {undone}"));

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::{PollFd, PollFlags, poll},
     sys::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
@@ -19,7 +19,10 @@ use nix::{
     unistd::{Pid, getpid},
 };
 
-use super::channel::{Channel, Order};
+use super::{
+    channel::{Channel, Order},
+    letters::{Delivery, Letters},
+};
 
 /// A killed process that is not gone by then hangs in the kernel.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,20 +40,23 @@ pub(super) enum Ended {
 pub(super) fn until_the_end(
     command: &Child,
     channel: &Channel,
-    deliver: &dyn Fn(Pid, Signal),
+    deliver: &dyn Fn(Pid, Signal) -> io::Result<Delivery>,
 ) -> io::Result<Ended> {
     let command = Pid::from_raw(i32::try_from(command.id()).map_err(io::Error::other)?);
     let mut deaths = SigSet::empty();
     deaths.add(Signal::SIGCHLD);
     let deaths = SignalFd::with_flags(&deaths, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let mut letters = Letters::default();
     loop {
         // One signal stands for many deaths, and may have come before.
         while deaths.read_signal()?.is_some() {}
-        if let Some(code) = reap(command)? {
+        if let Some(code) = reap(command, &mut letters)? {
             return Ok(Ended::Code(code));
         }
+        // Until it is reaped, the number is its own.
+        let timeout = letters.send(|signal| deliver(command, signal));
         let mut ready = [&deaths.as_fd(), &channel.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
-        match poll(&mut ready, PollTimeout::NONE) {
+        match poll(&mut ready, timeout) {
             Err(Errno::EINTR) => continue,
             done => done.map(drop)?,
         }
@@ -61,8 +67,7 @@ pub(super) fn until_the_end(
             None => return Ok(Ended::Alone),
             Some((Order::Signal(number), _)) => {
                 if let Ok(signal) = Signal::try_from(number) {
-                    // It is not reaped yet, so the number is its own.
-                    deliver(command, signal);
+                    letters.add(signal);
                 }
             }
             Some(_) => {}
@@ -71,13 +76,15 @@ pub(super) fn until_the_end(
 }
 
 /// Reaps all that ended; the exit code of `command`, if it is among them.
-fn reap(command: Pid) -> io::Result<Option<u8>> {
+fn reap(command: Pid, letters: &mut Letters) -> io::Result<Option<u8>> {
     let mut code = None;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(code),
             Ok(WaitStatus::Exited(pid, status)) if pid == command => code = Some(status.to_le_bytes()[0]),
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => code = Some(of_signal(signal)),
+            Ok(WaitStatus::Exited(pid, status)) => letters.carrier_ended(pid, status == 0),
+            Ok(WaitStatus::Signaled(pid, ..)) => letters.carrier_ended(pid, false),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -11,7 +11,7 @@ use std::{
 use lattice_bootstrap::{Failure, Handed, HandedConfig, HandedSandbox, Kind};
 use lattice_proxy::Forward;
 
-use super::{Plan, channel::Start, environment, files, helper::Helper, session::Session};
+use super::{Plan, channel::Start, credentials, environment, files, helper::Helper, session::Session};
 use crate::{login, places};
 
 pub(super) fn run(
@@ -26,6 +26,7 @@ pub(super) fn run(
     // Now, and not when a token was spent. Some of it is not there yet.
     hidden(&secret)?;
     let writable = files::writable(plan.args)?;
+    let of_others = credentials::of_others(plan.args, &writable)?;
     let config = HandedConfig {
         join: plan.join,
         egress: plan.egress,
@@ -34,14 +35,20 @@ pub(super) fn run(
         mtu: plan.args.join.mtu,
         inside,
     };
-    let sandbox =
-        session.start(|runtime, phases, stop| HandedSandbox::start(config, state, runtime, phases, stop))?;
+    let started =
+        session.start(|runtime, phases, stop| HandedSandbox::start(config, state, runtime, phases, stop));
+    let sandbox = match started {
+        Ok(sandbox) => sandbox,
+        Err(failure) => return session.not_started(failure),
+    };
     let status = sandbox.status();
     session.ready(status);
     let mut environment = environment::of_sandbox(status.name.as_str());
     environment.extend(environment::of_files());
     let writable = writable.into_iter().map(|dir| (dir.path.into_os_string(), dir.id)).collect();
-    let start = Start { hidden: hidden(&secret)?, writable, environment };
+    let mut hidden = hidden(&secret)?;
+    hidden.extend(of_others.into_iter().map(PathBuf::into_os_string));
+    let start = Start { hidden, writable, environment };
     let ended = session.run(helper, start, sandbox.failed());
     session.end(ended, sandbox.stop())
 }

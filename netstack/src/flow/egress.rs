@@ -32,6 +32,15 @@ impl Flow {
         false
     }
 
+    /// Ends it with a reset, after what was kept back.
+    pub(crate) fn send_reset(&mut self, context: &mut Context<'_>, out: &mut impl Output) {
+        if !self.tail.is_empty() {
+            self.send_tail(out);
+        }
+        self.abort();
+        self.send_next(context, out);
+    }
+
     /// Sends what smoltcp has written. Says whether that was anything.
     pub(super) fn emit(&mut self, scratch: &mut Scratch, out: &mut impl Output) -> bool {
         let len = std::mem::take(&mut scratch.len);

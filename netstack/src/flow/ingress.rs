@@ -66,7 +66,8 @@ impl Flow {
         if !matches!(now, State::SynSent | State::SynReceived | State::Listen) && !self.is_orphan {
             self.ends_by = None;
         }
-        if self.is_orphan && self.socket().recv_queue() > 0 {
+        // One that is to be reset anyhow is first sent what it has room for.
+        if self.is_orphan && !self.resets && self.socket().recv_queue() > 0 {
             self.abort();
         }
     }

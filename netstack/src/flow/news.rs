@@ -10,6 +10,7 @@ use crate::{Cause, Event, event::Events};
 pub(super) struct News {
     told_established: bool,
     told_end: bool,
+    told_broken: bool,
     /// The owner has read everything, and waits.
     pub(super) awaits_data: bool,
     /// The owner could not write, and waits.
@@ -24,6 +25,7 @@ impl Default for News {
         Self {
             told_established: false,
             told_end: false,
+            told_broken: false,
             awaits_data: true,
             awaits_room: false,
             has_read_end: false,
@@ -55,10 +57,16 @@ impl Flow {
     pub(crate) fn tell(&mut self, events: &mut Events) -> Fate {
         let state = self.state();
         if let Some(cause) = self.news.cause {
-            if !self.is_orphan {
+            if !self.is_orphan && !self.news.told_broken {
+                self.news.told_broken = true;
                 events.push(Event::Broken { flow: self.id, cause });
-                self.is_orphan = true;
             }
+            // What came before a reset is still the owner's, as in a kernel.
+            let is_readable = cause == Cause::Reset && self.news.told_established && self.has_data();
+            if is_readable && !self.is_orphan && self.is_silent() {
+                return Fate::Drains;
+            }
+            self.is_orphan = true;
             return if state != State::Closed || self.is_silent() { Fate::Ends } else { Fate::Lives };
         }
         if self.is_orphan {

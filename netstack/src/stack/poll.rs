@@ -42,6 +42,9 @@ impl Stack {
         let Some(flow) = self.flows.at(slot) else { return };
         flow.is_ready = false;
         let has_sent = !flow.is_detached && flow.send_next(&mut context!(self, now), out);
+        if !has_sent && !flow.is_detached && std::mem::take(&mut flow.resets) {
+            flow.send_reset(&mut context!(self, now), out);
+        }
         let fate = flow.tell(&mut self.events);
         if flow.is_half_open && flow.has_completed() {
             flow.is_half_open = false;

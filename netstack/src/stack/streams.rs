@@ -105,6 +105,17 @@ impl Stack {
         });
     }
 
+    /// Ends a flow with a reset, before which the peer is sent what was written and it has room for: as a kernel does for a program that leaves
+    /// what it was sent unread. Nothing more is told of it.
+    pub fn reset(&mut self, id: FlowId) {
+        let _ = self.with_flow(id, |flow| {
+            flow.is_orphan = true;
+            flow.resets = true;
+            flow.set_no_delay(true);
+            Ok(())
+        });
+    }
+
     /// Ends a flow at once with a reset to its peer. Nothing more is told of it.
     pub fn abort(&mut self, id: FlowId) {
         let _ = self.with_flow(id, |flow| {

@@ -64,6 +64,8 @@ pub(crate) struct Outside {
     pub(crate) relays: Relays,
     pub(crate) gate: Option<Gate>,
     pub(crate) malformed: u64,
+    /// What a gateway has lost so far.
+    pub(crate) beyond: u64,
 }
 
 /// Both sides at once, for [`Interface`].
@@ -107,7 +109,7 @@ impl Core {
         commands: Receiver<Command>,
         wake: Arc<EventFd>,
     ) -> Self {
-        let outside = Outside { udp, relays: Relays::default(), gate, malformed: 0 };
+        let outside = Outside { udp, relays: Relays::default(), gate, malformed: 0, beyond: 0 };
         let buffer = vec![0; Header::LEN + MAX_PACKET];
         Self { clock: Clock::new(), interface, outside, buffer, ways, commands, wake }
     }
@@ -280,6 +282,7 @@ impl Core {
             malformed: drops.malformed + self.outside.malformed,
             link,
             underlay: self.outside.udp.failed(),
+            beyond: self.outside.beyond,
             ..drops
         }
     }

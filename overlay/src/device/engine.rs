@@ -21,9 +21,10 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::{
     core::{BATCH, Core, Inside, Outside, READS, RELAYED_MTU},
+    loopback::{Covers, LoopbackPorts},
     ready::{self, is_ready},
     tun::Tun,
-    vnet::{Coalescer, Frame, Header},
+    vnet::{Coalescer, Frame, Header, NEEDS_CHECKSUM},
 };
 use crate::gateway::{Leads, Tap};
 
@@ -39,23 +40,43 @@ pub(super) struct Engine {
 struct Link {
     tun: Tun,
     coalescer: Coalescer,
+    loopback: Option<LoopbackPorts>,
     drops: u64,
 }
 
 impl Link {
     fn write(&mut self, packet: &mut [u8]) {
-        let Self { tun, coalescer, drops } = self;
+        let Self { tun, coalescer, loopback, drops } = self;
+        if let Some(loopback) = loopback {
+            loopback.inward(packet);
+        }
         coalescer.push(packet, |header, packet| *drops += write(tun, header, packet));
     }
 
     /// Not held back: whoever is refused is told at once.
     fn refuse(&mut self, refusal: &[u8]) {
-        self.drops += write(&mut self.tun, Header::default(), refusal);
+        let mut refusal = refusal.to_vec();
+        if let Some(loopback) = &self.loopback {
+            loopback.inward(&mut refusal);
+        }
+        self.drops += write(&mut self.tun, Header::default(), &refusal);
+    }
+
+    /// Reads what the kernel hands over next.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.tun.read(buffer)?;
+        if let Some(loopback) = &self.loopback
+            && let Some((header, packet)) = buffer[..len].split_at_mut_checked(Header::LEN)
+        {
+            let is_partial = header[0] & NEEDS_CHECKSUM != 0;
+            loopback.outward(packet, if is_partial { Covers::PseudoHeader } else { Covers::All });
+        }
+        Ok(len)
     }
 
     /// Hands on what was held back.
     fn flush(&mut self) {
-        let Self { tun, coalescer, drops } = self;
+        let Self { tun, coalescer, drops, .. } = self;
         coalescer.flush(|header, packet| *drops += write(tun, header, packet));
     }
 }
@@ -94,9 +115,9 @@ fn first<'a>(frame: &'a Frame<'_>) -> &'a [u8] {
 }
 
 impl Engine {
-    pub(super) fn new(core: Core, tun: Tun, tap: Option<Tap>) -> Self {
+    pub(super) fn new(core: Core, tun: Tun, tap: Option<Tap>, loopback: Option<LoopbackPorts>) -> Self {
         let coalescer = Coalescer::new(tun.takes_datagrams());
-        Self { core, link: Link { tun, coalescer, drops: 0 }, tap }
+        Self { core, link: Link { tun, coalescer, loopback, drops: 0 }, tap }
     }
 
     /// Runs until told to stop.
@@ -109,6 +130,7 @@ impl Engine {
             let now = self.core.begin(&mut self.link);
             if ready.command {
                 let dropped = self.link.drops;
+                self.core.outside.beyond = self.tap.as_ref().map_or(0, Tap::lost);
                 let done = self.core.handle_commands(&mut self.link, dropped, now);
                 if done.stop {
                     return Ok(());
@@ -185,7 +207,7 @@ impl Engine {
         let mut buffer = std::mem::take(&mut self.core.buffer);
         let mut result = Ok(());
         for _ in 0..READS {
-            let len = match self.link.tun.read(&mut buffer) {
+            let len = match self.link.read(&mut buffer) {
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

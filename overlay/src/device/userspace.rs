@@ -19,6 +19,7 @@ use super::{
     core::Core,
     engine::Engine,
     gate::Gate,
+    loopback::LoopbackPorts,
     paths::{PathFinder, PathsConfig},
     tun::Tun,
     udp::Udp,
@@ -57,7 +58,7 @@ impl UserSpaceDevice {
         let name = &config.name;
         let tun = config.inside.run(|| open(name)).map_err(DeviceError::Namespace)??;
         link::set_mtu(&config.inside, name, config.mtu)?;
-        Self::on(config, tun, None, Box::new(|| ()))
+        Self::on(config, tun, None, None, Box::new(|| ()))
     }
 
     /// Runs on a TUN device that is there, with a gateway beside its filter where one is asked for. `ended` is called when its thread has
@@ -66,6 +67,7 @@ impl UserSpaceDevice {
         config: DeviceConfig,
         tun: Tun,
         gateway: Option<GatewayConfig>,
+        loopback: Option<LoopbackPorts>,
         ended: Ended,
     ) -> Result<Self, DeviceError> {
         let DeviceConfig { name, private_key, listen_port, mtu, underlay, inside: _, filter, paths } = config;
@@ -80,7 +82,7 @@ impl UserSpaceDevice {
             }
             _ => None,
         };
-        let engine = Engine::new(core, tun, tap);
+        let engine = Engine::new(core, tun, tap, loopback);
         device.start(move || {
             let _also_when_it_panics = OnDrop(Some(ended));
             if let Err(error) = engine.run() {

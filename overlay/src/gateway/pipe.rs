@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -17,6 +17,8 @@ use crate::stack::packets::Packets;
 #[derive(Debug)]
 pub(super) struct Pipe {
     packets: Mutex<Packets>,
+    /// Packets that found no room, of those that were taken out.
+    lost: AtomicU64,
     bell: EventFd,
 }
 
@@ -31,6 +33,8 @@ pub(super) struct Pipes {
     pub(super) has_changed: AtomicBool,
     /// The gateway has more to send than there was room for.
     pub(super) waits: AtomicBool,
+    /// Packets that the gateway had no use or no room for.
+    pub(super) lost: AtomicU64,
     /// One of the two has ended.
     has_ended: AtomicBool,
 }
@@ -38,7 +42,7 @@ pub(super) struct Pipes {
 impl Pipe {
     fn new() -> io::Result<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { packets: Mutex::default(), bell })
+        Ok(Self { packets: Mutex::default(), lost: AtomicU64::new(0), bell })
     }
 
     /// What waits in it.
@@ -49,6 +53,7 @@ impl Pipe {
     /// Takes all out; `spare` must be empty, and is what is filled next.
     pub(super) fn take(&self, spare: &mut Packets) {
         std::mem::swap(&mut *self.packets(), spare);
+        self.lost.fetch_add(spare.take_lost(), Ordering::Relaxed);
     }
 
     /// Wakes the other end.
@@ -77,12 +82,19 @@ impl Pipes {
             back: Pipe::new()?,
             has_changed: AtomicBool::new(false),
             waits: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
         }))
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Packets that were lost so far, on either way or at its end.
+    pub(super) fn lost(&self) -> u64 {
+        let all = [&self.out.lost, &self.back.lost, &self.lost];
+        all.into_iter().map(|lost| lost.load(Ordering::Relaxed)).sum()
     }
 
     pub(super) fn end(&self) {

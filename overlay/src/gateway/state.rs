@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use lattice_netstack::{Event, FlowId, IncomingId, Output, Run, Stack, datagram};
+use lattice_netstack::{Event, FlowId, IncomingId, Output, Run, Stack};
 use tokio::sync::Notify;
 
 use super::{datagrams::Books, permits::Permits, pipe::Pipes};
@@ -19,6 +19,7 @@ use crate::{
         Transport,
         packets::Packets,
         sockets::{End, Flow, tell},
+        state::dropped,
     },
 };
 
@@ -121,6 +122,7 @@ impl Shared {
             }
             state.poll(now);
         }
+        pipes.lost.store(dropped(&state.stack) + state.datagrams.lost(), Ordering::Relaxed);
         self.send(state);
     }
 
@@ -150,11 +152,8 @@ impl Shared {
 
 impl State {
     fn take(&mut self, packet: &mut [u8], now: Instant) {
-        match datagram::read(packet) {
-            Some((agent, remote, payload)) => {
-                self.datagrams.take(agent, remote, payload, &mut self.permits, now);
-            }
-            None => self.stack.receive(now, packet, &mut self.out),
+        if !self.datagrams.take(packet, &mut self.permits, now) {
+            self.stack.receive(now, packet, &mut self.out);
         }
     }
 

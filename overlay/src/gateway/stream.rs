@@ -36,7 +36,7 @@ impl TcpStream {
         Self { shared, id, resets: false, _permit: permit }
     }
 
-    /// Makes the drop that follows a reset.
+    /// Makes the drop that follows a reset. What was written is sent before it, as far as the agent has room.
     pub fn reset(&mut self) {
         self.resets = true;
     }
@@ -163,7 +163,7 @@ impl Drop for TcpStream {
         let state = &mut *self.shared.use_state();
         state.flows.remove(&self.id);
         if self.resets {
-            state.stack.abort(self.id);
+            state.stack.reset(self.id);
         } else {
             state.stack.close(Instant::now(), self.id);
         }

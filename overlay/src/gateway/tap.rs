@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use lattice_netstack::echo;
 use lattice_wireguard::{Interface, Packets as _};
 
 use super::pipe::Pipes;
@@ -48,7 +49,13 @@ impl Tap {
         if self.overlay.iter().any(|net| net.contains(&destination)) || interface.leads_to(destination) {
             return Leads::Overlay;
         }
-        if matches!(protocol, TCP | UDP) { Leads::Outside } else { Leads::Nowhere }
+        let is_carried = matches!(protocol, TCP | UDP) || echo::is_request(packet);
+        if is_carried { Leads::Outside } else { Leads::Nowhere }
+    }
+
+    /// Packets that the gateway has lost so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.pipes.lost()
     }
 
     /// Hands what one read of the link yielded to the gateway.

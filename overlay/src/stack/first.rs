@@ -8,7 +8,7 @@ use super::Transport;
 /// The longest: IPv6 and TCP.
 const MOST: usize = 40 + 20;
 
-/// A TCP segment with SYN alone, or an empty UDP datagram.
+/// A TCP segment with SYN alone, an empty UDP datagram, or an echo request without data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct First {
     bytes: [u8; MOST],
@@ -21,6 +21,8 @@ impl First {
         let (proto, payload) = match transport {
             Transport::Tcp => (6, 20),
             Transport::Udp => (17, 8),
+            Transport::Icmp if from.is_ipv4() => (1, 8),
+            Transport::Icmp => (58, 8),
         };
         let mut bytes = [0; MOST];
         let at = match (from.ip(), to.ip()) {
@@ -38,11 +40,16 @@ impl First {
             }
             _ => return Self { bytes, len: 0 },
         };
+        if transport == Transport::Icmp {
+            bytes[at] = if from.is_ipv4() { 8 } else { 128 };
+            bytes[at + 4..at + 6].copy_from_slice(&from.port().to_be_bytes());
+            return Self { bytes, len: at + usize::from(payload) };
+        }
         bytes[at..at + 2].copy_from_slice(&from.port().to_be_bytes());
         bytes[at + 2..at + 4].copy_from_slice(&to.port().to_be_bytes());
         match transport {
             Transport::Tcp => (bytes[at + 12], bytes[at + 13]) = (5 << 4, 2),
-            Transport::Udp => bytes[at + 5] = payload,
+            Transport::Udp | Transport::Icmp => bytes[at + 5] = payload,
         }
         Self { bytes, len: at + usize::from(payload) }
     }

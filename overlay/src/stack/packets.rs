@@ -51,6 +51,11 @@ impl Packets {
         self.lost
     }
 
+    /// Likewise, and begins to count anew.
+    pub(crate) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }

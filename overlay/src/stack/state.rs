@@ -261,7 +261,7 @@ impl State {
 }
 
 /// Packets that the stack had no use for.
-fn dropped(stack: &Stack) -> u64 {
+pub(crate) fn dropped(stack: &Stack) -> u64 {
     let drops = stack.drops();
     let unread = drops.malformed + drops.checksum + drops.fragments + drops.not_ours + drops.protocol;
     unread + drops.forged + drops.half_open + drops.datagrams

@@ -191,7 +191,7 @@ impl Drop for TcpStream {
         let state = &mut *self.shared.use_state();
         state.sockets.flows.remove(&self.id);
         if self.resets {
-            state.stack.abort(self.id);
+            state.stack.reset(self.id);
         } else {
             let now = state.now();
             state.stack.close(now, self.id);

@@ -1,9 +1,12 @@
-//! Giving up every right, for good: `capabilities(7)`, `prctl(2)`, `close_range(2)`.
+//! How a process is started with no right, for good, and nothing of its parent's: `capabilities(7)`, `prctl(2)`, `close_range(2)`, `signal(7)`.
 #![allow(unsafe_code)] // system calls that nix does not wrap
 
-use std::io;
+use std::{io, os::unix::process::CommandExt as _, process::Command};
 
-use nix::{errno::Errno, sys::prctl};
+use nix::{
+    errno::Errno,
+    sys::{prctl, signal::SigSet},
+};
 
 /// `_LINUX_CAPABILITY_VERSION_3` of `linux/capability.h`.
 const VERSION_3: u32 = 0x2008_0522;
@@ -53,6 +56,12 @@ pub fn drop_privileges() -> io::Result<()> {
     Ok(())
 }
 
+/// Has `command` begin with no signal blocked: what its parent blocks it would block as well, and hear of no wish to end.
+pub fn hear_all_signals(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec one system call is made, and nothing is allocated.
+    unsafe { command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) }
+}
+
 /// Keeps what is executed from now on from inheriting any descriptor but the standard streams.
 ///
 /// # Errors
@@ -68,6 +77,17 @@ pub fn keep_only_standard_streams() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_started_hears_signals_that_its_parent_blocks() {
+        let blocked = std::thread::spawn(|| {
+            SigSet::all().thread_block().unwrap();
+            let mut grep = Command::new("grep");
+            let out = hear_all_signals(grep.args(["SigBlk", "/proc/self/status"])).output().unwrap();
+            String::from_utf8(out.stdout).unwrap()
+        });
+        assert_eq!(blocked.join().unwrap(), "SigBlk:\t0000000000000000\n");
+    }
 
     /// Needs root, to have something to lose.
     #[test]

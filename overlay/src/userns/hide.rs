@@ -179,6 +179,19 @@ impl View {
     }
 }
 
+/// Does `work` while `dir` is an empty directory of this mount namespace's own. What `work` leaves there is gone afterwards, and also when this
+/// process is killed meanwhile.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn with_empty<T>(dir: &Path, work: impl FnOnce() -> T) -> Result<T, UsernsError> {
+    mount(Some("passing"), dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=700"))
+        .map_err(failed(format!("mount an empty {}", dir.display())))?;
+    let done = work();
+    umount2(dir, MntFlags::MNT_DETACH).map_err(failed(format!("unmount {}", dir.display())))?;
+    Ok(done)
+}
+
 /// Mounts the proc file system of the calling process's PID namespace.
 ///
 /// # Errors

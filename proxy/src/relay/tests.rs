@@ -56,6 +56,35 @@ async fn a_reset_is_passed_on_both_ways() {
     }
 }
 
+/// The server refuses an upload: it answers and closes, with a part of the request unread, which is a reset. Whether that shows at a
+/// read or at a write, the answer arrives, and then the reset.
+#[tokio::test]
+async fn an_answer_that_comes_before_a_reset_is_handed_on() {
+    for uploads in [true, false] {
+        for from_client in [true, false] {
+            let (client, relay, server) = relayed(b"").await;
+            let (mut sender, mut refuser) = if from_client { (client, server) } else { (server, client) };
+            let mut relay = Box::pin(relay);
+            sender.write_all(b"request").await.unwrap();
+            tokio::select! {
+                _ = &mut relay => panic!("it has ended"),
+                ready = timeout(HANGS, refuser.readable()) => ready.unwrap().unwrap(),
+            }
+            refuser.write_all(b"413").await.unwrap();
+            drop(refuser);
+            if uploads {
+                sender.write_all(&[0; 4096]).await.unwrap();
+            }
+            assert!(timeout(HANGS, relay).await.unwrap().is_err());
+            let mut answer = [0; 3];
+            timeout(HANGS, sender.read_exact(&mut answer)).await.unwrap().expect("the answer");
+            assert_eq!(&answer, b"413", "uploads {uploads}, from the client {from_client}");
+            let end = timeout(HANGS, sender.read(&mut [0])).await.unwrap();
+            assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    }
+}
+
 /// A connection that somebody can revoke.
 struct Revocable(TcpStream, oneshot::Receiver<()>);
 

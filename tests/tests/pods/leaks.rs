@@ -18,7 +18,7 @@ use lattice_tests::{
     process::command,
 };
 
-use crate::{node::Node, world::wait_for};
+use crate::{containerd_node::Node, world::wait_for};
 
 /// How many one after the other; a tenth at once.
 fn number() -> usize {

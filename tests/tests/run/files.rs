@@ -98,3 +98,78 @@ fn keys_that_are_mounted_twice_are_hidden_twice() {
     assert!(seen("none").iter().all(|count| *count > 0), "the twin sees them everywhere");
     assert_eq!(seen("netns"), [0, 0, 0]);
 }
+
+/// What others keep in the home, some of it by links to elsewhere.
+fn secrets(place: &Place) -> Vec<String> {
+    for name in [".ssh", ".config/gh", "keys/aws", "keys/ssh"] {
+        dir(&place.path("home").join(name));
+    }
+    dir(&place.path("home/.config"));
+    dir(&place.path("home/keys"));
+    let files = [".ssh/id", ".config/gh/hosts.yml", "keys/aws/credentials", "keys/netrc", "keys/ssh/id"];
+    for file in files {
+        let path = place.path("home").join(file);
+        fs::write(&path, "secret").expect("a file");
+        chown(&path, Some(UID), Some(UID)).expect("root");
+    }
+    for (link, to) in [
+        (".aws", "keys/aws"),
+        (".netrc", "keys/netrc"),
+        (".ssh/other", "../keys/ssh/id"),
+        (".kube", "nowhere"),
+    ] {
+        std::os::unix::fs::symlink(to, place.path("home").join(link)).expect("a link");
+    }
+    let all = files.into_iter().chain([".aws/credentials", ".netrc", ".ssh/other"]);
+    all.map(|name| place.path("home").join(name).display().to_string()).collect()
+}
+
+#[test]
+fn what_other_programs_keep_secret_is_not_for_the_command() {
+    let mut place = Place::new();
+    dir(&place.path("home/work"));
+    place.cwd = "home/work".into();
+    let files = secrets(&place);
+    let script = r#"for file in "$@"; do echo "${file##*/home/}: $(cat "$file" 2>/dev/null)"; done"#;
+    let seen = |place: &Place, flags: &[&str]| {
+        let command =
+            [&["sh", "-c", script, "sh"][..], &files.iter().map(String::as_str).collect::<Vec<_>>()];
+        let mut run = place.run(true, flags, &command.concat());
+        if let Some(runsc) = lattice_tests::tools::runsc() {
+            run.env("LATTICE_RUNSC", runsc);
+        }
+        let out = place.finish(run);
+        assert_eq!(out.code, 0, "{flags:?}: {}", out.stderr);
+        let lines = out.stdout.lines().filter_map(|line| line.strip_suffix(": secret"));
+        let seen: Vec<String> = lines.map(str::to_owned).collect();
+        place.assert_clean();
+        (seen, out.stderr)
+    };
+    assert_eq!(seen(&place, &["--isolate", "none"]).0.len(), files.len(), "the twin sees all");
+    for isolate in ["netns", "gvisor"] {
+        assert_eq!(seen(&place, &["--isolate", isolate]).0, [""; 0], "{isolate}");
+    }
+    let home = place.path("home").display().to_string();
+    let ssh = format!("{home}/.ssh");
+    fn netns<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+        [&["--isolate", "netns"], flags].concat()
+    }
+    let shown = seen(&place, &netns(&["--readable", &ssh])).0;
+    assert_eq!(shown, [".ssh/id", "keys/ssh/id", ".ssh/other"], "and where it leads");
+    assert_eq!(seen(&place, &netns(&["--readable", &home])).0.len(), files.len());
+    // Where it was started, and what it may write, it sees.
+    let (shown, said) = seen(&place, &netns(&["--writable", &format!("{home}/.config/gh")]));
+    assert_eq!(shown, [".config/gh/hosts.yml"]);
+    assert!(said.contains("the command sees") && said.contains("gh"), "{said}");
+    place.cwd = "home/.aws".into();
+    assert_eq!(seen(&place, &netns(&[])).0, ["keys/aws/credentials", ".aws/credentials"]);
+    place.cwd = "home/work".into();
+    for (path, text) in
+        [(format!("{ssh}/id"), "as a whole"), (format!("{home}/nothing"), "name what is there")]
+    {
+        let out = place.finish(place.run(true, &netns(&["--readable", &path]), &["true"]));
+        assert_eq!(out.code, 125, "{}", out.stderr);
+        assert!(out.stderr.contains(text), "{}", out.stderr);
+    }
+    place.assert_clean();
+}

@@ -8,6 +8,7 @@ mod gvisor;
 mod inbound;
 mod outside;
 mod place;
+mod starting;
 mod terminal;
 
 use std::{
@@ -242,6 +243,7 @@ fn what_cannot_be_meant_is_refused() {
         (&["--isolate", "netns", "--forward", "80:127.0.0.1:81"][..], "give 81:127.0.0.1:81"),
         (&["--isolate", "netns", "--forward", "80:192.0.2.1:80"], "--isolate none"),
         (&["--isolate", "none", "--read-only"], "--isolate netns or gvisor only"),
+        (&["--isolate", "none", "--readable", "/"], "--isolate netns or gvisor only"),
         (&["--writable", "/no/such/directory"], "name a directory"),
         (&["--wireguard", "kernel"], "--wireguard kernel"),
         (&["--forward", "nonsense"], "forward"),

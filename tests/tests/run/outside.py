@@ -25,6 +25,18 @@ def was_reset():
     with socket.create_connection((server, 7005)) as s:
         s.sendall(b'x')
         return s.recv(1)
+def refused():
+    """Uploads until it is refused, and then looks for the reason."""
+    got = b''
+    with socket.create_connection((server, 7006)) as s:
+        try:
+            while True: s.sendall(bytes(1 << 16))
+        except OSError: pass
+        try:
+            # To whom a send has told of the reset, the kernel shows an end in order.
+            while chunk := s.recv(1 << 16): got += chunk
+        except ConnectionResetError: pass
+    return got.split(b'\r\n')[0].decode()
 def echo(data, times=1):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.sendto(data, (server, 7004))
@@ -36,14 +48,15 @@ def many():
 def flows():
     return sum(echo(b'%d' % n) for n in range(300))
 def no_echo(address, port):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(1)
+    with socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.connect((address, port)); s.send(b'x')
         return s.recv(100)
-def ping():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as s:
-        s.connect((server, 0)); s.send(b'\x08\0\0\0\0\0\0\1hello')
-        return s.recv(100)
+def ping(address, kind=8):
+    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ':' in address else (socket.AF_INET, socket.IPPROTO_ICMP)
+    with socket.socket(family, socket.SOCK_DGRAM, protocol) as s:
+        s.connect((address, 0)); s.send(bytes([kind]) + b'\0\0\0\0\0\0\1hello')
+        reply = s.recv(100)
+        return reply[0], reply[6:]
 attempt('by name', lambda: page('http://api.example.com:8080/'))
 attempt('other name', lambda: page('http://other.example.com:8080/'))
 attempt('by address', lambda: told(server, 7003))
@@ -51,6 +64,7 @@ attempt('by IPv6', lambda: told(server6, 7003))
 attempt('upload', upload)
 attempt('download', download)
 attempt('reset', was_reset)
+attempt('refused upload', refused)
 attempt('datagram', lambda: echo(b'hello'))
 attempt('long answer', lambda: echo(b'x' * 1000, 3))
 attempt('many', many)
@@ -63,4 +77,8 @@ attempt('the host', lambda: told(own, 7070))
 attempt('the host by a datagram', lambda: no_echo(own, 7071))
 attempt('the overlay', lambda: page('http://tool.lattice:8080/'))
 attempt('the overlay, nobody', lambda: told('10.42.99.99', 7003))
-attempt('ping', ping)
+attempt('ping', lambda: ping(server))
+attempt('ping by IPv6', lambda: ping(server6, 128))
+attempt('ping the host', lambda: ping(own))
+attempt('nobody takes it', lambda: no_echo(server, 7098))
+attempt('nobody takes it by IPv6', lambda: no_echo(server6, 7003))

@@ -68,12 +68,15 @@ fn a_rule_outside_the_overlay_is_reached_as_by_a_network_of_the_commands_own() {
     let _service = place.lab.serve_http(&place.host, 7070);
     let datagrams = place.host.netns.run(|| UdpSocket::bind((place.host.address, 7071))).unwrap().unwrap();
     datagrams.set_nonblocking(true).unwrap();
+    ping_sockets(place, "0 2147483647");
     let own = place.host.address.to_string();
     let rules = [
         "tcp:api.example.com:8080".to_owned(),
         format!("{SERVER}/32:7000-7099"),
         format!("[{SERVER_6}]:7003"),
         format!("icmp:{SERVER}/32"),
+        format!("icmp:[{SERVER_6}]"),
+        format!("icmp:{}/32", place.host.address),
         "198.51.100.0/24".into(),
         "192.168.50.0/24".into(),
         format!("tcp:{}/32:8080", place.tool),
@@ -100,10 +103,15 @@ fn a_rule_outside_the_overlay_is_reached_as_by_a_network_of_the_commands_own() {
         "denied datagram: OSError 113",
         "no route: OSError 113",
         "the host: ConnectionRefusedError 111",
-        "the host by a datagram: TimeoutError None",
+        "the host by a datagram: OSError 113",
         "the overlay: hello from the tool",
         "the overlay, nobody: OSError 113",
-        "ping: OSError 113",
+        "ping: (0, b'\\x00\\x01hello')",
+        "ping by IPv6: (129, b'\\x00\\x01hello')",
+        "ping the host: OSError 113",
+        "nobody takes it: ConnectionRefusedError 111",
+        "nobody takes it by IPv6: ConnectionRefusedError 111",
+        "refused upload: HTTP/1.1 413 Content Too Large",
     ] {
         assert!(out.stdout.lines().any(|found| found == line), "{line:?} in\n{}{}", out.stdout, out.stderr);
     }
@@ -115,11 +123,88 @@ fn a_rule_outside_the_overlay_is_reached_as_by_a_network_of_the_commands_own() {
         world.records(move |r| r["dstIP"] == address && r["dstPort"] == port && r["action"] == action)
     };
     assert_eq!(to(SERVER, 7001, "allow"), 1, "one verdict for a flow of many packets");
-    assert_eq!(to(SERVER_6, 7003, "allow"), 1);
+    assert_eq!(to(SERVER_6, 7003, "allow"), 2, "a connection, and a datagram that nobody takes");
     assert_eq!((to(SERVER, 9090, "deny") > 0, to(SERVER, 9090, "allow")), (true, 0));
     assert_eq!(world.records(|r| r["dstIP"] == own && r["action"] == "deny" && r["dstPort"] == 7070), 1);
+    let pinged = |r: &Value, to: &str, action: &str| {
+        r["proto"].as_str().is_some_and(|p| p.contains("icmp")) && r["dstIP"] == to && r["action"] == action
+    };
+    assert_eq!(world.records(|r| pinged(r, SERVER, "allow")), 1);
+    assert_eq!(world.records(|r| pinged(r, &own, "deny")), 1);
     assert!(place.records().iter().all(|record| record["class"] == "netns"));
     place.assert_clean();
+}
+
+/// Which groups of the host may have them.
+fn ping_sockets(place: &Place, groups: &str) {
+    let set = format!("net.ipv4.ping_group_range={groups}");
+    let out = place.lab.on(&place.host, "sysctl", &["-qw", &set]);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+}
+
+#[test]
+fn a_ping_that_the_host_gives_no_socket_for_is_refused_and_on_record() {
+    let world = World::new();
+    let place = &world.place;
+    ping_sockets(place, "1 0");
+    let rule = format!("icmp:{SERVER}/32");
+    let script = format!(
+        "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)\ns.settimeout(30)\ns.connect(('{SERVER}', 0))\n\
+         s.send(b'\\x08\\0\\0\\0\\0\\0\\0\\1')\ntry: print(s.recv(9))\nexcept OSError as e: print(e.errno)"
+    );
+    let flags = ["--isolate", "netns", "--egress-allow", &rule];
+    let out = place.finish(place.run(true, &flags, &["python3", "-c", &script]));
+    assert_eq!((out.code, out.stdout.as_str()), (0, "113\n"), "{}", out.stderr);
+    let records = place.records();
+    let denied = records.iter().find(|r| r["dstIP"] == SERVER && r["action"] == "deny");
+    let denied = denied.unwrap_or_else(|| panic!("{records:#?}"));
+    assert!(denied["rule"].as_str().is_some_and(|rule| rule.contains("ping_group_range")), "{denied}");
+    place.assert_clean();
+}
+
+/// 300 connections to an address that nobody answers: those that there is no room for are counted, and everybody else goes on.
+#[test]
+fn what_the_way_outside_has_no_room_for_shows_in_the_status() {
+    const SILENT: &str = "203.0.113.1";
+    let world = World::new();
+    let place = &world.place;
+    let nobody = "10.254.254.254";
+    for args in [
+        format!("route add {nobody}/32 dev eth0"),
+        format!("neigh add {nobody} lladdr 02:00:00:00:00:99 dev eth0 nud permanent"),
+        format!("route add {SILENT}/32 via {nobody} onlink dev eth0"),
+    ] {
+        let out = place.lab.on(&place.host, "ip", &args.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(out.code, 0, "ip {args}: {}", out.stderr);
+    }
+    let script = format!(
+        "import socket\nall = [socket.socket() for _ in range(300)]\n\
+         for s in all:\n s.setblocking(False)\n s.connect_ex(('{SILENT}', 80))\n\
+         print('asked', flush=True)\ninput()"
+    );
+    let rule = format!("tcp:{SILENT}/32");
+    let run = place.run(
+        true,
+        &["--isolate", "netns", "--egress-allow", &rule],
+        &["sh", "-c", "sleep 1000 | exec python3 -c \"$0\"", &script],
+    );
+    let mut run = Process::spawn(run, "run", place.lab.dir.path());
+    run.wait_for("asked", LIMIT);
+    let state = place.path("run").display().to_string();
+    let begun = Instant::now();
+    let lost = loop {
+        let out = place.lab.run(&place.host, &["status", "agent", "-o", "json", "--state-dir", &state]);
+        let status: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|_| panic!("{}", out.stderr));
+        let lost = status["peers"][0]["overlay"]["drops"]["way outside"].as_u64();
+        if lost.is_some() || begun.elapsed() > LIMIT {
+            break lost.unwrap_or(0);
+        }
+    };
+    // Not answered, each of them is asked again.
+    assert!(lost >= 44, "{lost}");
+    let text = place.lab.run(&place.host, &["status", "agent", "--state-dir", &state]).stdout;
+    assert!(text.contains("way outside "), "{text}");
+    run.signal(nix::sys::signal::Signal::SIGKILL);
 }
 
 #[test]

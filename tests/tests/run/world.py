@@ -34,6 +34,12 @@ def reset(client):
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\1\0\0\0\0\0\0\0')
     client.close()
 
+def refusal(client):
+    """The answer of a server that does not want the rest: what it has not read makes its end a reset."""
+    client.recv(1)
+    client.sendall(b'HTTP/1.1 413 Content Too Large\r\n\r\n')
+    client.close()
+
 def echo():
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     # It answers from the address that was asked.
@@ -47,6 +53,7 @@ listen(7001, digest)
 listen(7002, source)
 listen(7003, hello)
 listen(7005, reset)
+listen(7006, refusal)
 threading.Thread(target=echo, daemon=True).start()
 print('serves', flush=True)
 threading.Event().wait()
