@@ -64,10 +64,10 @@ bench-paths: setup-test
 DERPER := tailscale.com/cmd/derper@v1.92.0
 .PHONY: bench-relay
 bench-relay: setup-test
-	[ -x $(TOOLS)/derper ] || ! command -v go >/dev/null || (GOBIN=$(TOOLS) go install $(DERPER) && \
-	    cd relay/examples/relay_bench/derp && go build -o $(TOOLS)/derp-load .) || echo "no derper to be had"
+	! command -v go >/dev/null || ([ -x $(TOOLS)/derper ] || GOBIN=$(TOOLS) go install $(DERPER)) && \
+	    (cd relay/examples/relay_bench/derp && go build -o $(TOOLS)/derp-load .) || echo "no derper to be had"
 	export LATTICE_DERPER=$(TOOLS)/derper LATTICE_DERP_LOAD=$(TOOLS)/derp-load; \
-	    [ -x $$LATTICE_DERPER ] || export LATTICE_DERPER=; cargo run --release -p lattice-relay --example relay_bench -- $(ARGS)
+	    [ -x $$LATTICE_DERPER ] && [ -x $$LATTICE_DERP_LOAD ] || export LATTICE_DERPER=; cargo run --release -p lattice-relay --example relay_bench -- $(ARGS)
 
 # Every reader of hostile bytes for FUZZ_SECONDS each (30); see fuzz/src/lib.rs.
 .PHONY: fuzz

@@ -12,11 +12,12 @@
 //!   status ── /metrics and /healthz
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod client;
 pub mod frames;
 mod handshake;
 mod identity;
-mod mallopt;
 mod member;
 mod metrics;
 mod outbox;

@@ -15,7 +15,6 @@ use tracing::{debug, warn};
 
 use crate::{
     identity::Identity,
-    mallopt,
     metrics::Metrics,
     rate::Rate,
     registry::Registry,
@@ -111,7 +110,6 @@ impl Relay {
     /// # Errors
     /// When an address cannot be had, or the identity is of no use.
     pub fn start(config: Config, identity: Identity, metrics: Arc<Metrics>) -> Result<Self, RelayError> {
-        mallopt::keep_buffers();
         let tls = Arc::new(tls::server(identity.certificate, identity.key)?);
         let per_second = config.rate.map_or(f64::INFINITY, |rate| rate as f64);
         let rate = Rate { burst: (per_second * BURST.as_secs_f64()).max(MIN_BURST), per_second };

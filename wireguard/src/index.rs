@@ -10,7 +10,7 @@ use crate::{hasher::FastMap, peer::Slot, sources::Random};
 pub(crate) struct Indices(FastMap<u32, Slot>);
 
 impl Indices {
-    /// A new index. There are at most five of a peer, so it is found at once.
+    /// A new index. There are at most six of a peer, so it is found at once.
     pub(crate) fn allocate(&mut self, slot: Slot, random: &mut dyn Random) -> u32 {
         loop {
             let index = u32::from_le_bytes(random.array());

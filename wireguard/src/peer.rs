@@ -95,6 +95,7 @@ impl Peer {
         let is_missed =
             self.unanswered > 0 || self.timers.is_persistent() && !self.sessions.is_connected(now);
         if self.paths.has_moved() || is_missed {
+            self.pending.by_another_path();
             self.unanswered = self.unanswered.max(1);
             self.eager = true;
             self.initiate(now, shared, out);
@@ -109,7 +110,11 @@ impl Peer {
         shared: &mut Shared,
         out: &mut impl Output,
     ) {
-        if self.paths.force(path) && (self.pending.is_some() || !self.queue.is_empty()) {
+        if !self.paths.force(path) {
+            return;
+        }
+        self.pending.by_another_path();
+        if self.pending.is_some() || !self.queue.is_empty() {
             self.eager = true;
             self.initiate(now, shared, out);
         }

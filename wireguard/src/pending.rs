@@ -87,6 +87,11 @@ impl Pending {
         Some(newest.at + self.patience)
     }
 
+    /// The peer is asked by another path now: what the former one took says nothing about it.
+    pub(crate) fn by_another_path(&mut self) {
+        self.patience = Duration::ZERO;
+    }
+
     /// Waits for no answer any more. Returns the indices that are free now.
     pub(crate) fn clear(&mut self) -> [Option<u32>; 2] {
         let Self { newest, former, .. } = std::mem::take(self);

@@ -212,6 +212,29 @@ fn a_late_answer_counts_once_and_only_if_it_is_one() {
     assert!(is_at, "a repeated answer moves nobody");
 }
 
+/// A relay that holds answers back must not make the search by a direct path a slow one.
+#[test]
+fn what_one_path_took_says_nothing_about_another() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(A, B, b"x"));
+    b.receive(a.at, &a.sink.sent.pop_front().unwrap().1);
+    let answer = b.sink.sent.pop_front().unwrap().1;
+    while (a.now - a.start).as_millis() < 750 {
+        next(&mut a, Duration::from_secs(1)).unwrap();
+    }
+    a.receive(b.at, &answer);
+    let elsewhere = SocketAddr::from(([192, 0, 2, 99], 51820));
+    let (key, now) = (a.peer().public_key(), a.now);
+    a.interface.set_path(&key, Some(Path::Direct { local: None, remote: elsewhere }), now, &mut a.sink);
+    let first = a.sink.sent.drain(..).next().unwrap();
+    assert_eq!(first.0, elsewhere);
+    assert_eq!(
+        next(&mut a, Duration::from_millis(60)),
+        Some(vec![first]),
+        "the copy, should the first one get lost"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
