@@ -63,7 +63,7 @@ fn run(version: &str, attach: &str) {
         Process::spawn(boot, "vm", dir.path()).finish(LIMIT + Duration::from_secs(30))
     };
     let mut out = boot();
-    if EMULATOR.iter().any(|words| out.stdout.contains(words)) {
+    if out.code != 0 && EMULATOR.iter().any(|words| out.stdout.contains(words)) {
         println!("  {version}: the emulator failed; once more");
         out = boot();
     }

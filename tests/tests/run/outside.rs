@@ -1,6 +1,12 @@
 //! Rules outside the overlay: the command's own TCP and UDP, by sockets of the host that it does not have.
 
-use std::{fs, net::UdpSocket, path::Path, time::Instant};
+use std::{
+    fs,
+    net::UdpSocket,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use lattice_tests::{Host, Process, process::command};
 use nix::mount::{MsFlags, mount};
@@ -199,12 +205,15 @@ fn what_the_way_outside_has_no_room_for_shows_in_the_status() {
         if lost.is_some() || begun.elapsed() > LIMIT {
             break lost.unwrap_or(0);
         }
+        thread::sleep(Duration::from_millis(100));
     };
     // Not answered, each of them is asked again.
     assert!(lost >= 44, "{lost}");
     let text = place.lab.run(&place.host, &["status", "agent", "--state-dir", &state]).stdout;
     assert!(text.contains("way outside "), "{text}");
-    run.signal(nix::sys::signal::Signal::SIGKILL);
+    run.signal(nix::sys::signal::Signal::SIGTERM);
+    run.finish(LIMIT);
+    place.assert_clean();
 }
 
 #[test]
