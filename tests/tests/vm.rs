@@ -100,7 +100,7 @@ fn script(attach: &str) -> String {
     }
     // A name that fits no test any more is no success.
     script.push_str(
-        "code=0\nrun() { \"$@\" 2>&1 | tee /tmp/said; [ ${PIPESTATUS[0]} = 0 ] && ! grep -q ' 0 passed;' /tmp/said || code=1; }\n",
+        "code=0\nrun() { \"$@\" 2>&1 | tee $TMPDIR/said; [ ${PIPESTATUS[0]} = 0 ] && ! grep -q ' 0 passed;' $TMPDIR/said || code=1; }\n",
     );
     // The verifier takes seconds to load the policy there, so only what may differ between kernels is repeated: loading,
     // attaching, and the helpers by which it answers.
