@@ -97,6 +97,9 @@ pub struct HandedConfig {
 /// The link's name in the child's namespace.
 pub const INSIDE_LINK: &str = LINK;
 
+/// Where Lattice's own resolver is on the child's 127.0.0.1, by UDP and TCP: for the agent, and not for peers.
+pub const RESOLVER_PORT: u16 = 53;
+
 /// A policed namespace that a child holds. Dropping it undoes all of it but that.
 pub struct HandedSandbox {
     steps: Steps<'static>,
@@ -187,11 +190,13 @@ impl HandedSandbox {
     }
 }
 
-/// The ports that were said to lead to 127.0.0.1, where nothing but the agent's own is.
+/// The ports that were said to lead to 127.0.0.1, where all is the agent's own but the resolver, which no peer is led to.
 fn loopback_ports(forwards: &[Forward], own: [IpAddr; 2]) -> Option<LoopbackPorts> {
     let own = own.into_iter().find_map(|own| if let IpAddr::V4(own) = own { Some(own) } else { None })?;
     let mut ports = LoopbackPorts { own, tcp: Vec::new(), udp: Vec::new() };
-    for forward in forwards.iter().filter(|forward| forward.to.ip() == Ipv4Addr::LOCALHOST) {
+    let is_agents =
+        |forward: &&Forward| forward.to.ip() == Ipv4Addr::LOCALHOST && forward.port.get() != RESOLVER_PORT;
+    for forward in forwards.iter().filter(is_agents) {
         match forward.transport {
             Transport::Tcp => ports.tcp.push(forward.port.get()),
             Transport::Udp => ports.udp.push(forward.port.get()),
@@ -254,5 +259,22 @@ type Begun = (Teller, Generations);
 impl fmt::Debug for Handed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handed").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_port_leads_to_the_resolver() {
+        let own = ["fd00::3".parse().unwrap(), IpAddr::V4([10, 42, 0, 3].into())];
+        let of = |flags: &[&str]| loopback_ports(&lattice_proxy::parse_forwards(flags).unwrap(), own);
+        assert_eq!(of(&["53:127.0.0.1:53", "udp:53:127.0.0.1:53", "8080:192.0.2.1:8080"]), None);
+        let ports = LoopbackPorts { own: [10, 42, 0, 3].into(), tcp: vec![8080], udp: vec![8081] };
+        assert_eq!(
+            of(&["udp:53:127.0.0.1:53", "8080:127.0.0.1:8080", "udp:8081:127.0.0.1:8081"]),
+            Some(ports)
+        );
     }
 }

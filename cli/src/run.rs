@@ -22,9 +22,9 @@ mod session;
 mod supervise;
 mod transparent;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
-use lattice_bootstrap::{Failure, Handed, Join, Kind, Role, StateDir};
+use lattice_bootstrap::{Failure, Handed, Join, Kind, Role, StateDir, handed::RESOLVER_PORT};
 use lattice_overlay::BackendChoice;
 use lattice_policy::RuleSpec;
 use lattice_proxy::{Forward, parse_forwards};
@@ -101,18 +101,28 @@ fn attempt(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
 
 /// Where the command has a network of its own, a port of the overlay is the command's own already, and has only to be opened.
 fn own_ports(forwards: &[Forward]) -> Result<(), Failure> {
-    let elsewhere = |forward: &&Forward| {
-        let to = forward.to;
-        to.port() != forward.port.get() || !(to.ip().is_loopback() || to.ip().is_unspecified())
+    let refused = |forward: &Forward, why: &str| {
+        Err(Failure::new(
+            Kind::Usage,
+            format!("--forward {forward}: the command has a network of its own, {why}"),
+        ))
     };
-    forwards.iter().find(elsewhere).map_or(Ok(()), |forward| {
-        let text = format!(
-            "--forward {forward}: the command has a network of its own, in which peers reach it at the port where it listens: give \
-             {port}:127.0.0.1:{port} for that port, and have it listen on 0.0.0.0; to reach a service of this host, add --isolate none",
-            port = forward.to.port()
-        );
-        Err(Failure::new(Kind::Usage, text))
-    })
+    for forward in forwards {
+        let port = forward.to.port();
+        // Nothing leads to ::1, and of 127.0.0.0/8 to no other address (`LoopbackPorts`).
+        if port != forward.port.get() || forward.to.ip() != Ipv4Addr::LOCALHOST {
+            let why = format!(
+                "in which peers reach it at the port where it listens: give {port}:127.0.0.1:{port} for that port, and have it listen on 127.0.0.1 or \
+                 0.0.0.0; to reach a service of this host, add --isolate none"
+            );
+            return refused(forward, &why);
+        }
+        if port == RESOLVER_PORT {
+            let why = "whose 127.0.0.1:53 is the resolver that Lattice gives it, and not for peers: have it serve another port";
+            return refused(forward, why);
+        }
+    }
+    Ok(())
 }
 
 const NO_VIEW: &str = "--read-only, --readable and --writable take a view of the files of the command's own, which it has with --isolate netns or gvisor only";
@@ -155,4 +165,24 @@ fn helper(args: &Run) -> Result<(Helper, Option<Handed>), Failure> {
         "the command may ignore the sandbox's proxy and use this host's network (class cooperative), and has all of this user's files: {because}"
     ));
     Ok((Helper::start(None, &args.command)?, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_port_of_127_0_0_1_that_is_the_commands_is_opened() {
+        let refusal =
+            |flag: &str| own_ports(&parse_forwards([flag]).unwrap()).map_err(|failure| failure.message);
+        for flag in ["8080:127.0.0.1:8080", "udp:8080:127.0.0.1:8080"] {
+            assert_eq!(refusal(flag), Ok(()), "{flag}");
+        }
+        for flag in ["80:127.0.0.1:8080", "8080:127.0.0.2:8080", "8080:[::1]:8080", "8080:192.0.2.1:8080"] {
+            assert!(refusal(flag).unwrap_err().contains("give 8080:127.0.0.1:8080"), "{flag}");
+        }
+        for flag in ["53:127.0.0.1:53", "udp:53:127.0.0.1:53"] {
+            assert!(refusal(flag).unwrap_err().contains("resolver"), "{flag}");
+        }
+    }
 }

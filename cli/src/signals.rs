@@ -109,6 +109,10 @@ impl Signals {
             let shared = shared.clone();
             runtime.spawn(async move {
                 while stream.recv().await.is_some() {
+                    let agent = shared.target().agent.clone();
+                    if agent.is_some_and(|agent| agent.has_it_from_the_terminal(number)) {
+                        continue;
+                    }
                     let passing = shared.clone();
                     let _ = shared.runtime.spawn_blocking(move || passing.pass(number)).await;
                 }
@@ -134,9 +138,9 @@ impl Signals {
             target.agent = Some(Arc::new(agent));
             target.asked
         };
-        // One that came while the agent was being started would otherwise be lost on it.
+        // One that came while the agent was being started would otherwise be lost on it: the terminal gave it to us alone.
         if let Some(number) = asked {
-            self.shared.end(number);
+            self.shared.ask(number);
         }
         Forwarding(self.shared.clone())
     }
@@ -163,6 +167,11 @@ impl Shared {
         if agent.is_some_and(|agent| agent.has_it_from_the_terminal(number)) {
             return self.typed();
         }
+        self.ask(number);
+    }
+
+    /// Asks the agent to end, if it runs already.
+    fn ask(self: &Arc<Self>, number: Signal) {
         let (running, again) = {
             let mut target = self.target();
             target.asked.get_or_insert(number);
@@ -213,11 +222,62 @@ impl Shared {
     fn pass(&self, number: Signal) {
         let _passing = self.passing.read();
         let Some(agent) = self.target().agent.clone() else { return };
-        if agent.has_it_from_the_terminal(number) {
-            return;
-        }
         if let Err(error) = agent.send(number) {
             tracing::warn!(error, signal = %number, "cannot signal the agent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::runtime::Runtime;
+
+    /// An agent in the terminal's foreground, where what is typed reaches it without us.
+    struct Foreground(mpsc::Sender<Signal>);
+
+    impl Receiver for Foreground {
+        fn send(&self, signal: Signal) -> Result<(), String> {
+            self.0.send(signal).map_err(|error| error.to_string())
+        }
+
+        fn has_it_from_the_terminal(&self, signal: Signal) -> bool {
+            signal == Signal::SIGINT
+        }
+    }
+
+    fn signals(runtime: &Handle) -> Signals {
+        let (stop, stopped) = Stop::new();
+        let (target, passing) = (Mutex::default(), RwLock::default());
+        Signals {
+            shared: Arc::new(Shared { runtime: runtime.clone(), stop, target, passing }),
+            stop: stopped,
+        }
+    }
+
+    #[test]
+    fn what_was_typed_before_the_agent_ran_is_passed_on() {
+        let runtime = Runtime::start().unwrap();
+        let signals = signals(runtime.handle());
+        let (agent, sent) = mpsc::channel();
+        signals.shared.end(Signal::SIGINT);
+        let forwarding = signals.forward_to(Foreground(agent));
+        assert_eq!(sent.recv_timeout(GRACE / 2), Ok(Signal::SIGINT));
+        drop(forwarding);
+    }
+
+    #[test]
+    fn what_is_typed_while_the_agent_runs_is_not() {
+        let runtime = Runtime::start().unwrap();
+        let signals = signals(runtime.handle());
+        let (agent, sent) = mpsc::channel();
+        let forwarding = signals.forward_to(Foreground(agent));
+        signals.shared.end(Signal::SIGINT);
+        assert_eq!(signals.asked(), None);
+        signals.shared.end(Signal::SIGTERM);
+        assert_eq!(sent.recv_timeout(GRACE / 2), Ok(Signal::SIGTERM));
+        drop(forwarding);
     }
 }

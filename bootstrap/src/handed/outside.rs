@@ -130,8 +130,9 @@ impl Ways {
                 }
                 _ = socket.readable() => {
                     let buffer = &mut *self.buffer.borrow_mut();
-                    match socket.try_recv(buffer) {
-                        Ok(length) => flow.send(&buffer[..length]),
+                    match take(&socket, flow.transport(), flow.remote().ip(), buffer) {
+                        Ok(Some(length)) => flow.send(&buffer[..length]),
+                        Ok(None) => {}
                         Err(error) => tell(&flow, &error),
                     }
                 }
@@ -202,6 +203,25 @@ fn ping(remote: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
+/// Takes what has come to a socket that is connected to `remote`, if that has sent it. A ping socket is given whatever answer has its identifier,
+/// whoever it is from: the kernel looks at the connected address for sending alone.
+fn take(
+    socket: &UdpSocket,
+    transport: Transport,
+    remote: IpAddr,
+    buffer: &mut [u8],
+) -> io::Result<Option<usize>> {
+    if transport != Transport::Icmp {
+        return socket.try_recv(buffer).map(Some);
+    }
+    let (length, from) = socket.try_recv_from(buffer)?;
+    // An echo reply, of ICMP and of ICMPv6 (RFC 792, RFC 4443).
+    let reply = if remote.is_ipv4() { 0 } else { 129 };
+    let is_answer =
+        from.ip().to_canonical() == remote.to_canonical() && buffer[..length].first() == Some(&reply);
+    Ok(is_answer.then_some(length))
+}
+
 /// Waits for what the kernel heard of a datagram that was sent.
 async fn error_of(socket: &UdpSocket) -> io::Error {
     let taken =
@@ -244,5 +264,63 @@ fn refuse(request: Request, error: &io::Error) {
             drop(request);
         }
         _ => request.refuse_as_unreachable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process, thread};
+
+    use nix::{
+        sched::{CloneFlags, unshare},
+        sys::socket::{MsgFlags, SockaddrIn, sendto},
+    };
+
+    use super::*;
+
+    /// An echo reply with its checksum (RFC 1071).
+    fn reply(identifier: u16, text: [u8; 2]) -> [u8; 10] {
+        let mut message = [0, 0, 0, 0, 0, 0, 0, 1, text[0], text[1]];
+        message[4..6].copy_from_slice(&identifier.to_be_bytes());
+        let words = message.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]])));
+        let sum: u32 = words.sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        message
+    }
+
+    /// Needs root, as network namespaces and raw sockets do.
+    #[test]
+    fn a_ping_is_answered_by_who_was_asked_and_nobody_else() {
+        let check = async || {
+            let socket = ping("127.0.0.1:0".parse().unwrap()).unwrap();
+            let identifier = socket.local_addr().unwrap().port();
+            let send = |from: [u8; 4], text| {
+                let (family, flags) = (AddressFamily::Inet, SockFlag::SOCK_CLOEXEC);
+                let raw = nix::sys::socket::socket(family, SockType::Raw, flags, SockProtocol::Icmp).unwrap();
+                let [a, b, c, d] = from;
+                nix::sys::socket::bind(raw.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
+                let (to, message) = (SockaddrIn::new(127, 0, 0, 1, 0), reply(identifier, text));
+                sendto(raw.as_raw_fd(), &message, &to, MsgFlags::empty()).unwrap();
+            };
+            // They come in this order, and the last is there when the first is.
+            send([127, 0, 0, 2], *b"no");
+            send([127, 0, 0, 1], *b"ok");
+            let (mut buffer, mut taken) = ([0; 64], Vec::new());
+            for _ in 0..2 {
+                timeout(Duration::from_secs(10), socket.readable()).await.expect("a reply").unwrap();
+                let length = take(&socket, Transport::Icmp, [127, 0, 0, 1].into(), &mut buffer).unwrap();
+                taken.push(length.map(|length| buffer[8..length].to_vec()));
+            }
+            assert_eq!(taken, [None, Some(b"ok".to_vec())]);
+        };
+        let inside = move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN: run the tests as root");
+            let up = process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+            assert!(up.success());
+            fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(check());
+        };
+        thread::spawn(inside).join().unwrap();
     }
 }

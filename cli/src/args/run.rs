@@ -32,8 +32,8 @@ pub(crate) struct Run {
     /// How the command is kept to the sandbox
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub(crate) isolate: Isolate,
-    /// A port of the overlay that leads to a service, as 8080:127.0.0.1:8080, repeatable; with namespaces the same port of the command's own, at
-    /// which it must listen on all addresses
+    /// A port of the overlay that leads to a service, as 8080:127.0.0.1:8080, repeatable; with namespaces the same port of the command's own
+    /// 127.0.0.1
     #[arg(long, value_name = "[tcp:|udp:]PORT:ADDRESS:PORT")]
     pub(crate) forward: Vec<String>,
     /// A file or directory of another program's secrets that the command may read all the same, as ~/.ssh, repeatable; / for all of them. Without, it

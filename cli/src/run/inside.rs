@@ -14,7 +14,11 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use lattice_bootstrap::{Failure, Kind, failure::chain, handed::INSIDE_LINK};
+use lattice_bootstrap::{
+    Failure, Kind,
+    failure::chain,
+    handed::{INSIDE_LINK, RESOLVER_PORT},
+};
 use lattice_overlay::{
     LinkError, Netns, link, open_link,
     userns::{
@@ -41,7 +45,7 @@ use super::{
 use crate::args::Inside;
 
 /// Where the command asks for names, as its resolv.conf says.
-const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 53);
+const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, RESOLVER_PORT);
 /// How many user namespaces there may be below the caller's (`namespaces(7)`).
 const NESTED: &str = "/proc/sys/user/max_user_namespaces";
 /// Exit codes of what other programs run, as env(1) and shells have them.

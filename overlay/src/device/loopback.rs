@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn ports() -> LoopbackPorts {
-        LoopbackPorts { own: [10, 42, 0, 3].into(), tcp: vec![8080], udp: vec![53, 8080] }
+        LoopbackPorts { own: [10, 42, 0, 3].into(), tcp: vec![8080], udp: vec![8080] }
     }
 
     fn packet(from: &str, to: &str) -> Vec<u8> {

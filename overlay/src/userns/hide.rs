@@ -69,7 +69,8 @@ impl Found {
 /// Changes what this mount namespace shows of the file system. It must be the calling process's own ([`super::enter`]).
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// Directories that become empty, and files that do, wherever they are mounted. What does not exist stays so.
+    /// Directories that become empty, and files that do, wherever they are mounted. What does not exist yet is not hidden, nor is a file any more once
+    /// another one is put in its place outside (`rename(2)`): what was mounted over it goes with the old one.
     pub hidden: Vec<PathBuf>,
     /// The only directories that can be written, beside an empty `/tmp`, `/var/tmp` and `/dev/shm` of the namespace's own, which go with it. With
     /// `/` among them everything is as it was.

@@ -101,12 +101,19 @@ fn keys_that_are_mounted_twice_are_hidden_twice() {
 
 /// What others keep in the home, some of it by links to elsewhere.
 fn secrets(place: &Place) -> Vec<String> {
-    for name in [".ssh", ".config/gh", "keys/aws", "keys/ssh"] {
+    for name in [".ssh", ".config/gh", "keys/aws", "keys/ssh", "keys/more"] {
         dir(&place.path("home").join(name));
     }
     dir(&place.path("home/.config"));
     dir(&place.path("home/keys"));
-    let files = [".ssh/id", ".config/gh/hosts.yml", "keys/aws/credentials", "keys/netrc", "keys/ssh/id"];
+    let files = [
+        ".ssh/id",
+        ".config/gh/hosts.yml",
+        "keys/aws/credentials",
+        "keys/netrc",
+        "keys/ssh/id",
+        "keys/more/id",
+    ];
     for file in files {
         let path = place.path("home").join(file);
         fs::write(&path, "secret").expect("a file");
@@ -116,11 +123,12 @@ fn secrets(place: &Place) -> Vec<String> {
         (".aws", "keys/aws"),
         (".netrc", "keys/netrc"),
         (".ssh/other", "../keys/ssh/id"),
+        (".ssh/more", "../keys/more"),
         (".kube", "nowhere"),
     ] {
         std::os::unix::fs::symlink(to, place.path("home").join(link)).expect("a link");
     }
-    let all = files.into_iter().chain([".aws/credentials", ".netrc", ".ssh/other"]);
+    let all = files.into_iter().chain([".aws/credentials", ".netrc", ".ssh/other", ".ssh/more/id"]);
     all.map(|name| place.path("home").join(name).display().to_string()).collect()
 }
 
@@ -155,7 +163,11 @@ fn what_other_programs_keep_secret_is_not_for_the_command() {
         [&["--isolate", "netns"], flags].concat()
     }
     let shown = seen(&place, &netns(&["--readable", &ssh])).0;
-    assert_eq!(shown, [".ssh/id", "keys/ssh/id", ".ssh/other"], "and where it leads");
+    assert_eq!(
+        shown,
+        [".ssh/id", "keys/ssh/id", "keys/more/id", ".ssh/other", ".ssh/more/id"],
+        "and where it leads"
+    );
     assert_eq!(seen(&place, &netns(&["--readable", &home])).0.len(), files.len());
     // Where it was started, and what it may write, it sees.
     let (shown, said) = seen(&place, &netns(&["--writable", &format!("{home}/.config/gh")]));
