@@ -8,13 +8,10 @@ mod request;
 mod route;
 mod veth;
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{io, net::IpAddr};
 
 use futures::TryStreamExt;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use rtnetlink::{
     Handle, LinkUnspec,
     packet_route::{
@@ -31,7 +28,7 @@ use crate::Netns;
 pub use changes::Changes;
 pub(crate) use request::run;
 use request::{Failed, failed};
-pub use route::{Route, add_default_route, add_route, routes};
+pub use route::{Route, add_default_route, add_route, own_routes, routes};
 pub use veth::add_veth;
 
 /// Why an operation on links, addresses or routes failed.
@@ -139,19 +136,6 @@ pub fn addresses(netns: &Netns) -> Result<Vec<(String, IpAddr)>, LinkError> {
     let (links, addresses) = links_and_addresses(netns)?;
     let name = |index| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
     Ok(addresses.iter().filter_map(|address| Some((name(address.link)?, address.ip))).collect())
-}
-
-/// The IPv4 broadcast addresses of a namespace's networks: all that are sent there as such (`fib_add_ifaddr`), whether or not an address
-/// names one.
-///
-/// # Errors
-/// When the namespace cannot be entered.
-pub fn broadcasts(netns: &Netns) -> Result<Vec<Ipv4Addr>, LinkError> {
-    run(netns, async |handle| {
-        let messages: Vec<AddressMessage> =
-            handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))?;
-        Ok(messages.iter().flat_map(broadcasts_of).collect())
-    })
 }
 
 pub(crate) fn links_and_addresses(netns: &Netns) -> Result<(Vec<Link>, Vec<Address>), LinkError> {
@@ -303,22 +287,6 @@ fn address(message: AddressMessage) -> Option<Address> {
     // On a point-to-point link IFA_ADDRESS is the other end; IFA_LOCAL, where present, is always ours.
     let ip = local.or(address)?;
     Some(Address { link: message.header.index, ip, settled: !flags.intersects(unsettled) })
-}
-
-fn broadcasts_of(message: &AddressMessage) -> Vec<Ipv4Addr> {
-    let length = message.header.prefix_len;
-    let mut all = Vec::new();
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Broadcast(ip) => all.push(*ip),
-            // The prefix is that of the other end, where there is one.
-            AddressAttribute::Address(IpAddr::V4(ip)) if length < 31 => {
-                all.extend(Ipv4Net::new(*ip, length).map(|net| net.broadcast()));
-            }
-            _ => {}
-        }
-    }
-    all
 }
 
 #[cfg(test)]

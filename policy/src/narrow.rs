@@ -147,7 +147,11 @@ pub fn effective_on<L: Borrow<Layer>>(
     size::check(&policy)?;
     // The last, so that a deny rule of a layer is named before.
     let closed = own::denies(&policy, local, overlay);
-    policy.close(closed);
+    policy.close(closed.iter().cloned().chain(own::unrouted(local)).collect());
+    if size::check(&policy).is_err() {
+        policy.reopen();
+        policy.close(closed);
+    }
     match size::check(&policy) {
         Err(error) if local.most.is_some() => return Err(error),
         Err(_) => policy.reopen(),

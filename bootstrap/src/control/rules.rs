@@ -49,8 +49,11 @@ pub struct RuleCount {
 }
 
 impl RuleReport {
-    /// `v4`, `v6` or `v4+v6`.
+    /// `v4`, `v6` or `v4+v6`; `-` of a sandbox of an older release, which names no parts.
     pub fn versions(&self) -> &'static str {
+        if self.parts.is_empty() {
+            return "-";
+        }
         let is_v4 = |part: &RulePart| part.net.addr().is_ipv4();
         match (self.parts.iter().any(is_v4), self.parts.iter().all(is_v4)) {
             (true, true) => "v4",
@@ -94,6 +97,12 @@ mod tests {
     use lattice_policy::{Local, Overlay, Policy, effective_on, parse_rule};
 
     use super::*;
+
+    #[test]
+    fn a_report_of_an_older_release_names_no_ip_version() {
+        let text = r#"{"id":1,"direction":"egress","action":"allow","rule":"x","packets":1,"bytes":9}"#;
+        assert_eq!(serde_json::from_str::<RuleReport>(text).unwrap().versions(), "-");
+    }
 
     #[test]
     fn a_rule_and_its_twin_are_one_and_others_are_not() {

@@ -24,7 +24,13 @@ use lattice_overlay::{
 };
 use lattice_policy::Overlay;
 
-use crate::{Failure, addresses::Addresses, failure::chain, live::Live, sandbox::kernel};
+use crate::{
+    Failure,
+    addresses::{Addresses, Look},
+    failure::chain,
+    live::Live,
+    sandbox::kernel,
+};
 
 /// A host may have thousands, and each repeats the lines of every rule as wide as `0.0.0.0/0`: what is beyond is left to the table
 /// alone.
@@ -84,66 +90,84 @@ impl Unreachable {
         };
         let changes = changes.map_err(watched)?;
         let look = move || {
+            let mut done = Look::Done;
             if let Way::Uplink(uplink) = &self.way
                 && let Err(error) = uplink.follow()
             {
                 tracing::warn!(error = chain(&error), "the way out of the overlay does not follow this host");
+                done = Look::Failed;
             }
             match self.list() {
                 Ok(nets) => {
                     let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
                     live.set_unreachable(nets, self.unrouted());
                 }
-                Err(error) => tracing::warn!(%error, "cannot list this host's addresses"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot list this host's addresses");
+                    done = Look::Failed;
+                }
             }
-            true
+            done
         };
         Addresses::follow(changes, SETTLE, look).map_err(watched)
     }
 
     fn list(&self) -> Result<Vec<IpNet>, LinkError> {
-        let addresses = link::addresses(&self.underlay)?.into_iter();
-        let broadcasts = link::broadcasts(&self.underlay)?.into_iter().map(IpAddr::V4);
-        let Way::Pod(services) = &self.way else {
-            return Ok(to_deny(&self.overlay, addresses.map(|(_, ip)| ip).chain(broadcasts)));
-        };
-        let of_services = |link: &str, ip| link == SERVICES || services.iter().any(|net| net.contains(&ip));
-        let own = addresses.filter(|(link, ip)| !of_services(link, *ip)).map(|(_, ip)| ip);
-        Ok(of_host(&self.overlay, own.chain(broadcasts)))
+        // An address has no route while its link is down, and broadcast and anycast addresses are in no list of addresses.
+        let addresses = link::addresses(&self.underlay)?.into_iter().map(|(link, ip)| (link, ip.into()));
+        let own = addresses.chain(link::own_routes(&self.underlay)?);
+        Ok(match &self.way {
+            Way::Uplink(_) => to_deny(&self.overlay, own.map(|(_, net)| net)),
+            Way::Pod(services) => of_node(&self.overlay, services, own),
+        })
     }
 }
 
 /// What to deny on a host of these `addresses`.
-fn to_deny(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+fn to_deny(overlay: &Overlay, addresses: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for net in [NET_V4.into(), NET_V6.into()] {
         // No uplink has an address of the overlay.
         without(net, &overlay.nets(), MOST, &mut nets);
     }
     let uplinks = nets.len();
-    let mut others = of_host(overlay, addresses);
+    let mut others = of_host(&overlay.nets(), addresses);
     others.retain(|ip| !nets.iter().any(|net| net.contains(ip)));
     nets.extend(others);
     nets.truncate(MOST.max(uplinks));
     nets
 }
 
-/// What to deny because the host has these `addresses`.
-fn of_host(overlay: &Overlay, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
-    let mut nets: Vec<IpNet> = addresses.filter_map(|ip| of_one(overlay, ip)).collect();
+/// What to deny to a pod on a node with these addresses, each with its link, in a cluster with these networks of `services`.
+fn of_node(
+    overlay: &Overlay,
+    services: &[IpNet],
+    addresses: impl Iterator<Item = (String, IpNet)>,
+) -> Vec<IpNet> {
+    let open: Vec<IpNet> = services.iter().copied().chain(overlay.nets()).collect();
+    of_host(&open, addresses.filter(|(link, _)| link != SERVICES).map(|(_, net)| net))
+}
+
+/// What to deny because the host has these `addresses`, some of which may be whole networks: nothing of what stays `open`.
+fn of_host(open: &[IpNet], addresses: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut nets = Vec::new();
+    for net in addresses.filter(|net| !is_elsewhere(net)) {
+        let mut left = Vec::new();
+        // In a pod there is no table that what is left out could be left to.
+        without(net, open, usize::MAX, &mut left);
+        nets.extend(left);
+    }
     nets.sort_unstable();
     nets.dedup();
     nets
 }
 
-fn of_one(overlay: &Overlay, ip: IpAddr) -> Option<IpNet> {
-    // An agent's loopback is its own; link-local addresses are guarded in every policy.
-    let is_elsewhere = match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
-    };
-    let net = IpNet::from(ip);
-    (!is_elsewhere && !overlay.contains(&net)).then_some(net)
+/// An agent's loopback is its own; link-local and multicast addresses are guarded in every policy.
+fn is_elsewhere(net: &IpNet) -> bool {
+    match net.network() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_multicast(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast(),
+    }
 }
 
 #[cfg(test)]
@@ -154,8 +178,30 @@ mod tests {
 
     fn on(pool: &str, addresses: &[&str]) -> Vec<String> {
         let overlay = Overlay::new(pool.parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap();
-        let nets = to_deny(&overlay, addresses.iter().map(|ip| ip.parse().unwrap()));
+        let nets = to_deny(&overlay, addresses.iter().map(|net| read(net)));
         nets.iter().map(IpNet::to_string).collect()
+    }
+
+    fn read(net: &str) -> IpNet {
+        net.parse().or_else(|_| net.parse::<IpAddr>().map(IpNet::from)).unwrap()
+    }
+
+    #[test]
+    fn what_is_of_services_is_not_of_the_node_whatever_route_names_it() {
+        let overlay =
+            Overlay::new("10.42.0.0/16".parse().unwrap(), "fd12:3456:789a::/48".parse().unwrap()).unwrap();
+        let on = |routes: &[(&str, &str)]| {
+            let routes = routes.iter().map(|(link, net)| ((*link).to_owned(), read(net)));
+            let nets = of_node(&overlay, &[read("10.96.0.0/12")], routes);
+            nets.iter().map(IpNet::to_string).collect::<Vec<_>>()
+        };
+        // Older releases of kube-proxy give a service's address a broadcast.
+        let routes =
+            [("kube-ipvs0", "172.30.0.1"), ("lo", "10.96.0.7"), ("lo", "10.97.0.0/16"), ("eth0", "fd77::")];
+        assert_eq!(on(&routes), ["fd77::/128"]);
+        assert_eq!(on(&[("lo", "10.96.0.0/11")]), ["10.112.0.0/12"]);
+        // What is local as a whole leaves the overlay open.
+        assert_eq!(on(&[("lo", "10.42.0.0/15")]), ["10.43.0.0/16"]);
     }
 
     #[test]
@@ -167,6 +213,10 @@ mod tests {
             ("::1", None),
             ("fe80::1", None),
             ("169.254.3.1", None),
+            ("127.0.0.0/8", None),
+            ("fe80::", None),
+            ("ff00::/8", None),
+            ("10.1.0.0/16", Some("10.1.0.0/16")),
             ("10.42.0.9", None),
             ("fd12:3456:789a::a2a:9", None),
         ] {

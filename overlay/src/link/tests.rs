@@ -86,22 +86,45 @@ fn deletes_and_names_what_is_missing() {
 }
 
 #[test]
-fn every_broadcast_is_known() {
-    let netns = Netns::create().unwrap();
-    let add = |text: &str| {
-        let mut ip = std::process::Command::new("ip");
-        ip.args(["address", "add", "dev", "lo"]).args(text.split(' '));
-        assert!(netns.run(|| ip.status().unwrap().success()).unwrap(), "{text}");
+fn where_a_namespace_takes_packets_itself_is_known() {
+    let (netns, _peer) = pair();
+    let run = |line: &str| {
+        let mut words = line.split(' ');
+        let mut command = std::process::Command::new(words.next().unwrap());
+        command.args(words);
+        assert!(netns.run(|| command.status().unwrap().success()).unwrap(), "{line}");
     };
-    for text in
-        ["192.0.2.9/24", "198.51.100.9/30 broadcast 198.51.100.99", "203.0.113.8/31", "2001:db8::1/64"]
-    {
-        add(text);
+    for line in [
+        "sysctl -qw net.ipv6.conf.all.forwarding=1",
+        "ip link set lo up",
+        "ip link set eth0 up",
+        "ip address add dev eth0 192.0.2.9/24",
+        "ip address add dev eth0 198.51.100.9/30 broadcast 198.51.100.99",
+        "ip address add dev eth0 203.0.113.8/31",
+        "ip address add dev eth0 2001:db8::1/64 nodad",
+        "ip route add local 10.1.0.0/16 dev lo",
+        "ip route add unreachable 10.2.0.0/16",
+        "ip route add 10.3.0.0/16 dev eth0",
+        // A transparent proxy's.
+        "ip route add local default dev lo table 100",
+    ] {
+        run(line);
     }
-    let mut found = broadcasts(&netns).unwrap();
-    found.sort_unstable();
-    assert_eq!(
-        found,
-        ["192.0.2.255", "198.51.100.11", "198.51.100.99"].map(|ip| ip.parse::<Ipv4Addr>().unwrap())
-    );
+    let found = own_routes(&netns).unwrap();
+    for (link, net) in [
+        ("eth0", "192.0.2.9/32"),
+        ("eth0", "192.0.2.255/32"),
+        ("eth0", "198.51.100.11/32"),
+        ("eth0", "198.51.100.99/32"),
+        ("eth0", "203.0.113.8/32"),
+        ("eth0", "2001:db8::1/128"),
+        // The anycast address of all routers there.
+        ("eth0", "2001:db8::/128"),
+        ("lo", "10.1.0.0/16"),
+    ] {
+        assert!(found.contains(&(link.into(), net.parse().unwrap())), "{net}: {found:?}");
+    }
+    for other in ["203.0.113.9/32", "10.2.0.0/16", "10.3.0.0/16", "192.0.2.0/24", "0.0.0.0/0", "::/0"] {
+        assert!(found.iter().all(|(_, net)| net.to_string() != other), "{other}: {found:?}");
+    }
 }

@@ -15,16 +15,15 @@ const NODE: &str = "this node, unless its own egress_allow names the address alo
 /// What `policy`, which has all other rules, must deny besides.
 pub(super) fn denies(policy: &Policy, local: &Local, overlay: &Overlay) -> Vec<Rule> {
     let Some(most) = &local.most else {
-        let closed = local.unreachable.iter().map(|net| (net, UPLINK));
-        let unrouted = local.unrouted.iter().map(|net| (net, UNROUTED));
-        return closed.chain(unrouted).map(|(net, why)| deny(*net, why, Proto::Any, Vec::new())).collect();
+        return local.unreachable.iter().map(|net| deny(*net, UPLINK, Proto::Any, Vec::new())).collect();
     };
     let most = flags(most, overlay);
     let mut rules = Vec::new();
     // Most pods may reach the overlay and little else: what no rule opens need not be closed.
     let opens = |net: &IpNet| {
         policy.rules().iter().any(|rule| {
-            (rule.direction, rule.action) == (Direction::Egress, Action::Allow) && rule.net.contains(net)
+            (rule.direction, rule.action) == (Direction::Egress, Action::Allow)
+                && (rule.net.contains(net) || net.contains(&rule.net))
         })
     };
     for net in local.unreachable.iter().filter(|net| opens(net)) {
@@ -41,14 +40,22 @@ pub(super) fn denies(policy: &Policy, local: &Local, overlay: &Overlay) -> Vec<R
                 _ if is_open => continue,
                 // Rules with ports are for TCP and UDP.
                 Proto::Icmp => Vec::new(),
-                _ => others(fit().flat_map(|term| term.ports.iter().copied()).collect()),
+                // Not all ports: later fragments have none.
+                _ if fit().next().is_none() => Vec::new(),
+                _ => match others(fit().flat_map(|term| term.ports.iter().copied()).collect()) {
+                    left if left.is_empty() => continue,
+                    left => left,
+                },
             };
-            if proto == Proto::Icmp || !ports.is_empty() {
-                rules.push(deny(*net, NODE, proto, ports));
-            }
+            rules.push(deny(*net, NODE, proto, ports));
         }
     }
     rules
+}
+
+/// Where nothing leads: what is sent there is lost anyway, so these rules only have a record say why.
+pub(super) fn unrouted(local: &Local) -> impl Iterator<Item = Rule> {
+    local.unrouted.iter().map(|net| deny(*net, UNROUTED, Proto::Any, Vec::new()))
 }
 
 fn deny(net: IpNet, why: &str, proto: Proto, ports: Vec<PortRange>) -> Rule {

@@ -300,12 +300,29 @@ fn a_node_is_reached_by_the_ports_that_its_own_limit_names_at_its_own_address() 
         assert_eq!(said(asked, &most, "192.0.2.1", icmp, None), open);
         assert_eq!(said(asked, &most, "192.0.2.1", udp, Some(53)), closed);
         assert_eq!(said(asked, &["192.0.2.1"], "192.0.2.1", udp, Some(53)), open);
+        let most = ["0.0.0.0/0", "tcp:192.0.2.1/32:9100"];
+        assert_eq!(said(asked, &most, "192.0.2.1", udp, None), closed, "a later fragment");
     }
     let default = (Action::Deny, DefaultDeny);
     assert_eq!(said(&["192.0.2.2"], &everything, "192.0.2.1", tcp, Some(80)), default, "asked by nobody");
     let by_name = ["api.example.com:443"];
     let local = in_a_pod(&by_name, &by_name, &["192.0.2.1/32"]);
     assert!(effective_on::<Layer>(1, &[], &local, &overlay()).unwrap().is_closed(), "whatever the name has");
+}
+
+#[test]
+fn a_part_of_what_is_local_to_a_node_as_a_whole_is_no_way_around() {
+    let said = |asked: &[&str], most: &[&str]| {
+        let local = in_a_pod(asked, most, &["192.0.2.0/24"]);
+        let policy = effective_on::<Layer>(1, &[], &local, &overlay()).unwrap();
+        let remote = "192.0.2.7".parse().unwrap();
+        let packet = crate::Packet { direction: Direction::Egress, proto: 6, remote, port: Some(80) };
+        crate::evaluate(&policy, &packet).action
+    };
+    for asked in ["0.0.0.0/0", "192.0.2.0/28", "192.0.2.7"] {
+        assert_eq!(said(&[asked], &["0.0.0.0/0"]), Action::Deny, "{asked}");
+        assert_eq!(said(&[asked], &["192.0.2.0/24"]), Action::Allow, "{asked}");
+    }
 }
 
 #[test]
@@ -319,4 +336,21 @@ fn a_node_whose_addresses_do_not_fit_leaves_no_policy() {
     };
     assert_eq!(with(&nets[..2]), Ok(()));
     assert_eq!(with(&nets), Err(NarrowError::Lines));
+}
+
+#[test]
+fn what_has_no_route_gives_way_to_what_nobody_may_reach() {
+    let wide: Vec<String> = (1..=3000).map(|port| format!("tcp:0.0.0.0/0:{port}")).collect();
+    let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
+    let unreachable = vec!["192.0.2.1/32".parse().unwrap()];
+    let unrouted = (0..250).map(|n| format!("203.0.113.{n}/32").parse().unwrap()).collect();
+    let local = Local { unreachable, unrouted, ..Local::from(flags(&wide)) };
+    let policy = effective_on::<Layer>(1, &[], &local, &overlay()).unwrap();
+    let closed: Vec<String> = policy
+        .rules()
+        .iter()
+        .filter(|rule| rule.action == Action::Deny)
+        .map(|rule| rule.net.to_string())
+        .collect();
+    assert_eq!(closed, ["192.0.2.1/32"]);
 }

@@ -169,7 +169,6 @@ fn limits_are_written_in_an_order_that_the_kernel_takes() {
     assert_eq!([cpu("cpu.cfs_quota_us"), group.number("pids", "pids.max")], [u64::MAX; 2]);
 }
 
-/// Half a processor above: each of these steps breaks that bound in one of both orders.
 #[test]
 fn the_kernel_takes_limits_of_version_2() {
     let Some(group) = Group::new(&["memory", "pids", "cpu"]) else { return };
@@ -195,6 +194,7 @@ fn the_kernel_takes_limits_of_version_2() {
     have([("memory.max", "max"), ("cpu.max", "max 50000"), ("pids.max", "max")]);
 }
 
+/// Half a processor above: each of these steps breaks that bound in one of both orders.
 #[test]
 fn quota_and_period_change_within_the_bound_of_the_group_above() {
     let Some(above) = Group::new(&["cpu"]) else { return };

@@ -1,6 +1,9 @@
 //! What a node serves to its own pods: nothing, unless it names an address of its own.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use crate::world::{LIMIT, SERVICE, World, connect, left, run, wait_for};
 
@@ -18,7 +21,23 @@ fn is_closed_node(enforcer: &'static str) {
     // kubelet's, and one that the node opens.
     let _listeners = [listen(10250), listen(9100)];
     let allow = "egress_allow = [\"0.0.0.0/0\", \"::/0\", \"tcp:10.77.0.1/32:9100\"]\negress_default = [\"0.0.0.0/0\", \"::/0\"]";
+    // Whoever forwards IPv6 answers at the first address of each of its networks, too.
+    run(&world.node.netns, "sysctl -qw net.ipv6.conf.all.forwarding=1");
+    run(&world.node.netns, "ip addr add fd77:0:0:1::1/64 dev pod2 nodad");
+    let heard = world.node.netns.run(|| UdpSocket::bind("[::]:7001")).unwrap().unwrap();
+    let tell = || {
+        let told = pod.netns.run(|| UdpSocket::bind("[::]:0")?.send_to(&[7], "[fd77:0:0:1::]:7001")).unwrap();
+        heard.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        told.is_ok() && heard.recv(&mut [0; 8]).is_ok()
+    };
+    // Neighbour discovery takes its time on new links.
+    wait_for("the address to answer without a policy", tell);
     let network = world.start(&world.config(allow), &world.spec(&pod, "agent", &[])).unwrap();
+    // What was told before may have come late.
+    heard.set_nonblocking(true).unwrap();
+    while heard.recv(&mut [0; 8]).is_ok() {}
+    heard.set_nonblocking(false).unwrap();
+    assert!(!tell(), "the anycast address of routers");
     let underlay = world.node.address.to_string();
     for own in ["10.77.0.1", &underlay, "fd77::1"] {
         assert!(pod.is_refused(own, 10250), "{own}: an address of the node's");
