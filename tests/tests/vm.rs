@@ -107,14 +107,12 @@ fn script(attach: &str) -> String {
     let link = format!("tun_{attach}::allowed_passes");
     // One has all of it, the other shows that the kernel's part is the same there.
     let paths = if attach == "tcx" { vec![] } else { vec!["two_symmetric_nats"] };
-    let pods = if attach == "tcx" { "fence::a_pods_denied_calls" } else { "by_the_kernels_wireguard" };
     let mut runs = vec![
         ("kernel_device", vec![]),
         ("path_finding", paths),
         ("links", vec![link.as_str()]),
         ("lattice_ebpf", vec!["verdicts::refusal::tcp_is_reset", "verdicts::later_fragments"]),
         ("spine", vec![MAIN_JOB]),
-        ("pods", vec![pods]),
     ];
     // What depends on the version of cgroups and not on the kernel's.
     if attach == "tcx" {
