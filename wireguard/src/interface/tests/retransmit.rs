@@ -190,8 +190,8 @@ fn a_late_answer_and_then_none() {
     assert_eq!(after.as_millis(), 750 + 1800 + 1200);
 }
 
-#[test]
-fn a_late_answer_counts_once_and_only_if_it_is_one() {
+/// The answer to the first initiation, which `a` is yet to get: it has sent another one.
+fn with_a_late_answer() -> (Node, Node, Vec<u8>) {
     let (mut a, mut b) = pair();
     a.send(&packet(A, B, b"x"));
     b.receive(a.at, &a.sink.sent.pop_front().unwrap().1);
@@ -199,6 +199,12 @@ fn a_late_answer_counts_once_and_only_if_it_is_one() {
     while (a.now - a.start).as_millis() < 750 {
         next(&mut a, Duration::from_secs(1)).unwrap();
     }
+    (a, b, answer)
+}
+
+#[test]
+fn a_late_answer_counts_once_and_only_if_it_is_one() {
+    let (mut a, b, answer) = with_a_late_answer();
     let elsewhere = SocketAddr::from(([192, 0, 2, 99], 51820));
     let mut forged = answer.clone();
     forged[20] ^= 1;
@@ -215,13 +221,7 @@ fn a_late_answer_counts_once_and_only_if_it_is_one() {
 /// A relay that holds answers back must not make the search by a direct path a slow one.
 #[test]
 fn what_one_path_took_says_nothing_about_another() {
-    let (mut a, mut b) = pair();
-    a.send(&packet(A, B, b"x"));
-    b.receive(a.at, &a.sink.sent.pop_front().unwrap().1);
-    let answer = b.sink.sent.pop_front().unwrap().1;
-    while (a.now - a.start).as_millis() < 750 {
-        next(&mut a, Duration::from_secs(1)).unwrap();
-    }
+    let (mut a, b, answer) = with_a_late_answer();
     a.receive(b.at, &answer);
     let elsewhere = SocketAddr::from(([192, 0, 2, 99], 51820));
     let (key, now) = (a.peer().public_key(), a.now);
