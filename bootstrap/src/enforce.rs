@@ -25,7 +25,7 @@ use lattice_ebpf::AttachMode;
 use lattice_overlay::{Netns, UserFilter};
 use lattice_policy::{Counter, Flow, Overlay, Pin, Policy, RuleId, RuleSpec, Table};
 
-use crate::{Failure, Kind, steps::Undo, uplink};
+use crate::{Failure, Kind, destinations, steps::Undo};
 
 /// Which enforcer to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,7 +124,7 @@ pub(crate) struct Started {
 impl Enforcer {
     /// Refuses rules that it could not enforce, as far as the overlay need not be known for it.
     pub(crate) fn permits(self, rules: &[RuleSpec]) -> Result<(), Failure> {
-        match uplink::in_no_overlay(rules) {
+        match destinations::in_no_overlay(rules) {
             Some(rule) if self == Self::Userspace => Err(userspace::outside(rule)),
             _ => Ok(()),
         }

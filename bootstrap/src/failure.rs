@@ -93,6 +93,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// That the kernel refused `what`, and why; with the remedy where rights are missing.
+pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
+    let reason = chain(error);
+    let (kind, remedy) = if reason.contains("Operation not permitted") || reason.contains("EPERM") {
+        (Kind::Privilege, "; run as root")
+    } else {
+        (Kind::Kernel, "")
+    };
+    Failure::new(kind, format!("{what}: {reason}{remedy}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,9 +9,9 @@ use std::{
 use lattice_audit::{Flow, Timestamp};
 use lattice_dns::{Admitted, Gate, Refusal, Transport, Verdict, Why};
 use lattice_policy::{Action, Direction, NameVerdict, Reason, RuleId};
-use nix::time::{ClockId, clock_gettime};
 
 use crate::{
+    clock::{nanos, since_boot},
     live::{Answer, Live},
     recorder::Teller,
 };
@@ -52,7 +52,7 @@ impl Gate for PolicyGate {
 
     fn answer(&self, name: &str, answers: &[IpAddr], ttl: Duration) -> Admitted {
         let [shortest, longest] = PINNED;
-        let until = boot_time() + ttl.clamp(shortest, longest) + SLACK;
+        let until = since_boot() + ttl.clamp(shortest, longest) + SLACK;
         let (learned, generation) = {
             let mut live = self.live();
             let until = nanos(until).next_multiple_of(nanos(GRAIN));
@@ -146,14 +146,6 @@ fn flow(generation: u32, src: SocketAddr, dst: SocketAddr, reason: Reason) -> Fl
 
 /// Takes away the pins whose time is over. To be called every 15 s or so.
 pub(crate) fn expire(live: &Mutex<Live>) {
-    let now = nanos(boot_time() + LEAD);
+    let now = nanos(since_boot() + LEAD);
     live.lock().unwrap_or_else(PoisonError::into_inner).expire_pins(now);
-}
-
-pub(crate) fn boot_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
-}
-
-pub(crate) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

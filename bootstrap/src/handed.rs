@@ -32,22 +32,20 @@ use tokio::{
 
 use crate::{
     Failure, Join, Kind, Progress, StateDir, Status, Steps, Stop,
+    base::{Base, LINK, control_step, peers_step},
+    clock::now_unix,
     control::Sources,
+    destinations::is_outside,
     enforce::userspace,
-    failure::chain,
+    failure::{chain, kernel},
     gate::PolicyGate,
     generations::Generations,
-    identity::now_unix,
     live::{self, Closed},
+    policed::{self, Policed},
     proxied::forwards::offered,
     recorder::Teller,
     resolver,
-    sandbox::{
-        Base, LINK, control_step, kernel, peers_step,
-        policy::{self, Policed},
-    },
     steps::{drops, nothing},
-    uplink,
 };
 
 /// What a child has made in its network namespace.
@@ -124,7 +122,7 @@ impl HandedSandbox {
         let state = Base::state_step(&mut steps, state)?;
         let base = Base::start(&mut steps, &join, runtime, stop)?;
         let (overlay, own) = (base.overlay(), base.own());
-        let (gateway, begin) = if egress.iter().any(|rule| uplink::is_outside(rule, &overlay)) {
+        let (gateway, begin) = if egress.iter().any(|rule| is_outside(rule, &overlay)) {
             let (begin, begun) = oneshot::channel();
             (Some(gateway(own, &overlay, mtu, begun)), Some(begin))
         } else {
@@ -140,7 +138,7 @@ impl HandedSandbox {
             let filter = device.filter().cloned();
             let filter = filter.ok_or_else(|| Failure::new(Kind::Internal, "the device has no filter"))?;
             let started = userspace::on(filter, Class::Netns, "userspace (netns)")?;
-            policy::begin(started, local, wanted, closed, &audit_file, &join.name)
+            policed::begin(started, local, wanted, closed, &audit_file, &join.name)
         })?;
         if let Some(begin) = begin {
             // It has ended only if the device has.

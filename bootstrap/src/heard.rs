@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::gate::boot_time;
+use crate::clock::since_boot;
 
 /// Shared by who hears it and who is asked. By the clock that goes on while the host sleeps.
 #[derive(Debug, Clone)]
@@ -17,16 +17,16 @@ pub(crate) struct Heard(Arc<AtomicU64>);
 impl Heard {
     /// Heard from just now.
     pub(crate) fn just_now() -> Self {
-        Self(Arc::new(AtomicU64::new(boot_time().as_secs())))
+        Self(Arc::new(AtomicU64::new(since_boot().as_secs())))
     }
 
     /// It was heard from again.
     pub(crate) fn again(&self) {
-        self.0.store(boot_time().as_secs(), Ordering::Relaxed);
+        self.0.store(since_boot().as_secs(), Ordering::Relaxed);
     }
 
     /// For how long it was not, in whole seconds.
     pub(crate) fn ago(&self) -> Duration {
-        boot_time().saturating_sub(Duration::from_secs(self.0.load(Ordering::Relaxed)))
+        since_boot().saturating_sub(Duration::from_secs(self.0.load(Ordering::Relaxed)))
     }
 }

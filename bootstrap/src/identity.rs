@@ -13,9 +13,11 @@ use lattice_wire::{
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    Failure, Kind, ServerUrl, Stop, credentials, overlay,
+    Failure, Kind, ServerUrl, Stop,
+    clock::now_unix,
+    credentials, jwt, overlay,
     pending::Pending,
-    renew, server,
+    server,
     session::{self, Jwt, Place, User},
 };
 
@@ -63,7 +65,7 @@ pub(crate) async fn establish(
         Some(mut credentials) => {
             // Of a start that was killed between storing the one and forgetting the other.
             Pending::remove(&join.credentials);
-            if renew::is_over(&credentials.nats_jwt, now_unix()) {
+            if jwt::is_over(&credentials.nats_jwt, now_unix()) {
                 stop.or(again(join, &mut credentials, endpoints)).await?;
             }
             (credentials, true)
@@ -263,13 +265,6 @@ async fn ask_server(join: &Join, ca: Option<&str>) -> Result<(Signaling, Option<
     tokio::task::spawn_blocking(move || server::signaling(&server))
         .await
         .map_err(|error| Failure::new(Kind::Internal, error))?
-}
-
-/// Unix seconds.
-pub(crate) fn now_unix() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -12,9 +12,12 @@
 //! `lattice doctor --fix`; the pinned policy stays in force until then.
 
 mod addresses;
+mod base;
 mod bell;
+mod clock;
 pub mod control;
 pub mod credentials;
+mod destinations;
 mod enforce;
 pub mod failure;
 #[cfg(test)]
@@ -25,6 +28,7 @@ mod guide;
 pub mod handed;
 mod heard;
 mod identity;
+mod jwt;
 pub mod layers;
 mod links;
 mod live;
@@ -32,6 +36,7 @@ pub mod node;
 mod overlay;
 mod pending;
 pub mod pod;
+mod policed;
 pub mod proxied;
 pub mod reach;
 mod ready;

@@ -107,14 +107,9 @@ pub(crate) struct Answer {
     pub(crate) refused: Vec<(IpAddr, Refused)>,
 }
 
-/// Whether the receiver's own time is over: it is no member any more until a newer map says otherwise.
-pub(crate) fn is_over(map: &NetMap, now: i64) -> bool {
-    map.not_after.is_some_and(|at| at <= now)
-}
-
 /// What `map` and `local` allow together at the time `now`.
 pub(crate) fn wanted(generation: u32, local: &Local, map: &NetMap, now: i64) -> Result<Policy, Failure> {
-    if is_over(map, now) {
+    if map.is_over(now) {
         return Ok(Policy::new(generation));
     }
     let policy = effective_on(generation, &layers::read(map.policy.as_ref()), local, &overlay::of(map)?)
@@ -203,7 +198,7 @@ impl Live {
 
     /// Notes that `map` was applied.
     pub(crate) fn settled(&mut self, map: &NetMap, now: i64) {
-        self.layers = if is_over(map, now) {
+        self.layers = if map.is_over(now) {
             vec!["membership is over".into()]
         } else {
             layers::names(map.policy.as_ref())

@@ -12,9 +12,10 @@ use tokio::runtime::Handle;
 
 use crate::{
     Failure, Progress, StateDir, Status, Steps, Stop,
+    base::{Base, control_step, peers_step},
     control::Report,
+    failure::kernel,
     identity::Join,
-    sandbox::{Base, control_step, kernel, peers_step},
     state::Role,
     steps::drops,
 };

@@ -21,8 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, Kind, StateDir, Steps,
+    base::LINK,
     enforce::{self, Enforcer, PolicedLink},
-    sandbox::{LINK, kernel},
+    failure::kernel,
     source::source_to,
     steps::drops,
 };

@@ -31,11 +31,12 @@ use tokio::runtime::Handle;
 
 use crate::{
     Failure, Join, Kind, Progress, StateDir, Status, Steps, Stop,
+    base::{Base, control_step, peers_step},
+    clock::now_unix,
     control::{Report, Sources},
     enforce,
-    identity::now_unix,
     live::{self, Closed},
-    sandbox::{Base, control_step, peers_step, policy},
+    policed::{self, Policed},
 };
 
 /// What `lattice sandbox start --mode pod` needs to know of phase one.
@@ -98,7 +99,7 @@ impl ProxiedSandbox {
         let policed = steps.run("policy", || {
             let gone = || Failure::new(Kind::Internal, "the device has no filter");
             let started = enforce::cooperative(device.filter().cloned().ok_or_else(gone)?)?;
-            policy::begin(started, local, first, closed, &audit_file, &join.name)
+            policed::begin(started, local, first, closed, &audit_file, &join.name)
         })?;
         let resolver = steps::resolver(&mut steps, &base, &policed)?;
         steps::forwards(&mut steps, &tasks, forwards, &policed.generations)?;
@@ -112,7 +113,7 @@ impl ProxiedSandbox {
 
         let status = base.status(&*device, &policed.words, audit_file, None);
         let peers = peers_step(&mut steps, base, device, Some(policed.live.clone()), runtime)?;
-        let policy::Policed { enforcer, live, words, .. } = policed;
+        let Policed { enforcer, live, words, .. } = policed;
         let (address, counters) = served.unzip();
         let sources =
             Sources { words: Arc::new(Mutex::new(words)), live, enforcer, resolver, overlay: peers };

@@ -29,7 +29,7 @@ use lattice_wire::{
 };
 use tokio::{runtime::Handle, sync::watch};
 
-use crate::{identity::now_unix, session};
+use crate::{clock::now_unix, session};
 use lookup::Lookups;
 
 /// How often it is looked what is due. By the clock on the wall: a host that slept must not be late.

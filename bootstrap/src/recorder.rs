@@ -17,14 +17,12 @@ use std::{
 use lattice_audit::{AuditError, AuditFile, Timestamp};
 use lattice_ebpf::Events;
 use lattice_policy::{Action, Flow};
-use nix::{
-    poll::PollTimeout,
-    time::{ClockId, clock_gettime},
-};
+use nix::poll::PollTimeout;
 
 use crate::{
     Failure, Kind,
     bell::Bell,
+    clock::since_boot,
     enforce::{self, Shared, Verdicts},
     failure::chain,
     generations::Generations,
@@ -262,8 +260,7 @@ impl Out {
 
 /// The moment at which the clock of the kernel's events was zero.
 fn boot_time() -> Timestamp {
-    let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
-    Timestamp::now().checked_sub(uptime).unwrap_or(Timestamp::UNIX_EPOCH)
+    Timestamp::now().checked_sub(since_boot()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn record(flow: &Flow, generations: &Generations, boot: Timestamp) -> lattice_audit::Flow {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use async_nats::Client;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use lattice_wire::{
     Credentials,
     message::{Ack, RenewGrant},
@@ -11,8 +10,10 @@ use lattice_wire::{
 };
 
 use crate::{
-    Failure, Join, credentials,
-    identity::{self, now_unix},
+    Failure, Join,
+    clock::now_unix,
+    credentials, identity,
+    jwt::{end_of, is_over},
     session::{self, Jwt},
 };
 
@@ -111,17 +112,6 @@ fn left(ends: [Option<i64>; 2], now: i64) -> Option<i64> {
     ends.into_iter().flatten().min().map(|end| end.saturating_sub(now))
 }
 
-/// Whether NATS accepts this JWT no more, by our clock.
-pub(crate) fn is_over(jwt: &str, now: i64) -> bool {
-    end_of(jwt).is_some_and(|end| end <= now)
-}
-
-/// When a JWT ends, in Unix seconds. Unverified: it says when to renew, no more.
-fn end_of(jwt: &str) -> Option<i64> {
-    let payload = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<serde_json::Value>(&payload).ok()?["exp"].as_i64()
-}
-
 #[cfg(test)]
 mod tests {
     use lattice_wire::message::RefusalCode;
@@ -131,22 +121,6 @@ mod tests {
     use crate::fake::{self, Fake};
 
     const DAY: i64 = 24 * 3600;
-
-    fn text(claims: &str) -> String {
-        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
-    }
-
-    #[test]
-    fn the_end_is_read_from_the_claims() {
-        assert_eq!(end_of(&text(r#"{"exp":100,"iat":1}"#)), Some(100));
-        assert!(is_over(&text(r#"{"exp":100}"#), 100) && !is_over(&text(r#"{"exp":100}"#), 99));
-        for without in
-            ["", ".", "a.!.b", &text("{"), &text(r#"{"iat":1}"#), &text(r#"{"exp":"soon"}"#), &text("[]")]
-        {
-            assert_eq!(end_of(without), None, "{without}");
-            assert!(!is_over(without, i64::MAX));
-        }
-    }
 
     #[test]
     fn due_at_half_of_what_ends_first_and_once_a_day() {

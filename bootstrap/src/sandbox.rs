@@ -13,26 +13,22 @@ use tokio::runtime::Handle;
 
 use crate::{
     Failure, Kind, Pod, Progress, Ready, StateDir, Status, Steps, Stop,
+    base::{Base, LINK, control_step, peers_step},
+    clock::now_unix,
     control::Sources,
+    destinations::needs_uplink,
     enforce::{self, Enforcer, EnforcerChoice, Place, PolicedLink},
+    failure::kernel,
     gate::PolicyGate,
-    identity::{Join, now_unix},
+    identity::Join,
     links::Watch,
     live::{self, Closed},
     pod::Entered,
+    policed::{self, Policed},
     resolver,
     steps::drops,
-    uplink::{Unreachable, WayOut, needs_uplink},
+    uplink::{Unreachable, WayOut},
 };
-
-mod base;
-pub(crate) mod policy;
-
-pub(crate) use base::{Base, control_step, kernel, peers_step};
-use policy::Policed;
-
-/// The agent's WireGuard link.
-pub(crate) const LINK: &str = "wg0";
 
 /// What `lattice sandbox start --mode gvisor` needs to know of phase one.
 #[derive(Debug)]
@@ -97,7 +93,15 @@ impl Sandbox {
         let device = base.device_step(&mut steps, LINK, config.backend, config.mtu, &inside, filter)?;
 
         let way_out = match &pod {
-            None => WayOut::make(&mut steps, &config, &overlay, &base.underlay, &inside, &state)?,
+            None => WayOut::make(
+                &mut steps,
+                &config.egress,
+                &config.join.name,
+                &overlay,
+                &base.underlay,
+                &inside,
+                &state,
+            )?,
             Some(pod) => pod.note_device(&state).map(|()| WayOut::default())?,
         };
         let unreachable = match &config.pod {
@@ -132,7 +136,7 @@ impl Sandbox {
         let policed = steps.run("policy", || {
             let filter = device.filter().cloned();
             let started = preparing.start(Place { netns: inside.clone(), links, confined, filter })?;
-            policy::begin(started, local, policy, closed, &config.audit_file, &config.join.name)
+            policed::begin(started, local, policy, closed, &config.audit_file, &config.join.name)
         })?;
 
         if !other_names.is_empty() {

@@ -9,12 +9,7 @@ use lattice_wire::{
     netmap::{MAX_ENDPOINTS, MAX_PEERS},
 };
 
-use crate::{
-    Failure, Kind,
-    failure::chain,
-    live::{Live, is_over},
-    overlay,
-};
+use crate::{Failure, Kind, failure::chain, live::Live, overlay};
 
 /// Keeps NAT and firewall state of the underlay alive, in seconds (the value that `wg` documents).
 const KEEPALIVE_SECS: u16 = 25;
@@ -61,7 +56,7 @@ pub(crate) fn next_expiry(map: &NetMap, now: i64) -> Option<i64> {
 
 /// The device's peers: those whose time is not over, with the addresses of the overlay only; none when our own is over.
 fn peers(map: &NetMap, now: i64) -> Vec<PeerConfig> {
-    if is_over(map, now) {
+    if map.is_over(now) {
         return Vec::new();
     }
     let Ok(overlay) = overlay::of(map) else { return Vec::new() };

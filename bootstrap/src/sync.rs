@@ -30,12 +30,13 @@ use tokio::{
 
 use crate::{
     Failure, Kind,
+    clock::now_unix,
     failure::chain,
     gate,
     guide::Guide,
     heard::Heard,
-    identity::{self, now_unix},
-    live::{Live, is_over},
+    identity,
+    live::Live,
     renew::Renewal,
     resolver, session,
     settle::{next_expiry, settle},
@@ -255,7 +256,7 @@ impl Tunnel {
 
     async fn apply(&mut self) -> Result<(), Failure> {
         let now = now_unix();
-        self.tell_standing(is_over(&self.map, now));
+        self.tell_standing(self.map.is_over(now));
         resolver::update(&self.names, &self.map);
         self.current.send_replace(self.map.clone());
         if let Some(guide) = &self.guide {

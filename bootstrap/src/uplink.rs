@@ -11,21 +11,20 @@ mod unreachable;
 
 use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use lattice_overlay::{LinkError, Netns, Uplink, UplinkConfig, UplinkError, UplinkId, uplink};
-use lattice_policy::{Overlay, RuleSpec, Target};
+use lattice_policy::{Overlay, RuleSpec};
+use lattice_wire::PeerName;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Failure, Kind, SandboxConfig, StateDir, Steps, failure::chain, overlay, sandbox::kernel, steps::nothing,
+    Failure, Kind, StateDir, Steps,
+    destinations::{in_no_overlay, is_outside, targets},
+    failure::{chain, kernel},
+    steps::nothing,
 };
 
 pub(crate) use unreachable::Unreachable;
-
-/// Whether a rule names something outside the `overlay`.
-pub fn needs_uplink(rules: &[RuleSpec], overlay: &Overlay) -> bool {
-    rules.iter().any(|rule| is_outside(rule, overlay))
-}
 
 /// Finds out before a token is spent whether this host lacks what `rules` take.
 ///
@@ -40,33 +39,12 @@ pub fn check(rules: &[RuleSpec]) -> Result<(), Failure> {
     }
 }
 
-/// The first rule that takes an uplink whatever the overlay, which is known only after the enrolment.
-pub(crate) fn in_no_overlay(rules: &[RuleSpec]) -> Option<&RuleSpec> {
-    let public = |net: &IpNet| match net {
-        IpNet::V4(net) => !overlay::is_private(*net),
-        IpNet::V6(net) => !overlay::ULA.contains(net),
-    };
-    rules.iter().find(|rule| targets(rule).iter().any(public))
-}
-
 /// Where the program is that uplinks take; for `lattice doctor`.
 ///
 /// # Errors
 /// [`Kind::Program`], with the remedy.
 pub fn found() -> Result<PathBuf, Failure> {
     uplink::available().map_err(failure)
-}
-
-/// Where a rule leads. The addresses of a name are not known yet.
-fn targets(rule: &RuleSpec) -> Vec<IpNet> {
-    match rule.target {
-        Target::Net(net) => vec![net],
-        Target::Name(_) => vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())],
-    }
-}
-
-pub(crate) fn is_outside(rule: &RuleSpec, overlay: &Overlay) -> bool {
-    targets(rule).iter().any(|net| !overlay.contains(net))
 }
 
 /// An agent's way out, if it has one. Dropping it closes it.
@@ -83,13 +61,14 @@ impl WayOut {
     /// Makes it where a rule needs it, still down.
     pub(crate) fn make(
         steps: &mut Steps<'_>,
-        config: &SandboxConfig,
+        egress: &[RuleSpec],
+        name: &PeerName,
         overlay: &Overlay,
         underlay: &Arc<Netns>,
         inside: &Arc<Netns>,
         state: &StateDir,
     ) -> Result<Self, Failure> {
-        let outside: Vec<&RuleSpec> = config.egress.iter().filter(|rule| is_outside(rule, overlay)).collect();
+        let outside: Vec<&RuleSpec> = egress.iter().filter(|rule| is_outside(rule, overlay)).collect();
         if outside.is_empty() {
             return Ok(Self(None));
         }
@@ -101,7 +80,7 @@ impl WayOut {
             fs::write(&mark, format!("{}\n", id.table())).map_err(|error| unwritten(&mark, &error))?;
             let made = Uplink::create(UplinkConfig {
                 id,
-                owner: format!("sandbox {}", config.join.name),
+                owner: format!("sandbox {}", name),
                 underlay: underlay.clone(),
                 inside: inside.clone(),
                 targets,
@@ -249,37 +228,7 @@ fn failure(error: UplinkError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use lattice_policy::parse_rule;
-
     use super::*;
-
-    fn needs(rules: &[&str]) -> bool {
-        let rules: Vec<RuleSpec> = rules.iter().map(|text| parse_rule(text).unwrap()).collect();
-        needs_uplink(&rules, &crate::live::tests::overlay())
-    }
-
-    #[test]
-    fn only_what_is_outside_the_overlay_needs_an_uplink() {
-        assert!(!needs(&[]));
-        assert!(!needs(&[
-            "tcp:10.42.0.9/32:80",
-            "10.42.0.0/16",
-            "10.42.128.0/17:1-2",
-            "[fd12:3456:789a::a2a:9]:80"
-        ]));
-        for outside in [
-            "api.example.com:443",
-            "203.0.113.7/32:443",
-            "10.0.0.0/8",
-            "0.0.0.0/0",
-            "10.43.0.1/32",
-            "::/0",
-            "fd12:3456:789b::/48",
-            "tcp:[2001:db8::7]:443",
-        ] {
-            assert!(needs(&["10.42.0.9/32:80", outside]), "{outside}");
-        }
-    }
 
     #[test]
     fn names_differ_by_directory_and_stay() {

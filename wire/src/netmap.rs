@@ -50,6 +50,13 @@ pub struct NetMap {
     pub policy: Option<MapPolicy>,
 }
 
+impl NetMap {
+    /// Whether the receiver's own time is over at `now`, in Unix seconds: it is no member any more until a newer map says otherwise.
+    pub fn is_over(&self, now: i64) -> bool {
+        self.not_after.is_some_and(|at| at <= now)
+    }
+}
+
 /// What the control plane allows one peer: a flow passes when *every* layer allows it. Grows older and newer with its map:
 /// [`NetMap::generation`] is its generation too.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

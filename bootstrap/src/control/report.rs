@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     Failure,
+    clock::{nanos, since_boot},
     enforce::{self, Shared},
-    gate,
     live::Live,
 };
 
@@ -108,7 +108,7 @@ impl Sources {
         let enforcer = enforce::lock(&self.enforcer);
         // The resolver and every change of the policy wait meanwhile, so each rule is looked up, not searched for.
         let counters: HashMap<RuleId, Counter> = enforcer.counters()?.into_iter().collect();
-        let now = gate::nanos(gate::boot_time());
+        let now = nanos(since_boot());
         let count = |id: RuleId| {
             let Counter { packets, bytes } = counters.get(&id).copied().unwrap_or_default();
             RuleCount { packets, bytes }

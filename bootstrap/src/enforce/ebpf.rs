@@ -12,7 +12,10 @@ use lattice_overlay::Netns;
 use lattice_policy::{Counter, Flow, Pin, Policy, RuleId, Table};
 
 use super::{Enforce, Place, PolicedLink, Started, Verdicts, failed};
-use crate::{Failure, Kind, failure::chain, sandbox::kernel};
+use crate::{
+    Failure, Kind,
+    failure::{chain, kernel},
+};
 
 /// The program of one sandbox.
 struct Ebpf {

@@ -27,12 +27,13 @@ use super::{
 };
 use crate::{
     Failure, Kind, Steps,
+    base::Base,
     control::ProxyReport,
-    failure::chain,
+    failure::{chain, kernel},
     gate::PolicyGate,
     generations::Generations,
+    policed::Policed,
     resolver,
-    sandbox::{Base, kernel, policy::Policed},
     steps::{Undo, drops},
 };
 

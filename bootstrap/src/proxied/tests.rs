@@ -80,7 +80,7 @@ fn echo() -> u16 {
 struct Agent {
     steps: Steps<'static>,
     proxy: SocketAddr,
-    policed: policy::Policed,
+    policed: Policed,
     ended: tasks::Ended,
     tasks: tasks::Tasks,
     device: Option<Box<dyn Device>>,
@@ -114,7 +114,7 @@ impl Agent {
         let started = enforce::cooperative(device.filter().unwrap().clone()).unwrap();
         let closed = Closed { nets: vec![map.pool.into()], ..Closed::default() };
         let (policed, end, _) =
-            policy::begin(started, local, first, closed, &audit, &"a".parse().unwrap()).unwrap();
+            policed::begin(started, local, first, closed, &audit, &"a".parse().unwrap()).unwrap();
         let names = Names::default();
         names.replace([("tool".into(), vec![[10, 42, 0, 5].into()])], [], vec![map.pool.into()]);
         let gate =

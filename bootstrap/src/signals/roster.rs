@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, time::Instant};
 
 use lattice_wire::{NetMap, PeerId, WgPublicKey, netmap::MAX_PEERS};
 
-use crate::live::is_over;
-
 /// Signals of one peer that are opened in a row, and per second: opening one costs a tenth of a millisecond, and a peer has something to
 /// say only when its addresses change or it looks for a path anew.
 const BURST: f64 = 32.0;
@@ -21,7 +19,7 @@ pub struct Roster {
 impl Roster {
     /// Those of `map` whose time is not over at `now`, in Unix seconds; nobody when our own is.
     pub fn of(map: &NetMap, now: i64) -> Self {
-        if is_over(map, now) {
+        if map.is_over(now) {
             return Self::default();
         }
         let alive = map.peers.iter().take(MAX_PEERS).filter(|peer| peer.not_after.is_none_or(|at| at > now));

@@ -27,9 +27,8 @@ use lattice_policy::Overlay;
 use crate::{
     Failure,
     addresses::{Addresses, Look},
-    failure::chain,
+    failure::{chain, kernel},
     live::Live,
-    sandbox::kernel,
 };
 
 /// A host may have thousands, and each repeats the lines of every rule as wide as `0.0.0.0/0`: what is beyond is left to the table

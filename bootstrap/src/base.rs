@@ -17,7 +17,7 @@ use tokio::{runtime::Handle, sync::watch};
 use crate::{
     Failure, Kind, Role, StateDir, Status, Steps, Stop,
     control::{Control, OverlaySources, Report},
-    failure::chain,
+    failure::{chain, kernel},
     guide::Guide,
     heard::Heard,
     identity::{self, Identity, Join},
@@ -27,6 +27,9 @@ use crate::{
     steps::{drops, nothing},
     sync::{Standing, Sync, Tunnel},
 };
+
+/// The agent's WireGuard link.
+pub(crate) const LINK: &str = "wg0";
 
 /// Who the peer is, and where it was started.
 pub(crate) struct Base {
@@ -234,14 +237,4 @@ pub(crate) fn control_step(
         })?;
         Ok(((), drops(control), format!("answers {answers}")))
     })
-}
-
-pub(crate) fn kernel(what: &str, error: &dyn std::error::Error) -> Failure {
-    let reason = chain(error);
-    let (kind, remedy) = if reason.contains("Operation not permitted") || reason.contains("EPERM") {
-        (Kind::Privilege, "; run as root")
-    } else {
-        (Kind::Kernel, "")
-    };
-    Failure::new(kind, format!("{what}: {reason}{remedy}"))
 }
