@@ -7,6 +7,9 @@ use lattice_tests::containerd::{Daemon, Inside, Options, Pod};
 /// How long the shims are watched: each peer's heartbeat is in it.
 const REST: Duration = Duration::from_secs(30);
 
+/// How long a start has to come to rest: its threads for blocking work end after 10 s without any, and what they did is counted no more.
+const SETTLE: Duration = Duration::from_secs(15);
+
 pub(crate) const LINES: [&str; 6] = [
     "shim: resident, MiB a pod",
     "shim: its share (PSS), MiB a pod",
@@ -26,7 +29,7 @@ pub(crate) fn costs(daemon: &Daemon, count: usize) -> [String; LINES.len()] {
             pod
         })
         .collect();
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(SETTLE);
     let all: Vec<_> = daemon.inside.processes().into_iter().filter(|task| task.parent != 0).collect();
     let is_shim = |line: &str| {
         let waits = line.contains("runsc") && line.split(' ').any(|word| word == "wait");
