@@ -18,7 +18,6 @@ mod permits;
 mod pipe;
 mod request;
 mod state;
-mod stream;
 mod tap;
 
 use std::{fmt, future::Future, io, net::IpAddr, pin::Pin, rc::Rc, sync::mpsc, thread};
@@ -34,7 +33,6 @@ pub use lattice_netstack::datagram::Unreachable;
 use pipe::Pipes;
 pub use request::Request;
 use state::Shared;
-pub use stream::TcpStream;
 pub(crate) use tap::{Leads, Tap};
 
 /// What a device's gateway is made from.

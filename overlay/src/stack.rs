@@ -21,7 +21,7 @@ pub(crate) mod network;
 pub(crate) mod packets;
 pub(crate) mod sockets;
 pub(crate) mod state;
-mod stream;
+pub(crate) mod stream;
 
 use std::{
     future::Future,

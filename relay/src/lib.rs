@@ -36,4 +36,4 @@ pub use metrics::Metrics;
 pub use server::{Config, Relay, RelayError};
 pub use status::{Source, serve as serve_status};
 pub use tls::{Fingerprint, InvalidFingerprint};
-pub use transport::sized_udp;
+pub use transport::{fits, sized_udp};

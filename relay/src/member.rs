@@ -61,6 +61,13 @@ impl Member {
         }
     }
 
+    /// Tells it that a datagram for it did not fit. Not of each one where they come faster than it reads: it would be sent away.
+    fn tell_too_large(&self, fits: u16) {
+        if self.control.capacity() > CONTROL / 2 {
+            self.tell(Frame::TooLarge(fits));
+        }
+    }
+
     /// Ends its session; the first reason counts.
     pub(crate) fn dismiss(&self, reason: Reason) {
         self.dismissed.send_if_modified(|dismissed| {
@@ -114,8 +121,8 @@ impl Member {
                 return;
             };
             let outcome = to.outbox.send(body);
-            if outcome == Outcome::TooLarge {
-                to.tell(Frame::TooLarge);
+            if let Outcome::TooLarge(fits) = outcome {
+                to.tell_too_large(fits);
             }
             outcome
         };
@@ -126,9 +133,32 @@ impl Member {
                 return;
             }
             Outcome::Full => &metrics.dropped.queue_full,
-            Outcome::TooLarge => &metrics.dropped.too_large,
+            Outcome::TooLarge(_) => &metrics.dropped.too_large,
             Outcome::Closed => &metrics.dropped.no_route,
         };
         dropped.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lattice_wire::{WgPublicKey, WorkspaceId};
+
+    use super::*;
+    use crate::outbox::Queue;
+
+    #[test]
+    fn one_that_many_large_datagrams_come_for_is_told_and_not_sent_away() {
+        let claims = RelayClaims {
+            workspace: WorkspaceId::from_random([1; 10]),
+            wireguard: WgPublicKey([1; 32]),
+            nats: String::new(),
+            not_after: 0,
+        };
+        let (member, mut control) = Member::new(claims, Outbox::Tcp(Queue::new(0)));
+        (0..10 * CONTROL).for_each(|_| member.tell_too_large(1162));
+        member.tell(Frame::Welcome);
+        assert!(!member.is_dismissed());
+        assert_eq!(control.try_recv(), Ok(Frame::TooLarge(1162)));
     }
 }

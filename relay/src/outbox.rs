@@ -9,6 +9,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::transport;
+
 /// What a datagram costs beyond its bytes.
 const OVERHEAD: usize = 64;
 /// A datagram is part of the buffer in which up to 64 were received, and keeps all of it. As long as no more than this waits, in
@@ -21,8 +23,8 @@ pub(crate) enum Outcome {
     Queued,
     /// No room: the client takes less than it is sent.
     Full,
-    /// Longer than the path to the client carries.
-    TooLarge,
+    /// Longer than the path to the client carries: what that does, in bytes.
+    TooLarge(u16),
     /// The client has left.
     Closed,
 }
@@ -52,7 +54,7 @@ impl Outbox {
                 match connection.send_datagram(body) {
                     Ok(()) => Outcome::Queued,
                     Err(quinn::SendDatagramError::ConnectionLost(_)) => Outcome::Closed,
-                    Err(_) => Outcome::TooLarge,
+                    Err(_) => Outcome::TooLarge(transport::fits(connection)),
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lattice_wire::lrp;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{
     AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt,
@@ -81,6 +82,13 @@ impl Controller for FixedWindow {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
+}
+
+/// The longest datagram that `connection` carries at present, in bytes. It begins at [`lrp::FULL_SIZE`] or more, and becomes less when so
+/// much is lost that QUIC takes the path for one that became narrow.
+pub fn fits(connection: &quinn::Connection) -> u16 {
+    let body = connection.max_datagram_size().unwrap_or_default();
+    u16::try_from(body.saturating_sub(lrp::HANDLE)).unwrap_or(u16::MAX)
 }
 
 /// A UDP socket with buffers as large as the kernel permits, up to 7 MiB: the usual 208 KiB hold 2 ms of 1 Gbit/s.

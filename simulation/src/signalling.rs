@@ -21,6 +21,8 @@ pub struct Signalling {
     pub jitter: Duration,
     /// Of a thousand, how many are lost.
     pub loss: u16,
+    /// How many are lost, beginning with the next.
+    pub lose: u32,
     /// Of a thousand, how many come twice.
     pub duplication: u16,
     queue: Queue<Letter>,
@@ -43,6 +45,7 @@ impl Signalling {
             latency: Duration::from_millis(20),
             jitter: Duration::from_millis(30),
             loss: 0,
+            lose: 0,
             duplication: 20,
             queue: Queue::new(),
             history: Vec::new(),
@@ -53,6 +56,10 @@ impl Signalling {
     /// Takes a signal from a peer that is connected.
     pub(crate) fn send(&mut self, letter: Letter, now: Instant) {
         if !self.up {
+            return;
+        }
+        if self.lose > 0 {
+            self.lose -= 1;
             return;
         }
         if self.history.len() == HISTORY {

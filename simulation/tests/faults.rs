@@ -178,6 +178,33 @@ fn the_first_packets_wait_for_a_path_and_no_longer_than_it_takes() {
     assert!(pair.are_direct());
 }
 
+/// No wait but the repetition of what was lost: the goal for the first packet is half a second.
+#[test]
+fn where_udp_is_blocked_the_first_packet_comes_by_the_relay_within_half_a_second_whichever_signal_is_lost() {
+    for (after, who) in
+        [(None, "none"), (Some(Duration::ZERO), "the call"), (Some(SECOND / 100), "its answer")]
+    {
+        let mut pair = Pair::new(1, |places, world| {
+            let home: Place = places.home(&mut world.network, INTERNET, Behaviour::HOME);
+            world.network.router(home.router.unwrap()).link.udp = false;
+            [{ home }.host(), places.open()]
+        });
+        let start = pair.world.now;
+        pair.world.signalling.lose = u32::from(after == Some(Duration::ZERO));
+        pair.world.send(0, 1, 200);
+        if let Some(after) = after.filter(|after| !after.is_zero()) {
+            pair.pass(after);
+            pair.world.signalling.lose = 1;
+        }
+        pair.pass(SECOND);
+        assert_eq!(pair.world.signalling.lose, 0, "lost: {who}");
+        assert!(matches!(pair.paths()[0], Some(Path::Relay { .. })), "{}", pair.world.story());
+        assert_eq!(pair.world.ledger.count((0, 1), start).1, 1, "{}", pair.world.story());
+        let took = pair.world.ledger.slowest((0, 1), start);
+        assert!(took <= SECOND / 2, "{}\nlost: {who}: the first packet took {took:?}", pair.world.story());
+    }
+}
+
 #[test]
 fn when_the_direct_path_is_cut_the_relay_takes_over_and_gives_back() {
     let mut pair = Pair::homes(1, Behaviour::HOME, Behaviour::HOME);

@@ -18,7 +18,7 @@
 //! | 8 gone | relay | handle: u32 | the peer has left; the handle means nothing any more |
 //! | 9 absent | relay | key | answers ask: not there; a route follows when it comes |
 //! | 10 renew | client | relay token | of the same peer, to stay longer |
-//! | 11 too large | relay | – | a datagram did not fit the client's QUIC path: it should come by TCP |
+//! | 11 too large | relay | length: u16 | a datagram did not fit the client's QUIC path, which carries such of this length at present |
 //! | 12 closing | relay | reason: u8 | the relay ends the connection |
 //! | 16 data | both | handle: u32, datagram | TCP only; a QUIC datagram is this body alone |
 //!
@@ -144,8 +144,8 @@ pub enum Frame<'a> {
     Absent(WgPublicKey),
     /// A newer token.
     Renew(&'a str),
-    /// A datagram did not fit.
-    TooLarge,
+    /// A datagram did not fit; the longest that would, in bytes. Less than [`FULL_SIZE`]: the path seems to have become narrower.
+    TooLarge(u16),
     /// The connection ends.
     Closing(Reason),
     /// A handle and a datagram: at least [`HANDLE`] bytes.
@@ -219,7 +219,9 @@ impl<'a> Frame<'a> {
             }
             ABSENT => key(body).map(Self::Absent),
             RENEW => text().map(Self::Renew),
-            TOO_LARGE => empty(Self::TooLarge),
+            TOO_LARGE => {
+                body.try_into().map(|fits| Self::TooLarge(u16::from_be_bytes(fits))).map_err(|_| InvalidFrame)
+            }
             CLOSING => match body {
                 [code] => Reason::from_code((*code).into()).map(Self::Closing).ok_or(InvalidFrame),
                 _ => Err(InvalidFrame),
@@ -240,13 +242,14 @@ impl<'a> Frame<'a> {
             Self::Hello(token) | Self::Renew(token) => out.extend(token.as_bytes()),
             Self::Challenge(nonce) => out.extend(nonce),
             Self::Proof(signature) => out.extend(signature),
-            Self::Welcome | Self::TooLarge => {}
+            Self::Welcome => {}
             Self::Ask(key) | Self::Forget(key) | Self::Absent(key) => out.extend(key.0),
             Self::Route(handle, key) => {
                 out.extend(handle.to_be_bytes());
                 out.extend(key.0);
             }
             Self::Gone(handle) => out.extend(handle.to_be_bytes()),
+            Self::TooLarge(fits) => out.extend(fits.to_be_bytes()),
             Self::Closing(reason) => out.push(reason.code()),
             Self::Data(body) => out.extend(*body),
         }
@@ -267,7 +270,7 @@ impl<'a> Frame<'a> {
             Self::Gone(_) => GONE,
             Self::Absent(_) => ABSENT,
             Self::Renew(_) => RENEW,
-            Self::TooLarge => TOO_LARGE,
+            Self::TooLarge(_) => TOO_LARGE,
             Self::Closing(_) => CLOSING,
             Self::Data(_) => DATA,
         }
@@ -294,7 +297,7 @@ mod tests {
             Frame::Gone(5),
             Frame::Absent(key),
             Frame::Renew("lr-c.d"),
-            Frame::TooLarge,
+            Frame::TooLarge(1411),
             Frame::Data(&[0; HANDLE + MAX_DATAGRAM]),
         ];
         frames.extend(REASONS.map(|(reason, ..)| Frame::Closing(reason)));

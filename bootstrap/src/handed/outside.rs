@@ -104,7 +104,7 @@ impl Ways {
             Err(error) => return tracing::debug!(%target, %error, "the command has given up a connection"),
         };
         agent.set_no_delay(true);
-        if let Err(error) = lattice_proxy::relay(Connection::Agent(agent), stream).await {
+        if let Err(error) = lattice_proxy::relay(Connection::Device(agent), stream).await {
             tracing::debug!(%target, %error, "a connection out of the overlay has ended");
         }
     }

@@ -102,7 +102,7 @@ async fn connection(forwarder: &Forwarder, request: Request) -> io::Result<()> {
     let service = forwarder.dial().await?;
     let stream = request.accept().await.map_err(io::Error::other)?;
     stream.set_no_delay(true);
-    service.relay(Connection::Overlay(stream)).await
+    service.relay(Connection::Device(stream)).await
 }
 
 /// A forwarded UDP port.

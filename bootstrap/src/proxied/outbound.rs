@@ -101,7 +101,7 @@ impl Ways {
         let stream = self.network.connect(remote).await.map_err(|error| of_overlay(error, &self.rules))?;
         // What the agent has given us at once is on its way at once; a stream that has more to send fills its packets anyway.
         stream.set_no_delay(true);
-        Ok(Connection::Overlay(stream))
+        Ok(Connection::Device(stream))
     }
 
     /// Whether `address` is the overlay's: nothing of it ever leaves by another way, whether or not a peer has it.

@@ -7,10 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use lattice_overlay::{
-    gateway,
-    stack::{self, Admission},
-};
+use lattice_overlay::stack::{self, Admission};
 use lattice_proxy::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -27,27 +24,23 @@ pub(crate) fn revoked(admission: Admission) -> Revoked {
 
 /// A TCP connection.
 pub(crate) enum Connection {
-    /// The device judges each of its packets.
-    Overlay(stack::TcpStream),
+    /// Of the overlay, or of the command in a network of its own: the device judges each of its packets.
+    Device(stack::TcpStream),
     /// Nobody else looks whether the policy still permits it.
     Outside(TcpStream, Revoked),
-    /// The command's, in a network of its own; likewise judged packet by packet.
-    Agent(gateway::TcpStream),
 }
 
 impl Stream for Connection {
     fn reset(&mut self) {
         match self {
-            Self::Overlay(stream) => stream.reset(),
+            Self::Device(stream) => stream.reset(),
             Self::Outside(stream, _) => Stream::reset(stream),
-            Self::Agent(stream) => stream.reset(),
         }
     }
 
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self {
-            Self::Overlay(stream) => stream.poll_cut(cx),
-            Self::Agent(stream) => stream.poll_cut(cx),
+            Self::Device(stream) => stream.poll_cut(cx),
             Self::Outside(_, revoked) => revoked
                 .as_mut()
                 .poll(cx)
@@ -63,9 +56,8 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Overlay(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Device(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Outside(stream, _) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Agent(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -73,25 +65,22 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Overlay(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Device(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Outside(stream, _) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Agent(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Overlay(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Device(stream) => Pin::new(stream).poll_flush(cx),
             Self::Outside(stream, _) => Pin::new(stream).poll_flush(cx),
-            Self::Agent(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Overlay(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Device(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Outside(stream, _) => Pin::new(stream).poll_shutdown(cx),
-            Self::Agent(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

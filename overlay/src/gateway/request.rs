@@ -3,11 +3,15 @@
 use std::{fmt, future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Instant};
 
 use super::{
-    Gateway, TcpStream,
+    Gateway,
     permits::Permit,
     state::{Asked, Shared},
 };
-use crate::stack::{ConnectError, network::connect_error, sockets::Flow};
+use crate::stack::{
+    ConnectError, TcpStream,
+    network::{Begun, connect_error},
+    sockets::Flow,
+};
 
 /// A connection that the agent asks for and the policy permits. Dropping it refuses with a reset.
 pub struct Request {
@@ -62,7 +66,7 @@ impl Request {
         let (Some(asked), Some(permit)) = (self.asked.take(), self.permit.take()) else {
             return Err(ConnectError::Stopped);
         };
-        let stream = {
+        let begun = {
             let state = &mut *self.shared.use_state();
             if state.permits.is_revoked(asked.permit) {
                 state.stack.refuse(asked.id, &mut state.out);
@@ -72,8 +76,9 @@ impl Request {
             let (local, remote) = state.stack.ends(id).ok_or(ConnectError::Stopped)?;
             state.flows.insert(id, Flow::new(lattice_policy::Direction::Egress, local, remote));
             state.permits.is_for(asked.permit, id);
-            TcpStream::new(Rc::clone(&self.shared), id, permit)
+            Begun { id, local, remote }
         };
+        let stream = TcpStream::new(self.shared.clone(), begun).holding(permit);
         stream.established().await?;
         Ok(stream)
     }

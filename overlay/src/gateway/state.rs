@@ -2,7 +2,7 @@
 
 use std::{
     cell::{RefCell, RefMut},
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     task::Waker,
@@ -18,8 +18,9 @@ use crate::{
     stack::{
         Transport,
         packets::Packets,
-        sockets::{End, Flow, tell},
+        sockets::{End, Flows, tell},
         state::dropped,
+        stream::Owner,
     },
 };
 
@@ -39,7 +40,7 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub(super) stack: Stack,
-    pub(super) flows: HashMap<FlowId, Flow>,
+    pub(super) flows: Flows,
     pub(super) requests: VecDeque<Asked>,
     /// Waits for a request.
     pub(super) accepting: Option<Waker>,
@@ -80,7 +81,7 @@ impl Shared {
     pub(super) fn new(stack: Stack, pipes: Arc<Pipes>, filter: UserFilter) -> Self {
         let state = State {
             stack,
-            flows: HashMap::new(),
+            flows: Flows::new(),
             requests: VecDeque::new(),
             accepting: None,
             datagrams: Books::default(),
@@ -147,6 +148,20 @@ impl Shared {
                 self.used.notify_one();
             }
         }
+    }
+}
+
+impl Owner for Shared {
+    fn books(&self) -> (RefMut<'_, Stack>, RefMut<'_, Flows>) {
+        RefMut::map_split(self.state(), |state| (&mut state.stack, &mut state.flows))
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn used(&self) {
+        self.used.notify_one();
     }
 }
 

@@ -53,7 +53,7 @@ async fn send(session: &Session, connection: &quinn::Connection) -> ConnectError
                 Err(SendDatagramError::ConnectionLost(error)) => return client::lost(error),
                 Err(_) => {
                     session.shared.outbox.drop_one();
-                    session.narrow.notify_one();
+                    session.unfit(lattice_relay::fits(connection));
                 }
             }
         }

@@ -21,6 +21,7 @@ use super::{
     RelayState, Transport, Why,
     client::Shared,
     connect::{self, Link},
+    hold_off::HoldOff,
     quic,
     session::Session,
     tcp,
@@ -31,10 +32,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A connection that has lived so long was a success: the next wait is a short one.
 const SUCCESS: Duration = Duration::from_secs(5);
-/// A connection by TCP looks for QUIC after this time, and twice as long after each time in vain.
-const FIRST_HOLD_OFF: Duration = Duration::from_secs(600);
-const LONGEST_HOLD_OFF: Duration = Duration::from_secs(3600);
-
 /// A connection that was replaced so soon may have lost against our own other attempt; for as long again there is only one.
 const OVERTAKEN: Duration = Duration::from_secs(15);
 
@@ -43,14 +40,23 @@ type Replacement<'a> = Pin<Box<dyn Future<Output = Result<Link, ConnectError>> +
 /// What outlives a connection.
 struct Memory {
     asked: Vec<(WgPublicKey, Instant)>,
-    hold_off: Duration,
-    /// Until when QUIC is not tried: its path is too narrow.
+    hold_off: HoldOff,
+    /// Until when QUIC is not tried.
     no_quic: Option<Instant>,
+    /// For how long QUIC was of use before what is there now, unless it is held off.
+    quic_lasted: Option<Duration>,
+}
+
+impl Memory {
+    fn may_use_quic(&self) -> bool {
+        self.no_quic.is_none_or(|until| until <= Instant::now())
+    }
 }
 
 /// The client's task. Never ends.
 pub(super) async fn run(shared: Arc<Shared>, mut token: watch::Receiver<Option<String>>) {
-    let mut memory = Memory { asked: Vec::new(), hold_off: FIRST_HOLD_OFF, no_quic: None };
+    let mut memory =
+        Memory { asked: Vec::new(), hold_off: HoldOff::default(), no_quic: None, quic_lasted: None };
     let mut wait = FIRST_WAIT;
     loop {
         let Some(text) = token.borrow_and_update().clone() else {
@@ -61,9 +67,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut token: watch::Receiver<Option<S
             continue;
         };
         shared.set(RelayState::Connecting);
-        let quic = memory.no_quic.is_none_or(|until| until <= Instant::now());
         let begun = Instant::now();
-        let error = match connect::either(&shared, &text, quic).await {
+        let error = match connect::either(&shared, &text, memory.may_use_quic()).await {
             Ok(link) => serve(&shared, link, &mut memory, &mut token).await,
             Err(error) => error,
         };
@@ -110,7 +115,12 @@ async fn serve(
     token: &mut watch::Receiver<Option<String>>,
 ) -> ConnectError {
     loop {
-        let transport = link.transport();
+        let (transport, begun) = (link.transport(), Instant::now());
+        if transport == Transport::Tcp
+            && let Some(lasted) = memory.quic_lasted.take()
+        {
+            memory.hold_off.doubted(lasted);
+        }
         let rtt = if let Link::Quic(_, rtt) = &link { *rtt } else { Duration::ZERO };
         let asked = std::mem::take(&mut memory.asked);
         let (session, control) = Session::new(Arc::clone(shared), transport, asked);
@@ -118,6 +128,8 @@ async fn serve(
         shared.set(RelayState::Up { transport, rtt });
         let ended = serve_one(&session, control, link, memory, token).await;
         memory.asked = session.asked();
+        let was_of_use = transport == Transport::Quic && memory.may_use_quic();
+        memory.quic_lasted = was_of_use.then(|| begun.elapsed());
         match ended {
             Ok(replacement) => link = replacement,
             Err(error) => return error,
@@ -142,7 +154,7 @@ async fn serve_one(
         Link::Tcp(link) => Box::pin(tcp::run(session, &mut control, link)),
     };
     let mut replacement: Option<Replacement<'_>> = None;
-    let mut look_again = Box::pin(sleep(memory.hold_off));
+    let mut look_again = Box::pin(sleep(memory.hold_off.get()));
     loop {
         tokio::select! {
             error = &mut running => {
@@ -152,15 +164,19 @@ async fn serve_one(
                     _ => Err(error),
                 };
             }
-            () = session.narrow.notified(), if on_quic && has_both && replacement.is_none() => {
-                memory.no_quic = Some(Instant::now() + memory.hold_off);
+            () = session.narrow.notified(), if on_quic && replacement.is_none() => {
+                tracing::debug!(relay = %shared.server.name, "its path seems to have become narrow: it is tried anew");
+                let token = current.clone();
+                replacement = Some(Box::pin(async move { connect::either(shared, &token, true).await }));
+            }
+            () = session.too_large.notified(), if on_quic && has_both && replacement.is_none() => {
+                memory.no_quic = Some(Instant::now() + memory.hold_off.too_large());
                 tracing::debug!(relay = %shared.server.name, "a datagram was too large for QUIC");
                 let token = current.clone();
                 replacement = Some(Box::pin(async move { connect::tcp(shared, &token).await }));
             }
             () = &mut look_again, if !on_quic && has_both && replacement.is_none() => {
-                memory.hold_off = (memory.hold_off * 2).min(LONGEST_HOLD_OFF);
-                memory.no_quic = Some(Instant::now() + memory.hold_off);
+                memory.no_quic = Some(Instant::now() + memory.hold_off.tried());
                 let token = current.clone();
                 replacement = Some(Box::pin(async move { connect::quic(shared, &token).await }));
             }
@@ -173,7 +189,7 @@ async fn serve_one(
                     Ok(link) => return Ok(link),
                     Err(error) => tracing::debug!(relay = %shared.server.name, %error, "stays as it is"),
                 }
-                look_again = Box::pin(sleep(memory.hold_off));
+                look_again = Box::pin(sleep(memory.hold_off.get()));
             }
             changed = token.changed() => {
                 if changed.is_err() {

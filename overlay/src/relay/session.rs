@@ -41,7 +41,9 @@ pub(super) struct Session {
     consent: Mutex<Consent>,
     /// Told when there was something to carry.
     busy: Notify,
-    /// Told when a datagram did not fit.
+    /// Told when a datagram was longer than QUIC is sure to carry, and did not fit.
+    pub(super) too_large: Notify,
+    /// Told when QUIC takes the path for one that became narrow: it did, or much was lost.
     pub(super) narrow: Notify,
 }
 
@@ -60,6 +62,7 @@ impl Session {
             control,
             consent: Mutex::new(Consent::new(Instant::now(), transport)),
             busy: Notify::new(),
+            too_large: Notify::new(),
             narrow: Notify::new(),
             routes: Mutex::default(),
         };
@@ -153,11 +156,17 @@ impl Session {
                 let dropped = self.routes().absent(&key);
                 (0..dropped).for_each(|_| self.shared.outbox.drop_one());
             }
-            Frame::TooLarge => self.narrow.notify_one(),
+            Frame::TooLarge(fits) => self.unfit(fits),
             Frame::Closing(reason) => return Err(ConnectError::Refused(reason)),
             _ => return Err(ConnectError::Refused(Reason::Protocol)),
         }
         Ok(())
+    }
+
+    /// A datagram did not fit a path, ours or the relay's to us, that carries such of `fits` bytes.
+    pub(super) fn unfit(&self, fits: u16) {
+        let became_narrow = usize::from(fits) < lrp::FULL_SIZE;
+        if became_narrow { &self.narrow } else { &self.too_large }.notify_one();
     }
 
     /// Asks the relay whether it is there, by what `send` sends, until it is gone. `signs` counts other signs of it that the transport

@@ -51,10 +51,10 @@ impl Network {
 }
 
 /// A flow that was begun, before it is somebody's.
-pub(super) struct Begun {
-    pub(super) id: lattice_netstack::FlowId,
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
+pub(crate) struct Begun {
+    pub(crate) id: lattice_netstack::FlowId,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
 }
 
 impl Begun {

@@ -12,10 +12,13 @@ use lattice_policy::Direction;
 
 use super::{ConnectError, Denied};
 
+/// TCP connections.
+pub(crate) type Flows = HashMap<FlowId, Flow>;
+
 /// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    pub(super) flows: HashMap<FlowId, Flow>,
+    pub(super) flows: Flows,
     pub(super) listeners: HashMap<u16, Listening>,
     /// By port: who waits for datagrams.
     pub(super) udp: HashMap<u16, Option<Waker>>,
@@ -85,7 +88,7 @@ impl Flow {
 }
 
 /// Tells whoever waits for something of a flow what is new of it.
-pub(crate) fn tell(flows: &mut HashMap<FlowId, Flow>, event: Event) {
+pub(crate) fn tell(flows: &mut Flows, event: Event) {
     let wake = |waker: Option<Waker>| waker.into_iter().for_each(Waker::wake);
     match event {
         Event::Established(id) => {

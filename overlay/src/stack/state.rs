@@ -15,7 +15,8 @@ use super::{
     admission::Admissions,
     first::First,
     packets::{Kept, Receiver, Sealer},
-    sockets::{End, Sockets},
+    sockets::{End, Flows, Sockets},
+    stream::Owner,
 };
 use crate::device::{
     core::{Core, Done, More},
@@ -89,6 +90,20 @@ impl Shared {
         {
             engine.wake();
         }
+    }
+}
+
+impl Owner for Shared {
+    fn books(&self) -> (RefMut<'_, Stack>, RefMut<'_, Flows>) {
+        RefMut::map_split(self.state(), |state| (&mut state.stack, &mut state.sockets.flows))
+    }
+
+    fn now(&self) -> Instant {
+        self.state().now()
+    }
+
+    fn used(&self) {
+        Self::used(self);
     }
 }
 

@@ -1,6 +1,8 @@
-//! TCP connections.
+//! TCP connections: of a device with a stack, and of a gateway.
 
 use std::{
+    any::Any,
+    cell::RefMut,
     fmt,
     future::poll_fn,
     io,
@@ -8,31 +10,52 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
-use lattice_netstack::{Error, FlowId};
+use lattice_netstack::{Error, FlowId, Stack};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     ConnectError,
     network::Begun,
-    sockets::{End, Flow},
-    state::{Shared, State},
+    sockets::{End, Flow, Flows},
 };
 
-/// A TCP connection. Dropping it closes it: what was written is still sent.
+/// What a thread has whose connections these are.
+pub(crate) trait Owner {
+    /// Its stack, and what is known of the stack's flows.
+    fn books(&self) -> (RefMut<'_, Stack>, RefMut<'_, Flows>);
+
+    /// The time.
+    fn now(&self) -> Instant;
+
+    /// Has the engine look at what was done.
+    fn used(&self);
+}
+
+/// A TCP connection. Dropping it closes it: what was written is still sent. When the policy permits it no more, it is reset, and reading and
+/// writing say so.
 pub struct TcpStream {
-    shared: Rc<Shared>,
+    owner: Rc<dyn Owner>,
     id: FlowId,
     local: SocketAddr,
     remote: SocketAddr,
     resets: bool,
+    /// What ends with it.
+    _held: Option<Box<dyn Any>>,
 }
 
 impl TcpStream {
-    pub(super) fn new(shared: Rc<Shared>, begun: Begun) -> Self {
+    pub(crate) fn new(owner: Rc<dyn Owner>, begun: Begun) -> Self {
         let Begun { id, local, remote } = begun;
-        Self { shared, id, local, remote, resets: false }
+        Self { owner, id, local, remote, resets: false, _held: None }
+    }
+
+    /// Has `held` dropped when the stream is.
+    pub(crate) fn holding(mut self, held: impl Any) -> Self {
+        self._held = Some(Box::new(held));
+        self
     }
 
     /// The other end.
@@ -45,56 +68,57 @@ impl TcpStream {
         self.local
     }
 
-    /// Makes the drop that follows a reset.
+    /// Makes the drop that follows a reset. What was written is sent before it, as far as the peer has room.
     pub fn reset(&mut self) {
         self.resets = true;
     }
 
     /// Sends also what does not fill a packet at once (no Nagle).
     pub fn set_no_delay(&self, no_delay: bool) {
+        self.owner.used();
         // Of a connection that has ended it says nothing.
-        let _ = self.shared.use_state().stack.set_no_delay(self.id, no_delay);
+        let _ = self.owner.books().0.set_no_delay(self.id, no_delay);
     }
 
     /// Ready, with what reading would say, once the connection is cut off: by the policy, with its peer's address, or with the device. One
     /// task at a time waits here, whether or not it reads and writes too.
     pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let state = &mut *self.shared.state();
-        let Some(flow) = self.flow(state) else { return Poll::Pending };
-        match flow.end.filter(|end| end.is_cut()).and_then(End::error) {
-            Some(error) => Poll::Ready(error),
-            None => {
-                wait(&mut flow.watcher, context);
-                Poll::Pending
-            }
+        let (_, mut flows) = self.owner.books();
+        match self.end_or_wait(&mut flows, context, |flow| &mut flow.watcher) {
+            Poll::Ready(end) if end.is_cut() => end.error().map_or(Poll::Pending, Poll::Ready),
+            _ => Poll::Pending,
         }
     }
 
     /// Waits for the connection to be made.
-    pub(super) async fn established(&self) -> Result<(), ConnectError> {
+    pub(crate) async fn established(&self) -> Result<(), ConnectError> {
         poll_fn(|context| {
-            let mut state = self.shared.state();
-            let flow = state.sockets.flows.get_mut(&self.id);
-            let Some(flow) = flow else { return Poll::Ready(Err(ConnectError::Stopped)) };
-            match flow.end {
-                _ if flow.is_established => Poll::Ready(Ok(())),
-                Some(end) => Poll::Ready(Err(end.connect_error())),
-                None => {
-                    wait(&mut flow.reader, context);
-                    Poll::Pending
-                }
+            let (_, mut flows) = self.owner.books();
+            if flows.get(&self.id).is_some_and(|flow| flow.is_established) {
+                return Poll::Ready(Ok(()));
             }
+            let end = self.end_or_wait(&mut flows, context, |flow| &mut flow.reader);
+            end.map(|end| Err(end.connect_error()))
         })
         .await
     }
 
-    fn flow<'a>(&self, state: &'a mut State) -> Option<&'a mut Flow> {
-        state.sockets.flows.get_mut(&self.id)
-    }
-
-    /// What a call says of a flow that the stack knows no more: its end, if that has been told.
-    fn end(&self, state: &mut State) -> Option<End> {
-        self.flow(state).map_or(Some(End::Stopped), |flow| flow.end)
+    /// What a call says that the stack had nothing for: the flow's end if it was told, else to wait in `place`. No other task waits there.
+    fn end_or_wait(
+        &self,
+        flows: &mut Flows,
+        context: &Context<'_>,
+        place: impl FnOnce(&mut Flow) -> &mut Option<Waker>,
+    ) -> Poll<End> {
+        let Some(flow) = flows.get_mut(&self.id) else { return Poll::Ready(End::Stopped) };
+        if let Some(end) = flow.end {
+            return Poll::Ready(end);
+        }
+        match place(flow) {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
@@ -104,7 +128,7 @@ impl AsyncRead for TcpStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let state = &mut *self.shared.state();
+        let (mut stack, mut flows) = self.owner.books();
         let mut got = false;
         // What there is may be in two pieces.
         while buffer.remaining() > 0 {
@@ -113,55 +137,39 @@ impl AsyncRead for TcpStream {
                 buffer.put_slice(&data[..len]);
                 (len, len)
             };
-            match state.stack.recv_with(self.id, take) {
-                Ok(0) => {
-                    self.shared.used();
-                    return Poll::Ready(Ok(()));
-                }
+            match stack.recv_with(self.id, take) {
+                Ok(0) => break,
                 Ok(_) => got = true,
                 Err(_) if got => break,
-                Err(Error::WouldBlock) => {
-                    self.flow(state).into_iter().for_each(|flow| wait(&mut flow.reader, context));
-                    return Poll::Pending;
-                }
                 Err(_) => {
-                    let Some(end) = self.end(state) else {
-                        // It is about to be told.
-                        self.flow(state).into_iter().for_each(|flow| wait(&mut flow.reader, context));
-                        return Poll::Pending;
-                    };
-                    return Poll::Ready(end.error().map_or(Ok(()), Err));
+                    let end = self.end_or_wait(&mut flows, context, |flow| &mut flow.reader);
+                    return end.map(|end| end.error().map_or(Ok(()), Err));
                 }
             }
         }
         // There is room now that the peer does not know of.
-        self.shared.used();
+        self.owner.used();
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for TcpStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let state = &mut *self.shared.state();
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let now = state.now();
-        match state.stack.send(now, self.id, data) {
+        let now = self.owner.now();
+        let (mut stack, mut flows) = self.owner.books();
+        match stack.send(now, self.id, data) {
             Ok(sent) => {
-                self.shared.used();
+                self.owner.used();
                 Poll::Ready(Ok(sent))
             }
             Err(Error::ShutDown) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Err(error) => match self.end(state) {
-                Some(end) if error != Error::WouldBlock => {
-                    Poll::Ready(Err(end.error().unwrap_or(io::ErrorKind::BrokenPipe.into())))
-                }
-                _ => {
-                    self.flow(state).into_iter().for_each(|flow| wait(&mut flow.writer, context));
-                    Poll::Pending
-                }
-            },
+            Err(_) => {
+                let end = self.end_or_wait(&mut flows, context, |flow| &mut flow.writer);
+                end.map(|end| Err(end.error().unwrap_or(io::ErrorKind::BrokenPipe.into())))
+            }
         }
     }
 
@@ -171,30 +179,27 @@ impl AsyncWrite for TcpStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let state = &mut *self.shared.use_state();
-        let now = state.now();
-        if state.stack.shutdown_write(now, self.id).is_ok() {
+        self.owner.used();
+        let now = self.owner.now();
+        let (mut stack, mut flows) = self.owner.books();
+        if stack.shutdown_write(now, self.id).is_ok() {
             return Poll::Ready(Ok(()));
         }
-        match self.end(state) {
-            Some(end) => Poll::Ready(end.error().map_or(Ok(()), Err)),
-            None => {
-                self.flow(state).into_iter().for_each(|flow| wait(&mut flow.writer, context));
-                Poll::Pending
-            }
-        }
+        let end = self.end_or_wait(&mut flows, context, |flow| &mut flow.writer);
+        end.map(|end| end.error().map_or(Ok(()), Err))
     }
 }
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        let state = &mut *self.shared.use_state();
-        state.sockets.flows.remove(&self.id);
+        self.owner.used();
+        let now = self.owner.now();
+        let (mut stack, mut flows) = self.owner.books();
+        flows.remove(&self.id);
         if self.resets {
-            state.stack.reset(self.id);
+            stack.reset(self.id);
         } else {
-            let now = state.now();
-            state.stack.close(now, self.id);
+            stack.close(now, self.id);
         }
     }
 }
@@ -203,13 +208,5 @@ impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { local, remote, .. } = self;
         f.debug_struct("TcpStream").field("local", local).field("remote", remote).finish_non_exhaustive()
-    }
-}
-
-/// Has the task of `context` woken, and no other.
-fn wait(place: &mut Option<Waker>, context: &Context<'_>) {
-    match place {
-        Some(waker) => waker.clone_from(context.waker()),
-        None => *place = Some(context.waker().clone()),
     }
 }

@@ -26,6 +26,7 @@ use lattice_wire::{
 use nkeys::KeyPair;
 use tokio::runtime::Runtime;
 
+mod loss;
 mod uplink;
 
 /// Far beyond what anything takes: only a hang reaches it.

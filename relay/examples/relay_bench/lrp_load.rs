@@ -126,7 +126,7 @@ pub(crate) fn run(turn: Duration, size: usize, pairs: usize, quic: bool) -> Outc
                     while !stop.load(Ordering::Relaxed) {
                         match a.connection.send_datagram_wait(body.clone()).await {
                             Ok(()) => sent += 1,
-                            // So much was lost that QUIC takes the path for one that became narrow. A peer goes on by TCP.
+                            // So much was lost that QUIC takes the path for one that became narrow. A peer connects anew.
                             Err(quinn::SendDatagramError::TooLarge) => {
                                 eprintln!(
                                     "one sender of {pairs} stops: QUIC has given up full-size datagrams"

@@ -1,7 +1,9 @@
 //! The servers, each in a process of its own.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -48,13 +50,20 @@ pub(crate) fn serve_udp() {
     }
 }
 
+/// What starts `program` so that it ends with us, also when we are killed: with the thread that starts it, which is the main one.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
 /// A server, killed when dropped, and what it said first.
 pub(crate) struct Server(pub(crate) Child, pub(crate) String);
 
 impl Server {
     pub(crate) fn start(mode: &str) -> Self {
         let mut child =
-            Command::new(env::current_exe().unwrap()).arg(mode).stdout(Stdio::piped()).spawn().unwrap();
+            command(env::current_exe().unwrap()).arg(mode).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self(child, line.trim().to_owned())

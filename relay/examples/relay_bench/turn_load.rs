@@ -1,15 +1,16 @@
 //! A load for coturn: TURN over UDP (RFC 8656), without authentication.
 
 use std::{
+    env,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     Outcome,
-    server::Server,
+    server::{Server, command},
     udp_load::{count, socket},
 };
 
@@ -21,16 +22,18 @@ const CHANNEL: u16 = 0x4000;
 
 /// `None` where coturn is not installed.
 pub(crate) fn run(turn: Duration, size: usize, pairs: usize) -> Option<Outcome> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let turnserver = env::split_paths(&path).map(|dir| dir.join("turnserver")).find(|file| file.exists())?;
     let dir = tempfile::tempdir().unwrap();
     // A port that is free now, for both protocols.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let in_dir = |name: &str| dir.path().join(name).display().to_string();
-    let mut command = Command::new("turnserver");
+    let mut command = command(turnserver);
     command.args(["-n", "--no-auth", "--no-tls", "--no-dtls", "--no-cli", "--allow-loopback-peers"]);
     command.args(["--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1", "--no-stdout-log"]);
     command.args(["--listening-port", &port.to_string(), "--log-file", &in_dir("log")]);
     command.args(["--pidfile", &in_dir("pid"), "--userdb", &in_dir("db"), "--realm", "bench"]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let server = Server(child, String::new());
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
 

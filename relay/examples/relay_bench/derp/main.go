@@ -1,7 +1,8 @@
 // Load for derper, which is Tailscale's relay: pairs of clients over TLS, one of each sends as fast as it may and the other one counts.
 //
 // relay_bench starts it with the relay's address, the size of a datagram, the number of pairs and the seconds of a turn. It prints
-// "ready", waits for a line, sends, and prints how many datagrams were sent and received, and for how many seconds.
+// "ready", waits for a line, sends, and prints how many datagrams were sent and received, and for how many seconds. It ends by itself where
+// the relay does not answer, or takes nothing, for 20 s.
 package main
 
 import (
@@ -19,6 +20,9 @@ import (
 	"tailscale.com/derp"
 	"tailscale.com/types/key"
 )
+
+// What the relay may take for longer than it should.
+const patience = 20 * time.Second
 
 func must[T any](value T, err error) T {
 	if err != nil {
@@ -52,6 +56,7 @@ func main() {
 	var sent, received atomic.Int64
 	var stop atomic.Bool
 	begin, done := make(chan struct{}), make(chan struct{})
+	late := time.AfterFunc(patience, func() { log.Fatal("derper does not answer") })
 	for range pairs {
 		from, _ := connect(os.Args[1])
 		to, address := connect(os.Args[1])
@@ -78,15 +83,18 @@ func main() {
 			done <- struct{}{}
 		}()
 	}
+	late.Stop()
 	fmt.Println("ready")
 	must(bufio.NewReader(os.Stdin).ReadString('\n'))
 	begun := time.Now()
+	late = time.AfterFunc(turn+patience, func() { log.Fatal("derper takes no more") })
 	close(begin)
 	time.Sleep(turn)
 	stop.Store(true)
 	for range pairs {
 		<-done
 	}
+	late.Stop()
 	took := time.Since(begun).Seconds()
 	time.Sleep(500 * time.Millisecond)
 	fmt.Println(sent.Load(), received.Load(), took)
