@@ -56,10 +56,12 @@ impl Pins {
         Ok(())
     }
 
-    /// Writes the pins of a policy that is not in force yet, into its slot, which is clear.
+    /// Writes the pins of a policy that is not in force yet, into its slot, which is clear. Those that are over need no room.
     pub(crate) fn fill(&mut self, epoch: u32, pins: &[Pin]) -> Result<(), EbpfError> {
         let now = now_ns();
-        pins.iter().filter(|pin| pin.until_ns > now).try_for_each(|pin| self.write(epoch, pin))
+        // Of several for one address the last counts, also where it is over.
+        let last: BTreeMap<IpAddr, &Pin> = pins.iter().map(|pin| (pin.address, pin)).collect();
+        last.into_values().filter(|pin| pin.until_ns > now).try_for_each(|pin| self.write(epoch, pin))
     }
 
     /// Adds or replaces pins of the policy in force.

@@ -57,7 +57,7 @@ impl Journal {
 
     fn is_due(&mut self, packet: &Packet<'_>, reason: Reason, now_ns: u64) -> bool {
         let key = DeniedKey { flow: packet.key, direction: packet.direction, reason };
-        if self.denied.find(&key).is_some_and(|slot| since(now_ns, self.denied[slot]) < SECOND) {
+        if self.denied.find(&key).is_some_and(|slot| since(now_ns, self.denied[slot]) <= SECOND) {
             return false;
         }
         self.denied.insert(key, now_ns);

@@ -111,7 +111,7 @@ fn script(attach: &str) -> String {
         ("kernel_device", vec![]),
         ("path_finding", paths),
         ("links", vec![link.as_str()]),
-        ("lattice_ebpf", vec!["verdicts::refusal::tcp_is_reset", "verdicts::later_fragments"]),
+        ("lattice_ebpf", vec!["refusal::tcp_is_reset", "fragments::later_fragments"]),
         ("spine", vec![MAIN_JOB]),
     ];
     // What depends on the version of cgroups and not on the kernel's.

@@ -8,9 +8,8 @@ use lattice_policy::{
     Action, Direction, Match, Packet, Pin, Policy, PortRange, Proto, Reason, RuleSpec, Target, builtin,
     evaluate,
 };
+use lattice_verdicts::packet::{self, OWN4, OWN6};
 use proptest::{collection::vec, prelude::*, sample::select};
-
-use crate::packet::*;
 
 const NOW: u64 = 1000;
 
@@ -69,7 +68,12 @@ fn policy() -> impl Strategy<Value = Policy> {
 fn pins() -> impl Strategy<Value = Vec<Pin>> {
     let line =
         (proto(), prop::option::of((port(), port())), 1000..1009u32).prop_map(|(proto, ports, rule)| {
-            crate::fixture::line(proto, ports.map(|(a, b)| (a.min(b), a.max(b))), Action::Allow, rule)
+            lattice_verdicts::table::line(
+                proto,
+                ports.map(|(a, b)| (a.min(b), a.max(b))),
+                Action::Allow,
+                rule,
+            )
         });
     let pin = (address(), vec(line, 0..=Pin::MAX_LINES), select(vec![NOW - 1, NOW, NOW + 1, u64::MAX]))
         .prop_map(|(address, matches, until_ns)| Pin { address, matches, until_ns });
@@ -83,22 +87,6 @@ fn opening() -> impl Strategy<Value = Packet> {
         let proto = if number == 1 && remote.is_ipv6() { 58 } else { number };
         Packet { direction, proto, remote, port: (number != 1).then_some(port) }
     })
-}
-
-fn bytes(packet: &Packet, caller: u16) -> Vec<u8> {
-    let payload = match (packet.proto, packet.port) {
-        (6, Some(port)) => tcp(caller, port, SYN, b""),
-        (17, Some(port)) => udp(caller, port),
-        (1, _) => icmp(8, 0, caller, b""),
-        _ => icmp(128, 0, caller, b""),
-    };
-    let own6 = v6(OWN6);
-    match (packet.remote, packet.direction) {
-        (IpAddr::V4(ip), Direction::Egress) => ip4(packet.proto, OWN4, ip.octets(), &payload),
-        (IpAddr::V4(ip), Direction::Ingress) => ip4(packet.proto, ip.octets(), OWN4, &payload),
-        (IpAddr::V6(ip), Direction::Egress) => ip6(packet.proto, own6, ip.octets(), &payload),
-        (IpAddr::V6(ip), Direction::Ingress) => ip6(packet.proto, ip.octets(), own6, &payload),
-    }
 }
 
 /// What the rules say, then the pins.
@@ -128,7 +116,7 @@ fn expected(policy: &Policy, pins: &[Pin], packet: &Packet) -> (Action, Reason, 
 
 /// What is decided before any rule is asked.
 fn is_special(packet: &Packet) -> bool {
-    let own = [IpAddr::from(OWN4), OWN6.parse().unwrap()];
+    let own = [IpAddr::from(OWN4), OWN6.into()];
     let remote = packet.remote;
     let group = match remote {
         IpAddr::V4(ip) => ip.octets()[0] >= 224,
@@ -161,7 +149,7 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn new(policy: &'a Policy, pins: &'a [Pin]) -> Self {
-        let mut filter = Filter::new(vec![OWN4.into(), OWN6.parse().unwrap()]);
+        let mut filter = Filter::new(vec![OWN4.into(), OWN6.into()]);
         filter.apply(&policy.compile(), pins, 1);
         Self { policy, pins, filter, caller: 10_000 }
     }
@@ -171,7 +159,8 @@ impl<'a> Check<'a> {
             return Ok(());
         }
         self.caller += 1;
-        let bytes = bytes(packet, self.caller);
+        let Packet { direction, proto, remote, port } = *packet;
+        let bytes = packet::opening(direction, proto, remote, self.caller, port.unwrap_or(0));
         let peeked = self.filter.peek(packet.direction, &bytes, NOW);
         let said = self.filter.judge(packet.direction, &bytes, NOW);
         assert_eq!(peeked, said);

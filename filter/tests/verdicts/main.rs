@@ -1,5 +1,5 @@
-//! Verdicts on single packets: test by test those of the eBPF program (`ebpf/src/enforcer/verdicts.rs`), then what only a
-//! filter whose clock is an argument can be asked.
+//! Verdicts on single packets: those that every enforcer must give (`tests/verdicts`), then what only a filter whose clock is an
+//! argument can be asked.
 
 #![allow(
     missing_docs,
@@ -11,9 +11,11 @@
 mod agree;
 mod fixture;
 mod garbage;
-mod packet;
 mod pins;
 mod refusal;
-mod rules;
 mod state;
 mod told;
+
+mod shared {
+    lattice_verdicts::suite!(crate::fixture::Fixture);
+}
