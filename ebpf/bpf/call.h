@@ -53,33 +53,34 @@ static long try_own(void *map, const struct own_key *own, const __u32 *tied, str
 
 /* Whether a datagram continues a flow that was let in: an answer to one that a peer opened, or one whose pin is over.
  * The socket knows its port; its address is one of the own. */
-static __always_inline bool continues(const struct bpf_sock_addr *ctx, __u32 epoch, __u64 now,
-				      const struct flow_key *call)
+static __always_inline bool continues(__u32 epoch, __u64 now, const struct flow_key *call, __u32 port)
 {
 	struct search search = { .flow = *call, .epoch = epoch, .now = now };
 
-	if (call->proto != PROTO_UDP || !ctx->sk || !ctx->sk->src_port)
+	if (call->proto != PROTO_UDP || !port)
 		return false;
-	search.flow.local_port = bpf_htons(ctx->sk->src_port);
+	search.flow.local_port = bpf_htons(port);
 	bpf_for_each_map_elem(&OWN, try_own, &search, 0);
 	return search.found;
 }
 
-static __always_inline struct decision judge_call(const struct bpf_sock_addr *ctx, __u32 epoch, __u64 now,
-						  const struct flow_key *call)
+/* Packed. `port` is the socket's own in host order, or 0. Not static, like decide(). */
+__noinline __u64 judge_call(__u32 epoch, __u64 now, const struct flow_key *call, __u32 port)
 {
 	struct decision d;
 
+	if (!call)
+		return MALFORMED;
 	if (!epoch)
-		return (struct decision){ NO_POLICY, 0 };
+		return NO_POLICY;
 	if (!call->proto)
-		return (struct decision){ PROTOCOL, 0 };
+		return PROTOCOL;
 	if (is_group(call->family, &call->remote))
-		return (struct decision){ MULTICAST, 0 };
+		return MULTICAST;
 	d = unpacked(decide(epoch, call, EGRESS));
-	if (d.reason != RULE_ALLOW && continues(ctx, epoch, now, call))
+	if (d.reason != RULE_ALLOW && continues(epoch, now, call, port))
 		d.reason = ESTABLISHED;
-	return d;
+	return packed(d);
 }
 
 /* 1 lets the call go on. What it lets go on is counted and told where the packets pass. */
@@ -92,10 +93,11 @@ static __always_inline int police_call(const struct bpf_sock_addr *ctx, struct f
 		return 1;
 	call->remote_port = ctx->user_port;
 	call->proto = protocol_of(ctx, call->family);
-	d = judge_call(ctx, epoch_of(word), now, call);
+	d = unpacked(judge_call(epoch_of(word), now, call, ctx->sk ? ctx->sk->src_port : 0));
 	if (allowed(d.reason))
 		return 1;
-	report(word, now, call, EGRESS, d, 0, 0);
+	tally(epoch_of(word), d, 0);
+	tell(word, now, call, EGRESS, d, 0, 0);
 	return 0;
 }
 

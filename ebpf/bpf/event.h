@@ -46,15 +46,19 @@ static __always_inline bool is_due(__u64 now, const struct flow_key *flow, __u8 
 	return true;
 }
 
-static __always_inline void report(__u64 config, __u64 now, const struct flow_key *flow, __u8 direction,
-				   struct decision d, __u32 bytes, __u32 link)
+/* Counts every verdict. */
+static __always_inline void tally(__u32 epoch, struct decision d, __u32 bytes)
+{
+	count(d.reason);
+	count_rule(epoch, d, bytes);
+}
+
+/* Not of what is ESTABLISHED or LINK_CONTROL. */
+static __always_inline void tell(__u64 config, __u64 now, const struct flow_key *flow, __u8 direction,
+				 struct decision d, __u32 bytes, __u32 link)
 {
 	struct event *e;
 
-	count(d.reason);
-	count_rule(epoch_of(config), d, bytes);
-	if (d.reason == ESTABLISHED || d.reason == LINK_CONTROL)
-		return;
 	if (d.reason != RULE_ALLOW && !is_due(now, flow, direction, d.reason))
 		return;
 	e = bpf_ringbuf_reserve(&EVENTS, sizeof(*e), 0);

@@ -54,7 +54,8 @@ static __always_inline struct flow_value *live_flow(__u32 epoch, __u64 now, cons
 
 static __always_inline struct decision judge_flow(__u32 epoch, __u64 now, const struct packet *p)
 {
-	struct flow_value *flow = live_flow(epoch, now, &p->key);
+	struct flow_key key = p->key; /* Linux 6.1 takes a key from no other function's frame */
+	struct flow_value *flow = live_flow(epoch, now, &key);
 	struct decision d;
 
 	if (flow && (flow->direction == p->direction || !p->opener)) {
@@ -63,53 +64,13 @@ static __always_inline struct decision judge_flow(__u32 epoch, __u64 now, const 
 			flow->seen_ns = now;
 		return (struct decision){ ESTABLISHED, flow->rule };
 	}
-	d = unpacked(decide(epoch, &p->key, p->direction));
+	d = unpacked(decide(epoch, &key, p->direction));
 	if (d.reason == RULE_ALLOW) {
 		struct flow_value new = { .seen_ns = now, .epoch = epoch, .rule = d.rule, .direction = p->direction };
 
-		remember(&FLOWS, &p->key, &new);
+		remember(&FLOWS, &key, &new);
 	}
 	return d;
-}
-
-/* The key of the packet that an ICMP error quotes, in the orientation of the flow. The quoted packet went the other
- * way: an error that comes in quotes what we sent. */
-static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p, struct flow_key *key)
-{
-	__u32 l4, at = p->quote;
-	bool ours = p->direction == INGRESS;
-	__u16 ports[2];
-
-	key->family = p->key.family;
-	if (key->family == 4) {
-		struct ipv4 h;
-
-		if (load(skb, p, at, &h, sizeof(h)) || h.version_ihl != 0x45)
-			return -1;
-		key->local.word[0] = ours ? h.source : h.destination;
-		key->remote.word[0] = ours ? h.destination : h.source;
-		key->proto = h.proto;
-		l4 = at + V4_HEADER;
-	} else {
-		struct ipv6 h;
-
-		if (load(skb, p, at, &h, sizeof(h)))
-			return -1;
-		key->local = ours ? h.source : h.destination;
-		key->remote = ours ? h.destination : h.source;
-		key->proto = h.next;
-		l4 = at + V6_HEADER;
-	}
-	if (key->proto == PROTO_TCP || key->proto == PROTO_UDP) {
-		if (load(skb, p, l4, ports, 4))
-			return -1;
-		key->local_port = ours ? ports[0] : ports[1];
-		key->remote_port = ours ? ports[1] : ports[0];
-		return 0;
-	}
-	if (key->proto == (key->family == 4 ? PROTO_ICMP : PROTO_ICMPV6))
-		return load(skb, p, l4 + 4, &key->local_port, 2);
-	return -1;
 }
 
 static __always_inline bool same(const struct address *a, const struct address *b)
@@ -120,13 +81,14 @@ static __always_inline bool same(const struct address *a, const struct address *
 
 /* Errors come in from any router, about what the agent itself sent. They go out only to the flow's other end: else an
  * agent could write to the whole world in quotes of an allowed flow. */
-static __always_inline struct flow_value *related(struct __sk_buff *skb, __u32 epoch, __u64 now, const struct packet *p)
+static __always_inline struct flow_value *related(__u32 epoch, __u64 now, const struct packet *p,
+						  const struct flow_key *quoted)
 {
-	struct flow_key key = {};
+	struct flow_key key = *quoted;
 
-	if (quoted(skb, p, &key) || !same(&key.local, &p->key.local))
+	if (!same(&quoted->local, &p->key.local))
 		return NULL;
-	if (p->direction == EGRESS && !same(&key.remote, &p->key.remote))
+	if (p->direction == EGRESS && !same(&quoted->remote, &p->key.remote))
 		return NULL;
 	return live_flow(epoch, now, &key);
 }

@@ -35,6 +35,13 @@ struct tcp {
 	__u16 window, checksum, urgent;
 };
 
+struct arp {
+	__u16 hardware, protocol;
+	__u8 hardware_len, protocol_len;
+	__u16 operation;
+	__u8 sender_mac[6], sender_ip[4], target_mac[6], target_ip[4];
+};
+
 struct icmp {
 	__u8 type, code;
 	__u16 checksum;

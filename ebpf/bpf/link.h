@@ -5,24 +5,14 @@
 
 #include "flow.h"
 
-struct arp {
-	__u16 hardware, protocol;
-	__u8 hardware_len, protocol_len;
-	__u16 operation;
-	__u8 sender_mac[6], sender_ip[4], target_mac[6], target_ip[4];
-};
-
-static __always_inline enum reason judge_arp(struct __sk_buff *skb, const struct packet *p)
+static __always_inline enum reason judge_arp(const struct packet *p)
 {
-	struct address sender = {};
-	struct arp h;
+	struct address sender = { { p->sender } };
 
-	if (load(skb, p, p->l3, &h, sizeof(h)) || h.hardware != bpf_htons(1) || h.protocol != bpf_htons(ETH_P_IP) ||
-	    h.hardware_len != 6 || h.protocol_len != 4)
+	if (p->control == BAD_ARP)
 		return MALFORMED;
-	__builtin_memcpy(&sender.word[0], h.sender_ip, 4);
 	/* 0 is a probe (RFC 5227). */
-	if (p->direction == EGRESS && sender.word[0] && owner_of(4, &sender, skb->ifindex) != HERE)
+	if (p->direction == EGRESS && p->sender && owner_of(4, &sender, p->link) != HERE)
 		return SPOOFED;
 	return LINK_CONTROL;
 }
@@ -45,21 +35,21 @@ static __always_inline bool is_unspecified(const struct address *a)
 	return !a->word[0] && !a->word[1] && !a->word[2] && !a->word[3];
 }
 
-static __always_inline enum reason judge_nd(struct __sk_buff *skb, const struct packet *p)
+static __always_inline enum reason judge_nd(const struct packet *p)
 {
 	const struct address *local = &p->key.local;
 
 	if (p->direction == INGRESS)
 		return LINK_CONTROL;
-	if (owner_of(6, local, skb->ifindex) != HERE && !is_link_local(local) && !is_unspecified(local))
+	if (owner_of(6, local, p->link) != HERE && !is_link_local(local) && !is_unspecified(local))
 		return SPOOFED;
 	/* An agent that advertises itself as a router would become its host's. */
 	return p->icmp_type == 134 ? PROTOCOL : LINK_CONTROL;
 }
 
-static __always_inline enum reason judge_link(struct __sk_buff *skb, const struct packet *p)
+static __always_inline enum reason judge_link(const struct packet *p)
 {
-	return p->key.family ? judge_nd(skb, p) : judge_arp(skb, p);
+	return p->control == NEIGHBOUR ? judge_nd(p) : judge_arp(p);
 }
 
 #endif

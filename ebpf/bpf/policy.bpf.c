@@ -6,53 +6,102 @@
 #include "link.h"
 #include "refuse.h"
 
-static __always_inline struct decision judge(struct __sk_buff *skb, __u32 epoch, __u64 now, struct packet *p)
+/* No verdict yet: an ICMP error, whose quote is to be parsed first. */
+#define UNREAD REASONS
+
+static __always_inline struct decision judge_packet(__u32 epoch, __u64 now, struct packet *p)
 {
 	__u8 family = p->key.family;
-	struct flow_value *flow;
 	struct decision d;
 
+	if (p->reason)
+		return (struct decision){ p->reason, 0 };
 	if (p->control)
-		return (struct decision){ epoch ? judge_link(skb, p) : NO_POLICY, 0 };
+		return (struct decision){ epoch ? judge_link(p) : NO_POLICY, 0 };
 	if (p->group || is_group(family, &p->key.local) || is_group(family, &p->key.remote))
 		return (struct decision){ MULTICAST, 0 };
-	p->owner = owner_of(family, &p->key.local, skb->ifindex);
+	p->owner = owner_of(family, &p->key.local, p->link);
 	if (p->owner != HERE)
 		return (struct decision){ p->direction == EGRESS ? SPOOFED : DEFAULT_DENY, 0 };
 	if (p->direction == INGRESS && is_own(family, &p->key.remote))
 		return (struct decision){ SPOOFED, 0 };
-	if (strays(family, &p->key.remote, skb->ifindex))
+	if (strays(family, &p->key.remote, p->link))
 		return (struct decision){ p->direction == EGRESS ? DEFAULT_DENY : SPOOFED, 0 };
 	if (!epoch)
 		return (struct decision){ NO_POLICY, 0 };
 	if (p->fragment == LATER)
 		return judge_fragment(epoch, now, p);
-	flow = p->quote ? related(skb, epoch, now, p) : NULL;
-	if (flow)
-		return (struct decision){ ESTABLISHED, flow->rule };
+	if (p->quote)
+		return (struct decision){ UNREAD, 0 };
 	d = judge_flow(epoch, now, p);
 	if (p->fragment == FIRST && allowed(d.reason))
 		remember_fragment(epoch, now, p, d.rule);
 	return d;
 }
 
+/* Packed. Like decide(), neither this nor what follows it is static: the verifier judges each once, and forgets what it knew of the
+ * packet when it is called, which is what would multiply the paths behind it. They take no context: to know one, the verifier needs
+ * types of the kernel's own, which not every kernel has (CONFIG_DEBUG_INFO_BTF). */
+__noinline __u64 judge(__u32 epoch, __u64 now, struct packet *p)
+{
+	return p ? packed(judge_packet(epoch, now, p)) : MALFORMED;
+}
+
+/* 0, or the packed decision on an ICMP error by the flow that it is about. */
+__noinline __u64 judge_quote(__u32 epoch, __u64 now, const struct packet *p, const struct flow_key *quoted)
+{
+	struct flow_value *flow = p && quoted ? related(epoch, now, p, quoted) : NULL;
+
+	return flow ? packed((struct decision){ ESTABLISHED, flow->rule }) : 0;
+}
+
+enum verdict { DROP, PASS, REFUSE };
+
+/* Tells a decision that is to be told, and says what becomes of the packet: an enum verdict. */
+__noinline int conclude(__u64 word, __u64 now, const struct packet *p, __u64 decision, __u32 bytes)
+{
+	struct decision d = unpacked(decision);
+
+	if (!p)
+		return DROP;
+	tell(word, now, &p->key, p->direction, d, bytes, p->link);
+	if (allowed(d.reason))
+		return PASS;
+	/* Outdated (policy.h). As good as lost on the way: a refusal would end a flow that the policy may allow. */
+	if (d.reason == NO_POLICY && epoch_of(word))
+		return DROP;
+	return p->direction == EGRESS && is_answered(p, d.reason) ? REFUSE : DROP;
+}
+
 /* `l2` is the length of the link's own header: 14 on Ethernet, 0 on a TUN or WireGuard link. */
 static __always_inline int police(struct __sk_buff *skb, __u32 l2, __u8 direction)
 {
-	struct packet p = { .direction = direction };
-	struct decision d = { .reason = parse(skb, l2, &p) };
-	__u64 word = config(), now = bpf_ktime_get_boot_ns();
+	struct packet p = { .direction = direction, .link = skb->ifindex };
+	__u64 word = config(), now = bpf_ktime_get_boot_ns(), decision;
+	__u32 bytes;
 
-	if (!d.reason)
-		d = judge(skb, epoch_of(word), now, &p);
-	report(word, now, &p.key, direction, d, skb->len - p.l3, skb->ifindex);
+	p.reason = parse(skb, l2, &p);
+	decision = judge(epoch_of(word), now, &p);
+	if (decision == UNREAD) {
+		struct flow_key quoted = {};
+
+		decision = parse_quote(skb, &p, &quoted) ? 0 : judge_quote(epoch_of(word), now, &p, &quoted);
+		p.quote = 0;
+		decision = decision ?: judge(epoch_of(word), now, &p);
+	}
+	bytes = skb->len - p.l3;
+	tally(epoch_of(word), unpacked(decision), bytes);
 	/* Unspec, not OK: programs behind ours on the same link may still say no. */
-	if (allowed(d.reason))
+	if ((__u32)decision == ESTABLISHED || (__u32)decision == LINK_CONTROL)
 		return TC_ACT_UNSPEC;
-	/* Outdated (policy.h). As good as lost on the way: a refusal would end a flow that the policy may allow. */
-	if (d.reason == NO_POLICY && epoch_of(word))
+	switch (conclude(word, now, &p, decision, bytes)) {
+	case PASS:
+		return TC_ACT_UNSPEC;
+	case REFUSE:
+		return direction == EGRESS ? refuse(skb, &p) : TC_ACT_SHOT;
+	default:
 		return TC_ACT_SHOT;
-	return direction == EGRESS ? refuse(skb, &p, d.reason) : TC_ACT_SHOT;
+	}
 }
 
 static __always_inline int police_ingress(struct __sk_buff *skb, __u32 l2)

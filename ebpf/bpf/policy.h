@@ -15,6 +15,11 @@ static __always_inline struct decision unpacked(__u64 packed)
 	return (struct decision){ (__u32)packed, packed >> 32 };
 }
 
+static __always_inline __u64 packed(struct decision d)
+{
+	return (__u64)d.rule << 32 | d.reason;
+}
+
 static __always_inline bool allowed(enum reason reason)
 {
 	return reason == RULE_ALLOW || reason == ESTABLISHED || reason == LINK_CONTROL;
@@ -74,10 +79,11 @@ static __always_inline bool is_own(__u8 family, const struct address *address)
  * (SO_BINDTODEVICE) sends by no route, and a neighbour may claim any source. */
 static __always_inline bool strays(__u8 family, const struct address *remote, __u32 link)
 {
-	__u64 net = config_word(CONFINED), home = config_word(CONFINED_TO), half;
+	__u64 home = config_word(CONFINED_TO), net, half;
 
 	if (!home || home == link)
 		return false;
+	net = config_word(CONFINED);
 	if (family == 4)
 		return (remote->word[0] & (__u32)net) == net >> 32;
 	__builtin_memcpy(&half, remote->word, sizeof(half));
@@ -93,16 +99,20 @@ static __always_inline bool fits(const struct range *r, __u8 proto, __u16 port)
 {
 	if (r->proto != PROTO_ANY && r->proto != proto)
 		return false;
-	return r->every_port || (proto != PROTO_ICMP && bpf_ntohs(port) >= r->lo && bpf_ntohs(port) <= r->hi);
+	return r->every_port || (proto != PROTO_ICMP && port >= r->lo && port <= r->hi);
 }
 
-static __always_inline __u64 first_fit(const struct range *ranges, __u32 count, __u8 proto, __u16 port)
+/* Packed. `port` is in host order. Not static, like decide(). */
+__noinline __u64 first_fit(const struct range (*ranges)[INLINE_RANGES], __u32 count, __u32 proto, __u32 port)
 {
-	for (int i = 0; i < INLINE_RANGES; i++) {
-		if (i >= count)
-			break;
-		if (fits(&ranges[i], proto, port))
-			return by_action(ranges[i].action, ranges[i].rule);
+	if (!ranges)
+		return DEFAULT_DENY;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < INLINE_RANGES && i < count; i++) {
+		const struct range *r = &(*ranges)[i];
+
+		if (fits(r, proto, port))
+			return by_action(r->action, r->rule);
 	}
 	return DEFAULT_DENY;
 }
@@ -135,7 +145,7 @@ static __always_inline __u64 by_table(__u8 slot, const struct flow_key *flow, __
 
 	if (!entry)
 		return DEFAULT_DENY;
-	decision = first_fit(entry->ranges, entry->count, proto, port);
+	decision = first_fit(&entry->ranges, entry->count, proto, bpf_ntohs(port));
 	return decision == DEFAULT_DENY && entry->set ? by_set(slot, entry->set, proto, port) : decision;
 }
 
@@ -152,7 +162,7 @@ static __always_inline __u64 by_pin(__u32 epoch, const struct flow_key *flow, __
 	bpf_spin_unlock(&pin->lock);
 	if (lines.epoch != epoch || lines.until_ns <= bpf_ktime_get_boot_ns())
 		return DEFAULT_DENY;
-	return first_fit(lines.ranges, lines.count, proto, port);
+	return first_fit(&lines.ranges, lines.count, proto, bpf_ntohs(port));
 }
 
 /* Whether what was read of the slot of `epoch` may have been of another policy. The loader clears a slot for the next one

@@ -190,13 +190,11 @@ static __always_inline bool is_answered(const struct packet *p, __u32 reason)
 	       (reason == SPOOFED && p->owner == ELSEWHERE);
 }
 
-/* The verdict for a packet denied on egress: sent back to its sender as an answer if it can have one, else dropped. */
-static __noinline int refuse(struct __sk_buff *skb, const struct packet *p, __u32 reason)
+/* For a packet denied on egress: sent back to its sender as an answer if it can have one, else dropped. */
+static __noinline int refuse(struct __sk_buff *skb, const struct packet *p)
 {
 	__u16 type = p->key.family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 
-	if (!is_answered(p, reason))
-		return TC_ACT_SHOT;
 	/* The receiving stack will believe skb->protocol: an AF_PACKET sender may have lied about it. */
 	if (p->control || p->fragment == LATER || skb->protocol != type)
 		return TC_ACT_SHOT;

@@ -187,7 +187,7 @@ impl Enforcer {
     }
 
     /// Loads the programs for links of these kinds now, so that their first [`attach`](Self::attach) need not: the verifier
-    /// takes some 15 ms for each. Tells nothing yet; the policy may be applied before or after.
+    /// takes some milliseconds for each. Tells nothing yet; the policy may be applied before or after.
     ///
     /// # Errors
     /// When the kernel refuses a program.
