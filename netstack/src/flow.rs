@@ -33,6 +33,9 @@ pub(crate) use news::Fate;
 use tail::Tail;
 use track::Track;
 
+/// Bytes that may be under way before anything is known of the path (RFC 6928, 2).
+const FIRST_FLIGHT: u32 = 14_600;
+
 /// A connection.
 pub(crate) struct Flow {
     pub(crate) id: FlowId,
@@ -186,6 +189,18 @@ impl Flow {
             self.abort();
         } else {
             self.socket_mut().close();
+        }
+    }
+
+    /// The owner has left, and what it wrote is followed by a reset. What a first flight may hold goes at once (RFC 6928): nobody waits for
+    /// acknowledgements that would open smoltcp's window of 2 KiB.
+    pub(crate) fn reset(&mut self) {
+        self.is_orphan = true;
+        self.resets = true;
+        self.set_no_delay(true);
+        let most = (10 * self.segment_size()).min(FIRST_FLIGHT);
+        if self.socket().send_queue() <= most as usize {
+            self.socket_mut().set_congestion_control(CongestionControl::None);
         }
     }
 

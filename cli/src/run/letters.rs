@@ -21,7 +21,8 @@ pub(super) enum Delivery {
     By(Pid),
 }
 
-/// Those that the command does not have yet, at most one of each number, as with pending signals of the kernel's (`signal(7)`).
+/// Those that the command does not have yet. At most one of each number waits, as with pending signals of the kernel's (`signal(7)`); one that
+/// is being carried may have arrived, so the next of its number waits for the carrier's end.
 #[derive(Debug, Default)]
 pub(super) struct Letters(Vec<Letter>);
 
@@ -37,7 +38,7 @@ struct Letter {
 impl Letters {
     pub(super) fn add(&mut self, signal: Signal) {
         let now = Instant::now();
-        if !self.0.iter().any(|letter| letter.signal == signal) {
+        if !self.0.iter().any(|letter| letter.signal == signal && letter.carrier.is_none()) {
             self.0.push(Letter { signal, until: now + PATIENCE, carrier: None, at: now });
         }
     }
@@ -45,8 +46,10 @@ impl Letters {
     /// Tries those that nobody carries and that are due; how long to wait before the next time.
     pub(super) fn send(&mut self, deliver: impl Fn(Signal) -> io::Result<Delivery>) -> PollTimeout {
         let now = Instant::now();
-        let is_waiting = |letter: &Letter| letter.carrier.is_none();
-        self.0.retain(|letter| !is_waiting(letter) || now < letter.until);
+        let carried: Vec<Signal> =
+            self.0.iter().filter(|one| one.carrier.is_some()).map(|one| one.signal).collect();
+        let is_waiting = |letter: &Letter| letter.carrier.is_none() && !carried.contains(&letter.signal);
+        self.0.retain(|letter| letter.carrier.is_some() || now < letter.until);
         self.0.retain_mut(|letter| {
             if !is_waiting(letter) || now < letter.at {
                 return true;
@@ -64,7 +67,10 @@ impl Letters {
     /// Notes that a child has ended, which may have carried one of them.
     pub(super) fn carrier_ended(&mut self, child: Pid, is_done: bool) {
         let Some(at) = self.0.iter().position(|letter| letter.carrier == Some(child)) else { return };
-        if is_done {
+        let signal = self.0[at].signal;
+        let next_waits = self.0.iter().any(|letter| letter.signal == signal && letter.carrier.is_none());
+        // With one that waits already it is one, as two that are pending are.
+        if is_done || next_waits {
             self.0.remove(at);
         } else {
             self.0[at].carrier = None;
@@ -107,6 +113,35 @@ mod tests {
         letters.carrier_ended(Pid::from_raw(77), true);
         assert_eq!(letters.0.len(), 1, "somebody else");
         letters.carrier_ended(Pid::from_raw(2), true);
+        assert!(letters.0.is_empty());
+    }
+
+    #[test]
+    fn one_more_of_a_kind_waits_for_the_carrier_of_the_last() {
+        let (mut letters, sent) = (Letters::default(), Cell::new(0));
+        let send = |letters: &mut Letters| {
+            letters.send(|_| {
+                sent.set(sent.get() + 1);
+                Ok(Delivery::By(Pid::from_raw(sent.get())))
+            })
+        };
+        let interrupt = |letters: &mut Letters| {
+            letters.add(Signal::SIGINT);
+            letters.add(Signal::SIGINT);
+            assert_eq!(send(letters), PollTimeout::NONE);
+        };
+        interrupt(&mut letters);
+        interrupt(&mut letters);
+        assert_eq!((sent.get(), letters.0.len()), (1, 2), "in their order, and one that waits");
+        letters.carrier_ended(Pid::from_raw(1), true);
+        assert_eq!(send(&mut letters), PollTimeout::NONE);
+        assert_eq!(sent.get(), 2, "the second press of Ctrl-C");
+        interrupt(&mut letters);
+        letters.carrier_ended(Pid::from_raw(2), false);
+        assert_eq!(letters.0.len(), 1, "neither has arrived: they are one");
+        send(&mut letters);
+        assert_eq!(sent.get(), 3);
+        letters.carrier_ended(Pid::from_raw(3), true);
         assert!(letters.0.is_empty());
     }
 }

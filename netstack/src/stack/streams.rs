@@ -109,9 +109,7 @@ impl Stack {
     /// what it was sent unread. Nothing more is told of it.
     pub fn reset(&mut self, id: FlowId) {
         let _ = self.with_flow(id, |flow| {
-            flow.is_orphan = true;
-            flow.resets = true;
-            flow.set_no_delay(true);
+            flow.reset();
             Ok(())
         });
     }

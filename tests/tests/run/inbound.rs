@@ -4,7 +4,7 @@ use lattice_tests::{Process, tools};
 
 use crate::place::{LIMIT, Place};
 
-/// On 127.0.0.1 alone: 8081 TCP, which says who asks, and UDP, which sends back. On all addresses: 8082, and 8083.
+/// On 127.0.0.1 alone: 8081 TCP, which says who asks, and UDP, which sends back five times as much. On all addresses: 8082, and 8083.
 const SERVE: &str = r#"
 import http.server, socket, threading
 class Who(http.server.BaseHTTPRequestHandler):
@@ -21,7 +21,8 @@ udp.bind(('127.0.0.1', 8081))
 def echo():
     while True:
         data, sender = udp.recvfrom(2000)
-        udp.sendto(data, sender)
+        # Longer than a packet.
+        udp.sendto(data * 5, sender)
 threading.Thread(target=echo, daemon=True).start()
 print('serving', flush=True)
 input()
@@ -32,14 +33,21 @@ import socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
     s.settimeout(20)
     s.connect((sys.argv[1], 8081)); s.send(b'x' * 999)
-    print(s.recv(2000) == b'x' * 999)
+    print(s.recv(9000) == b'x' * 4995)
+    s.connect((sys.argv[1], 8084)); s.send(b'x')
+    try:
+        print(s.recv(9000))
+    except ConnectionRefusedError:
+        print('refused')
 "#;
 
 #[test]
 fn peers_reach_the_ports_that_were_named_and_no_other() {
     let place = Place::new();
     for isolate in ["netns", "gvisor"] {
-        let forwards = ["8081:127.0.0.1:8081", "udp:8081:127.0.0.1:8081", "8083:127.0.0.1:8083"];
+        // Nobody listens at UDP 8084.
+        let udp = ["udp:8081:127.0.0.1:8081", "udp:8084:127.0.0.1:8084"];
+        let forwards = ["8081:127.0.0.1:8081", udp[0], udp[1], "8083:127.0.0.1:8083"];
         let mut flags = vec!["--isolate", isolate];
         flags.extend(forwards.iter().flat_map(|forward| ["--forward", forward]));
         let command = ["sh", "-c", "sleep 1000 | exec python3 -c \"$0\"", SERVE];
@@ -64,14 +72,16 @@ fn peers_reach_the_ports_that_were_named_and_no_other() {
             assert_eq!(out.stdout.len(), who.len() + (1 << 20), "{isolate} {port}");
         }
         let out = place.lab.on(&place.peer, "python3", &["-c", ASK, own]);
-        assert_eq!((out.code, out.stdout.as_str()), (0, "True\n"), "{isolate}: {}", out.stderr);
+        assert_eq!((out.code, out.stdout.as_str()), (0, "True\nrefused\n"), "{isolate}: {}", out.stderr);
         // It is silence or a refusal, and nothing that the command would have served.
         let url = format!("http://{own}:8082/");
         assert_ne!(place.lab.on(&place.peer, "curl", &["-s", "-m", "5", &url]).code, 0);
         run.signal(nix::sys::signal::Signal::SIGTERM);
         run.finish(LIMIT);
         place.assert_clean();
+        let records = place.records();
+        assert!(!records.iter().any(|r| r["reason"] == "spoofed"), "{records:#?}");
         let denied = |r: &serde_json::Value| r["dstPort"] == 8082 && r["direction"] == "ingress";
-        assert!(place.records().iter().any(|r| denied(r) && r["action"] == "deny"), "{:#?}", place.records());
+        assert!(records.iter().any(|r| denied(r) && r["action"] == "deny"), "{records:#?}");
     }
 }
