@@ -25,7 +25,7 @@ use crate::{
     overlay,
     renew::Renewal,
     steps::{drops, nothing},
-    sync::{Standing, Sync, Tunnel},
+    sync::{Applier, Sync, Tunnel},
 };
 
 /// The agent's WireGuard link.
@@ -193,26 +193,12 @@ pub(crate) fn peers_step(
         let renewal = Renewal::new(join, jwt, &credentials, map.not_after);
         let detail = format!("{} peers, map generation {}", map.peers.len(), map.generation);
         let guide = Guide::start(&device, &client, &credentials, overlay, &underlay, runtime);
-        let (map, standing) = (Arc::new(map), Standing::default());
-        let current = watch::Sender::new(map.clone());
+        let current = watch::Sender::new(Arc::new(map));
         let heard = Heard::just_now();
         let sources =
             OverlaySources { device: device.clone(), map: current.subscribe(), heard: heard.clone() };
-        let tunnel = Tunnel {
-            client,
-            credentials,
-            device,
-            underlay,
-            names,
-            map,
-            current,
-            live,
-            guide,
-            standing,
-            heard,
-            renewal,
-            for_good,
-        };
+        let applier = Applier::new(current, device, names, live, guide, heard);
+        let tunnel = Tunnel { client, credentials, underlay, applier, renewal, for_good };
         let sync = runtime.block_on(Sync::start(tunnel))?;
         tracing::info!("Node started, heartbeat every 30s");
         let runtime = runtime.clone();

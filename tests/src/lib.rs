@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod clock;
 pub mod containerd;
 pub mod lab;
 pub mod nat;
@@ -25,6 +26,7 @@ pub mod tools;
 pub mod unprivileged;
 
 pub use agent::Attempt;
+pub use clock::Clock;
 pub use lab::{Host, Lab};
 pub use nat::{Nat, Router};
 pub use prober::Prober;

@@ -3,17 +3,27 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, ChildStderr, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_nats::client::RequestErrorKind;
+use lattice_dns::Names;
 use lattice_policy::Policy;
 use lattice_wire::{MapDelta, WgPrivateKey, credentials::VERSION, message::PeerKind};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::*;
 use crate::{
     ServerUrl,
+    heard::Heard,
     identity::Join,
+    live::Live,
     settle::tests::{Seen, Told, with_policy},
 };
 
@@ -86,6 +96,14 @@ impl Told {
 
 /// A tunnel whose policy allows 10.42.0.0/24, and whose enforcer takes a policy when `takes` says so.
 async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -> (Tunnel, Told) {
+    let (tunnel, _, told) = tunnel_and_policy(nats, takes).await;
+    (tunnel, told)
+}
+
+async fn tunnel_and_policy(
+    nats: &Nats,
+    takes: impl Fn(&Policy) -> bool + Send + 'static,
+) -> (Tunnel, Arc<Mutex<Live>>, Told) {
     let map = with_policy(&["10.42.0.0/24"]);
     let (seen, told) = Seen::new();
     let credentials = credentials(&map, &nats.url);
@@ -99,22 +117,24 @@ async fn tunnel(nats: &Nats, takes: impl Fn(&Policy) -> bool + Send + 'static) -
         preset: None,
         for_good: false,
     };
+    let live = Arc::new(seen.live("10.42.0.0/24", takes));
+    let current = watch::Sender::new(Arc::new(map));
     let tunnel = Tunnel {
-        guide: None,
         client: async_nats::connect(&nats.url).await.unwrap(),
         renewal: Renewal::new(join, session::Jwt::new(""), &credentials, None),
         credentials,
-        live: Some(Arc::new(seen.live("10.42.0.0/24", takes))),
-        device: Arc::new(seen),
         underlay: Arc::new(Netns::current().unwrap()),
-        names: lattice_dns::Names::default(),
-        current: watch::Sender::new(Arc::new(map.clone())),
-        map: Arc::new(map),
-        standing: Standing::default(),
-        heard: Heard::just_now(),
+        applier: Applier::new(
+            current,
+            Arc::new(seen),
+            Names::default(),
+            Some(live.clone()),
+            None,
+            Heard::just_now(),
+        ),
         for_good: false,
     };
-    (tunnel, told)
+    (tunnel, live, told)
 }
 
 /// Waits until the server knows of the subscription: what is pushed before reaches nobody. Garbage is not a map.
@@ -163,7 +183,7 @@ async fn a_pushed_policy_and_the_end_of_the_own_time_are_followed() {
 async fn a_push_of_another_epoch_makes_it_ask_and_changes_nothing() {
     let nats = Nats::start();
     let (mut tunnel, mut told) = tunnel(&nats, |_| true).await;
-    let map = tunnel.map.clone();
+    let map = tunnel.applier.map.clone();
     let other = NetMap { epoch: map.epoch + 1, generation: 99, ..with_policy(&[]) };
     let delta = MapDelta {
         epoch: other.epoch,
@@ -177,14 +197,39 @@ async fn a_push_of_another_epoch_makes_it_ask_and_changes_nothing() {
     };
     for update in [MapUpdate::Full(other.clone()), MapUpdate::Delta(delta)] {
         assert_eq!(tunnel.update(update, None).await, Applied::Gap);
-        assert_eq!(tunnel.map, map);
+        assert_eq!(tunnel.applier.map, map);
     }
     // Its history is younger than ours.
     let younger = NetMap { generation: 0, ..other };
     let asked = Some(map.version());
     assert_eq!(tunnel.update(MapUpdate::Full(younger.clone()), asked).await, Applied::Newer);
-    assert_eq!(*tunnel.map, younger);
+    assert_eq!(*tunnel.applier.map, younger);
     told.expect(["0 rules, taken"]).await;
+}
+
+/// The first thing that it does is to ask for the map, which takes five seconds here, as the heartbeat after it. The own time is over
+/// before: were the addresses to wait for an answer, that would come first.
+#[tokio::test]
+async fn while_nats_does_not_answer_the_hosts_addresses_and_the_end_of_the_own_time_are_followed() {
+    let nats = Nats::start();
+    let (mut tunnel, live, mut told) = tunnel_and_policy(&nats, |_| true).await;
+    let ends = Some(now_unix() + 3);
+    tunnel.applier.map = Arc::new(NetMap { not_after: ends, ..with_policy(&["10.42.0.0/24"]) });
+    let sync = Sync::start(tunnel).await.unwrap();
+    told.expect(["3 peers"]).await;
+    kill(Pid::from_raw(nats.child.id().cast_signed()), Signal::SIGSTOP).unwrap();
+    // By then it has asked. Were it not so, this test would say less, and not fail.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = std::time::Instant::now();
+    for own in ["192.0.2.1/32", "192.0.2.2/32"] {
+        let nets = vec![own.parse().unwrap()];
+        live.lock().unwrap_or_else(PoisonError::into_inner).set_unreachable(nets, Vec::new());
+        // What is denied is a rule, too.
+        told.expect(["2 rules, taken", "3 peers"]).await;
+    }
+    println!("two changes took {:?}", begun.elapsed());
+    told.expect(["0 rules, taken", "0 peers"]).await;
+    sync.end().await;
 }
 
 #[tokio::test]

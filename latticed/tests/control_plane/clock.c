@@ -1,4 +1,4 @@
-// Loaded into latticed before libc: clocks that a test sets. The file that TEST_CLOCK names holds four numbers of 64 bits.
+// Loaded into a program before libc: clocks that a test sets. The file that TEST_CLOCK names holds five numbers of 64 bits.
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@ struct clocks {
 	int64_t monotonic; // seconds that have passed for nobody else
 	int64_t frozen;    // whether the latter stands still
 	int64_t at;        // where; ours
+	int64_t boot;      // seconds that more have passed since the start of the machine
 };
 
 static volatile struct clocks *clocks;
@@ -35,6 +36,8 @@ int clock_gettime(clockid_t id, struct timespec *time)
 		return failed;
 	if (id == CLOCK_REALTIME)
 		time->tv_sec += clocks->real;
+	if (id == CLOCK_BOOTTIME)
+		time->tv_sec += clocks->boot;
 	if (id != CLOCK_MONOTONIC)
 		return 0;
 	time->tv_sec += clocks->monotonic;

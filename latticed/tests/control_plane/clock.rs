@@ -37,7 +37,7 @@ impl Clock {
             println!("SKIPPED: a clock that is set: no C compiler (cc)");
             return None;
         }
-        fs::write(dir.path().join("clocks"), [0; 32]).unwrap();
+        fs::write(dir.path().join("clocks"), [0; 40]).unwrap();
         let file = File::options().write(true).open(dir.path().join("clocks")).unwrap();
         Some(Self { dir, file })
     }

@@ -1,6 +1,7 @@
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, io::Write as _, path::Path, process::Command};
 
 use lattice_runsc::Writable;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::support::{Place, each_runsc};
 
@@ -103,5 +104,43 @@ fn a_binary_that_leads_out_of_the_rootfs_is_refused() {
         (spec.binary, spec.args) = ("/bin/out".into(), vec!["/".into()]);
         let inside = place.run(runsc, &spec);
         assert!(!inside.stdout.contains("home"), "'..' stops at the rootfs: {}", inside.stdout);
+    });
+}
+
+/// What whoever made the root file system has left in it: the kernel's log, a door to new links, and a file of the host.
+#[test]
+fn device_nodes_and_hard_links_of_a_hostile_rootfs_lead_nowhere() {
+    each_runsc(|runsc| {
+        let place = Place::new();
+        let nodes = place.rootfs().join("nodes");
+        fs::create_dir(&nodes).unwrap();
+        for (name, major, minor) in [("kmsg", 1, 11), ("tun", 10, 200)] {
+            let mode = Mode::from_bits_truncate(0o666);
+            mknod(&nodes.join(name), SFlag::S_IFCHR, mode, makedev(major, minor)).unwrap();
+        }
+        let outside = place.rootfs().with_file_name("of-the-host");
+        fs::write(&outside, "of the host\n").unwrap();
+        fs::hard_link(&outside, place.rootfs().join("etc/linked")).unwrap();
+        // Random, and so of nobody else.
+        let word = outside.display().to_string().replace('/', "-");
+        let twin = fs::File::options().write(true).open(nodes.join("kmsg"));
+        twin.and_then(|mut log| log.write_all(format!("<7>twin{word}\n").as_bytes()))
+            .expect("the twin's line");
+        let tried = place.sh(
+            runsc,
+            &format!(
+                "exec 2>/dev/null
+                 echo '<7>agent{word}' >/nodes/kmsg
+                 busybox tunctl -f /nodes/tun -t way-out && echo tun
+                 echo changed >/etc/linked && cat /etc/linked
+                 echo tried"
+            ),
+        );
+        assert_eq!(tried, "changed\ntried\n");
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "of the host\n");
+        let log = Command::new("dmesg").output().expect("dmesg");
+        let log = String::from_utf8_lossy(&log.stdout).into_owned();
+        assert!(log.contains(&format!("twin{word}")), "the twin did not get through either");
+        assert!(!log.contains(&format!("agent{word}")), "the host's kernel has heard of it");
     });
 }

@@ -1,6 +1,6 @@
 """Attempts to get past a policy. The same program runs in a sandbox and, as its native twin, on a bare host.
 
-argv: the names of the attempts. One line of JSON for each: name, result, ms.
+argv: the names of the attempts, some with what they are about behind a colon. One line of JSON for each: name, result, ms.
 `ok` is what the attempt wanted; otherwise the error, or `silence` when nobody said no within the patience.
 """
 import ctypes, errno, fcntl, json, os, socket, struct, subprocess, sys, time
@@ -122,6 +122,87 @@ def call(number, *arguments):
         raise OSError(ctypes.get_errno(), "")
 
 
+def netlink(family, kind, flags, body):
+    """One request, and the kernel's word on it."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family) as s:
+        s.send(struct.pack("=IHHII", 16 + len(body), kind, flags | 5, 1, 0) + body)
+        reply = s.recv(4096)
+    (code,) = struct.unpack_from("=i", reply, 16)
+    if code:
+        raise OSError(-code, "")
+
+
+def attach_queue():
+    """A queueing discipline on loopback (RTM_NEWQDISC, `clsact`): where programs such as the policy's hang."""
+    name = b"clsact\0"
+    body = struct.pack("=BxxxiIII", 0, 1, 0xFFFF0000, 0xFFFFFFF1, 0)
+    netlink(0, 36, 0x400, body + struct.pack("=HH", 4 + len(name), 1) + name + b"\0")
+
+
+def delete_tables():
+    """All tables of nftables (NFT_MSG_DELTABLE without a name, between the marks of a batch)."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as s:
+        message = lambda kind, flags, resource: struct.pack("=IHHIIBBH", 20, kind, flags, 1, 0, 0, 0, resource)
+        s.send(message(16, 1, 0x0A00) + message(0x0A02, 5, 0) + message(17, 1, 0x0A00))
+        s.settimeout(PATIENCE)
+        (code,) = struct.unpack_from("=i", s.recv(4096), 16)
+        if code:
+            raise OSError(-code, "")
+
+
+def joined(group):
+    """A group's member says so by IGMP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(own))
+        time.sleep(1)
+
+
+def as_other_root(to):
+    """Who makes a user namespace has every capability in it."""
+    if libc.unshare(0x10000000) < 0:
+        raise OSError(ctypes.get_errno(), "")
+    raw(17, to, payload=datagram(53))
+
+
+def connected(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.connect("\0" + path[1:] if path.startswith("@") else path)
+
+
+def target(text):
+    host, port = text.rsplit(":", 1)
+    tcp(host, int(port), socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def read(path):
+    with open(path, "rb") as f:
+        f.read(1)
+
+
+def rewritten(path):
+    """With what is in it: it is about the right to."""
+    with open(path, "r+") as f:
+        text = f.read()
+        f.seek(0)
+        f.write(text)
+
+
+def opened(path):
+    os.close(os.open(path, os.O_WRONLY))
+
+
+def seen(needle):
+    """In the command line of another process."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                if pid != str(os.getpid()) and needle.encode() in f.read():
+                    return
+        except FileNotFoundError:
+            pass
+    raise OSError(errno.ESRCH, "")
+
+
 def command(*words):
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -145,6 +226,7 @@ def write(path, text):
 INET6, STREAM, DGRAM = socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
 ATTEMPTS = {
     "tcp": lambda: tcp("203.0.113.1", 443),
+    "static": lambda: command("busybox", "nc", "-w", "5", "203.0.113.12", "443"),
     "udp": lambda: udp("203.0.113.2", 9999),
     "ping": lambda: ping("203.0.113.3"),
     "private": lambda: tcp("10.99.0.1", 443),
@@ -169,6 +251,7 @@ ATTEMPTS = {
     "doq": lambda: udp("198.51.100.56", 853),
     "odd-port": lambda: udp("198.51.100.57", 5300),
     "metadata": lambda: tcp("169.254.169.254", 80),
+    "metadata-number": lambda: tcp("2852039166", 80),
     "metadata-v6": lambda: tcp("fd00:ec2::254", 80, INET6),
     "metadata-mapped": lambda: tcp("::ffff:169.254.169.254", 80, INET6),
     "metadata-alibaba": lambda: tcp("100.100.100.200", 80),
@@ -195,6 +278,9 @@ ATTEMPTS = {
     "sctp": lambda: protocol(STREAM, 132, "203.0.113.35"),
     "udp-lite": lambda: protocol(DGRAM, 136, "203.0.113.36"),
     "mptcp": lambda: protocol(STREAM, 262, "203.0.113.37"),
+    "joined": lambda: joined("224.0.0.99"),
+    # A socket that whoever started the program left open: connected to 203.0.113.38.
+    "inherited": lambda: os.write(9, b"x"),
     # Not a packet: the policy itself, the routes, the way around.
     "delete-route": lambda: command("ip", "route", "del", "default"),
     "add-route": lambda: command("ip", "route", "add", "203.0.113.40/32", "dev", "lo"),
@@ -204,14 +290,20 @@ ATTEMPTS = {
     "ping-range": lambda: write("/proc/sys/net/ipv4/ping_group_range", "0 0"),
     "bpf": lambda: call(321, 0, struct.pack("IIII", 2, 4, 8, 1) + bytes(56), 72),
     "tun": tun,
+    "queue": attach_queue,
+    "tables": delete_tables,
+    "other-root": lambda: as_other_root("203.0.113.41"),
     "new-netns": lambda: call(308, os.open("/proc/1/ns/net", os.O_RDONLY), 0x40000000),
 }
+
+ABOUT = {"tcp": target, "unix": connected, "read": read, "rewrite": rewritten, "open": opened, "seen": seen}
 
 
 def run(name):
     begun = time.monotonic()
     try:
-        ATTEMPTS[name]()
+        kind, _, about = name.partition(":")
+        ABOUT[kind](about) if about else ATTEMPTS[name]()
         result = "ok"
     except TimeoutError:
         result = "silence"

@@ -1,13 +1,20 @@
 //! Two hosts with the same way to the same internet, one of them with a sandbox on it; and a canary that sees what
 //! arrives there, whatever our own records say.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use lattice_tests::{Host, Lab, Packet, Process, Sniffer, agent, process::command, sniffer};
 use serde::Deserialize;
 
 use crate::Enforcer;
 
+/// Opens the socket that the attempt `inherited` is about, and lets the program have it.
+const LEAVE_OPEN: &str = "exec 9<>/dev/udp/203.0.113.38/9; exec \"$@\"";
 const PROGRAM: &str = include_str!("attempts.py");
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -84,6 +91,7 @@ impl World {
         let mut start = agent::start(&self.lab, &self.runner, "agent", egress);
         start.args(["--enforcer", enforcer.flag()]);
         start.args(["--agent-binary", "/usr/bin/python3", "--", "-c", PROGRAM]).args(names);
+        let start = with_open_socket(&self.runner, &start);
         self.observe(|| {
             let out = Process::spawn(start, "agent", self.lab.dir.path()).finish(LIMIT);
             let policed = out.stderr.lines().find(|line| line.contains("] policy ")).unwrap_or_default();
@@ -94,18 +102,29 @@ impl World {
 
     /// Runs attempts on a bare host.
     pub(crate) fn natively(&self, names: &[&str]) -> (Vec<Result>, Vec<Packet>) {
-        let mut twin = command(&self.twin.netns.path(), "python3".as_ref());
+        self.natively_on(&self.twin, names)
+    }
+
+    /// Runs attempts on a host, without a sandbox.
+    pub(crate) fn natively_on(&self, host: &Host, names: &[&str]) -> (Vec<Result>, Vec<Packet>) {
+        let mut twin = command(&host.netns.path(), "python3".as_ref());
         twin.args(["-c", PROGRAM]).args(names);
+        let twin = with_open_socket(host, &twin);
         self.observe(|| Process::spawn(twin, "twin", self.lab.dir.path()).finish(LIMIT))
+    }
+
+    /// A file of the host's.
+    pub(crate) fn marker(&self) -> PathBuf {
+        let path = self.lab.dir.path().join("marker");
+        std::fs::write(&path, "of the host").expect("a file");
+        path
     }
 
     fn observe(&self, run: impl FnOnce() -> lattice_tests::Output) -> (Vec<Result>, Vec<Packet>) {
         let canary = Sniffer::start(&self.internet.netns, |_| true);
         let out = run();
         sniffer::settle();
-        let parse =
-            |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
-        let results: Vec<Result> = out.stdout.lines().map(parse).collect();
+        let results = results(&out.stdout);
         assert!(!results.is_empty(), "{}", out.stderr);
         (results, canary.finish())
     }
@@ -129,6 +148,25 @@ impl World {
     pub(crate) fn internet(&self) -> Ipv4Addr {
         self.internet.address
     }
+}
+
+/// The lines of an agent's output.
+pub(crate) fn results(stdout: &str) -> Vec<Result> {
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    stdout.lines().map(parse).collect()
+}
+
+/// `command` on `host`, with a socket of the host's that nobody closes.
+fn with_open_socket(host: &Host, command: &Command) -> Command {
+    let mut outer = lattice_tests::process::command(&host.netns.path(), Path::new("bash"));
+    outer.args(["-c", LEAVE_OPEN, "bash"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
 }
 
 /// Accepts connections on every address, IPv4 and IPv6.

@@ -36,7 +36,8 @@ def answer(query):
             if KINDS[kind] not in (number, 5):
                 continue
             value = data(kind, text)
-            records += encoded(owner) + struct.pack("!HHIH", KINDS[kind], 1, TTL, len(value)) + value
+            ttl = 1 if owner.startswith("brief.") else TTL
+            records += encoded(owner) + struct.pack("!HHIH", KINDS[kind], 1, ttl, len(value)) + value
             count += 1
             alias = text if kind == "CNAME" else alias
         if alias is None:
@@ -47,6 +48,8 @@ def answer(query):
 
 
 class Page(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections last
+
     def do_GET(self):
         body = f"hello from {self.connection.getsockname()[0].removeprefix('::ffff:')}\n".encode()
         self.send_response(200)

@@ -1,6 +1,7 @@
 //! Rules by name, from the agent's resolver to the packet: what a rule means is reached, nothing beside it, and nobody else
 //! is told what was asked.
 
+mod pins;
 mod world;
 
 use std::path::Path;

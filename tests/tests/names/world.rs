@@ -134,6 +134,7 @@ fn zone() -> Value {
     let here = json!([["A", SERVER]]);
     json!({
         "api.example.com": here,
+        "brief.example.com": here,
         "other.example.com": here,
         "example.com": here,
         "evilexample.com": here,
