@@ -4,6 +4,7 @@
 //! any thread, in a runtime or not.
 
 mod changes;
+mod limited;
 mod request;
 mod route;
 mod veth;
@@ -26,6 +27,7 @@ use rtnetlink::{
 use crate::Netns;
 
 pub use changes::Changes;
+pub(crate) use limited::LimitedRoutes;
 pub(crate) use request::run;
 use request::{Failed, failed};
 pub use route::{Route, add_default_route, add_route, own_routes, routes};

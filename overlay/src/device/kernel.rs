@@ -16,6 +16,7 @@ mod engine;
 mod handshake;
 mod link;
 mod loopback;
+mod narrow;
 mod new_link;
 mod peers;
 mod raw;
@@ -38,6 +39,7 @@ use crate::{Netns, link as links};
 use engine::{Engine, Parts};
 use link::WgLink;
 use loopback::Loopback;
+use narrow::Narrow;
 use new_link::NewLink;
 use raw::Raw;
 
@@ -71,7 +73,7 @@ impl KernelDevice {
         })?;
         let listen_port = new_link.listen_port;
         drop(new_link);
-        let DeviceConfig { name, underlay, inside, paths, .. } = config;
+        let DeviceConfig { name, underlay, inside, paths, mtu, .. } = config;
         let start = |source| DeviceError::Start { name: name.clone(), source };
         let (commands, inbox, wake) = Commands::new(&name).map_err(start)?;
         let link = WgLink { name: name.clone(), interface, inside, underlay };
@@ -96,7 +98,8 @@ impl KernelDevice {
             signals: Arc::new(Mutex::new(Some(signals))),
         });
         let link = Arc::clone(&device.link);
-        let engine = Engine::new(Parts { link, raw, loopback, ways, commands: inbox, wake });
+        let narrow = Narrow::new(Arc::clone(&link), mtu);
+        let engine = Engine::new(Parts { link, narrow, raw, loopback, ways, commands: inbox, wake });
         let thread = thread::Builder::new().name(name.clone()).spawn({
             let name = name.clone();
             move || {

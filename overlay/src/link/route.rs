@@ -156,33 +156,28 @@ pub fn add_route(
 ) -> Result<(), LinkError> {
     let action = format!("add a route to {destination} by {name}");
     run(netns, async |handle| {
-        let index = index_of(&handle, name).await?;
-        let message = route(destination, index, preferred_source).ok_or_else(|| other_version(&action))?;
+        let mut message = route(destination, index_of(&handle, name).await?);
+        if let Some(source) = preferred_source {
+            if source.is_ipv4() != destination.addr().is_ipv4() {
+                return Err(other_version(&action));
+            }
+            message.attributes.push(RouteAttribute::PrefSource(source.into()));
+        }
         handle.route().add(message).execute().await.map_err(failed(&action))
     })
 }
 
-fn route(destination: IpNet, index: u32, source: Option<IpAddr>) -> Option<RouteMessage> {
-    match (destination, source) {
-        (IpNet::V4(net), None | Some(IpAddr::V4(_))) => {
-            let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(net.network(), net.prefix_len())
-                .scope(RouteScope::Link)
-                .output_interface(index);
-            if let Some(IpAddr::V4(source)) = source {
-                route = route.pref_source(source);
-            }
-            Some(route.build())
-        }
-        (IpNet::V6(net), None | Some(IpAddr::V6(_))) => {
-            let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(net.network(), net.prefix_len())
-                .output_interface(index);
-            if let Some(IpAddr::V6(source)) = source {
-                route = route.pref_source(source);
-            }
-            Some(route.build())
-        }
-        _ => None,
+/// To `destination` by the link `index`, without gateway.
+pub(super) fn route(destination: IpNet, index: u32) -> RouteMessage {
+    match destination {
+        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .scope(RouteScope::Link)
+            .output_interface(index)
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .build(),
     }
 }

@@ -6,7 +6,8 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::{Command, Stdio},
     sync::Arc,
     thread,
@@ -14,19 +15,24 @@ use std::{
 };
 
 use lattice_overlay::{
-    BackendChoice, Device, DeviceConfig, Netns, PathFinder, PathStatus, PathsConfig, PeerConfig, Servers,
-    create, link,
+    Backend, BackendChoice, Device, DeviceConfig, Netns, PathFinder, PathStatus, PathsConfig, PeerConfig,
+    Servers, create, link,
 };
 use lattice_relay::{Config, Identity, Metrics, Relay, stun::StunServer};
 use lattice_wire::{
     RelayClaims, RelayServer, WgPrivateKey, WorkspaceId,
     relay_token::{TrustedKeys, issue},
 };
+use nix::sys::socket::{getsockopt, sockopt::TcpMaxSeg};
 use nkeys::KeyPair;
 use tokio::runtime::Runtime;
 
 /// Far beyond what anything takes, also in an emulated machine: only a hang reaches it.
 pub(crate) const HANGS: Duration = Duration::from_secs(120);
+/// Bytes of a packet of the overlay.
+const MTU: u32 = 1420;
+/// By a relay.
+const RELAYED: u32 = 1280;
 const SERVERS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// What a NAT does to ports.
@@ -150,7 +156,7 @@ impl Host {
             name: "wg0".into(),
             private_key: key.clone(),
             listen_port: 0,
-            mtu: 1280,
+            mtu: MTU as u16,
             underlay: Arc::clone(&underlay),
             inside: Arc::clone(&inside),
             filter: None,
@@ -185,6 +191,29 @@ impl Host {
         let socket = self.inside.run(|| UdpSocket::bind((self.address(), 7)).unwrap()).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         socket
+    }
+
+    /// A TCP connection, and its end at `other`.
+    pub(crate) fn connect(&self, other: &Self) -> [TcpStream; 2] {
+        let listener = other.inside.run(|| TcpListener::bind((other.address(), 0)).unwrap()).unwrap();
+        let to = listener.local_addr().unwrap();
+        let stream = self.inside.run(|| TcpStream::connect(to).unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        accepted.set_read_timeout(Some(HANGS)).unwrap();
+        [stream, accepted]
+    }
+
+    /// Checks that packets of a connection from here are as long as its path carries. In user space they are cut after the kernel.
+    pub(crate) fn fills(&self, [stream, other]: &mut [TcpStream; 2], is_relayed: bool) {
+        // What is sent first shows the connection its route.
+        for _ in 0..2 {
+            stream.write_all(b"x").unwrap();
+            other.read_exact(&mut [0]).unwrap();
+        }
+        let is_cut = is_relayed && self.device.backend() == Backend::Kernel;
+        // The headers of IPv4 and TCP, and the option for timestamps.
+        let packet = getsockopt(stream, TcpMaxSeg).unwrap() + 40 + 12;
+        assert_eq!(packet, if is_cut { RELAYED } else { MTU });
     }
 
     /// From now on nothing passes between this router and `other`'s.

@@ -39,6 +39,8 @@ fn a_relay_is_left_for_a_direct_path_without_a_loss_taken_when_it_dies_and_left_
     acquaint(&a, &b);
     reaches(at_a, at_b);
     eventually("the relay", sockets, || is_relayed(&a) && is_relayed(&b));
+    let mut stream = a.connect(&b);
+    a.fills(&mut stream, true);
     assert!(a.path().0.why_not_direct.is_some() && a.path().0.rtt.is_some(), "{:?}", a.path());
 
     // Numbered datagrams both ways while the path changes: each arrives once.
@@ -57,13 +59,17 @@ fn a_relay_is_left_for_a_direct_path_without_a_loss_taken_when_it_dies_and_left_
         numbers();
     }
     (0..100).for_each(|_| numbers());
+    a.fills(&mut stream, false);
+    a.fills(&mut a.connect(&b), false);
 
     b.cut(&a);
     eventually("the relay in its place", sockets, || is_relayed(&a) && is_relayed(&b));
     reaches(at_a, at_b);
     reaches(at_b, at_a);
+    a.fills(&mut stream, true);
     b.heal();
     eventually("the direct path", sockets, || is_direct(&a, &b) && is_direct(&b, &a));
+    a.fills(&mut stream, false);
     b.renumber(&world);
     eventually("the new address", sockets, || is_direct(&a, &b) && is_direct(&b, &a));
     reaches(at_a, at_b);

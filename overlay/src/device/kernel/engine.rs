@@ -23,6 +23,7 @@ use nix::sys::eventfd::EventFd;
 use super::{
     link::WgLink,
     loopback::Loopback,
+    narrow::Narrow,
     peers::{Peers, To},
     raw::Raw,
 };
@@ -43,6 +44,7 @@ const BUFFER: usize = 1 << 16;
 /// The thread's state.
 pub(super) struct Engine {
     link: Arc<WgLink>,
+    narrow: Narrow,
     clock: Clock,
     raw: Raw,
     loopback: Loopback,
@@ -64,6 +66,7 @@ pub(super) struct Engine {
 /// What an engine is made from.
 pub(super) struct Parts {
     pub(super) link: Arc<WgLink>,
+    pub(super) narrow: Narrow,
     pub(super) raw: Raw,
     pub(super) loopback: Loopback,
     pub(super) ways: Option<Ways>,
@@ -73,10 +76,11 @@ pub(super) struct Parts {
 
 impl Engine {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { link, raw, loopback, ways, commands, wake } = parts;
+        let Parts { link, narrow, raw, loopback, ways, commands, wake } = parts;
         let (clock, peers) = (Clock::new(), Peers::new(loopback.homes()));
         Self {
             link,
+            narrow,
             looked: clock.now(),
             clock,
             raw,
@@ -140,7 +144,8 @@ impl Engine {
                     self.malformed += 1;
                     continue;
                 };
-                let is_sent = send(&self.relays, &mut self.raw, &outgoing.peer, &outgoing.to, datagram);
+                let is_sent = !self.narrow.is_too_long(&outgoing.peer, datagram)
+                    && send(&self.relays, &mut self.raw, &outgoing.peer, &outgoing.to, datagram);
                 self.lost += u64::from(!is_sent);
                 self.moves.extend(outgoing.endpoint.map(|endpoint| (outgoing.peer, endpoint)));
                 if let Some(ways) = self.ways.as_mut().filter(|_| outgoing.is_wanted) {
@@ -230,11 +235,12 @@ impl Engine {
 
     /// Does what time asks for.
     fn handle_timeout(&mut self, now: Instant) {
-        let Self { ways, raw, relays, peers, moves, lost, .. } = self;
+        let Self { ways, raw, relays, peers, moves, narrow, lost, .. } = self;
         if let Some(ways) = ways {
             let check = |remote, local, bytes: &[u8]| raw.send(Some(local), remote, bytes);
             ways.handle_timeout(now, check, |event| match event {
                 Event::Select { peer, path } => {
+                    narrow.select(&peer, path);
                     moves.extend(peers.select(&peer, path, now).map(|endpoint| (peer, endpoint)));
                 }
                 Event::Ended { peer } => moves.extend(peers.end(&peer).map(|home| (peer, home))),

@@ -58,8 +58,9 @@ impl Engine {
 
     /// When the kernel refuses, what comes home is none the less for those that are wanted only.
     fn set_peers(&mut self, wanted: &[PeerConfig], now: Instant) -> Result<(), DeviceError> {
-        let Self { link, peers, ways, .. } = self;
+        let Self { link, narrow, peers, ways, .. } = self;
         peers.follow(wanted);
+        narrow.set_peers(wanted);
         // Where paths are found, checks keep what is in use alive, and what is not costs nothing: whatever comes home is a wish.
         let finds_paths = ways.is_some();
         let manner = |peer: &PeerConfig| Manner {
