@@ -83,6 +83,11 @@ e2e-kubernetes: setup-test
 	cargo build --release --bins
 	LATTICE_BIN=$(abspath $(BUILT))/release tests/kubernetes/node $(TOOLS)/kubernetes $(BUILT)/release tests/kubernetes/run
 
+# Both Dockerfiles, and the two agents of deploy/compose, for machines with Docker.
+.PHONY: e2e-docker
+e2e-docker: rootfs static
+	tests/docker $(BUILT)/$(STATIC_TARGET)/release
+
 # The same pods in a k3d cluster, for machines with Docker, where alone it can run.
 .PHONY: e2e-k3d
 e2e-k3d: setup-test static

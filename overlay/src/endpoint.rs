@@ -74,6 +74,7 @@ mod tests {
             mtu,
             mac,
             bridge: false,
+            vrf: None,
         }
     }
 

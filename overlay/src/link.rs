@@ -5,6 +5,7 @@
 
 mod changes;
 mod limited;
+mod own;
 mod request;
 mod route;
 mod veth;
@@ -18,8 +19,8 @@ use rtnetlink::{
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
         link::{
-            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
-            LinkLayerType, LinkMessage,
+            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVrf, LinkAttribute, LinkFlags,
+            LinkInfo, LinkLayerType, LinkMessage,
         },
     },
 };
@@ -28,9 +29,10 @@ use crate::Netns;
 
 pub use changes::Changes;
 pub(crate) use limited::LimitedRoutes;
+pub use own::own_routes;
 pub(crate) use request::run;
 use request::{Failed, failed};
-pub use route::{Route, add_default_route, add_route, own_routes, routes};
+pub use route::{Route, add_default_route, add_route, routes};
 pub use veth::add_veth;
 
 /// Why an operation on links, addresses or routes failed.
@@ -84,18 +86,23 @@ pub struct Link {
     pub mac: Vec<u8>,
     /// A bridge.
     pub bridge: bool,
+    /// The table of a VRF, whose links' routes are there.
+    pub vrf: Option<u32>,
 }
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
         let kind = message.header.link_layer_type;
-        let (mut name, mut mtu, mut mac, mut bridge) = (String::new(), 0, Vec::new(), false);
+        let (mut name, mut mtu, mut mac, mut bridge, mut vrf) = (String::new(), 0, Vec::new(), false, None);
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(found) => name = found,
                 LinkAttribute::Mtu(found) => mtu = found,
                 LinkAttribute::Address(found) => mac = found,
-                LinkAttribute::LinkInfo(found) => bridge = found.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+                LinkAttribute::LinkInfo(found) => {
+                    bridge = found.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                    vrf = found.iter().find_map(table_of_vrf);
+                }
                 _ => {}
             }
         }
@@ -109,8 +116,17 @@ impl From<LinkMessage> for Link {
             mtu,
             mac,
             bridge,
+            vrf,
         }
     }
+}
+
+fn table_of_vrf(info: &LinkInfo) -> Option<u32> {
+    let LinkInfo::Data(InfoData::Vrf(data)) = info else { return None };
+    data.iter().find_map(|data| match data {
+        InfoVrf::TableId(table) => Some(*table),
+        _ => None,
+    })
 }
 
 /// An address of a link.

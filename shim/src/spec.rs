@@ -131,6 +131,9 @@ fn restrict(all: &mut LinuxCapabilities, without: impl Fn(&Option<Capabilities>)
         .set_ambient(ambient);
 }
 
+/// What to do about a network namespace that will not do.
+pub const NETNS_REMEDY: &str = "give it a network namespace by path: in Kubernetes no hostNetwork, with ctr `--with-ns network:PATH`, with Docker `--network container:NAME`";
+
 /// The path of the spec's network namespace, if it names one.
 pub fn netns(spec: &Spec) -> Option<&Path> {
     let mut namespaces = spec.linux().as_ref()?.namespaces().iter().flatten();
@@ -142,10 +145,7 @@ fn require_netns(spec: &Spec, network: NetworkKind) -> Result<()> {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     let mut networks =
         namespaces.into_iter().flatten().filter(|one| one.typ() == LinuxNamespaceType::Network);
-    let refuse = |what: &str| {
-        let remedy = "give it a network namespace by path: in Kubernetes no hostNetwork, with ctr `--with-ns network:PATH`";
-        Err(Error::Invalid(format!("{what}: {remedy}")))
-    };
+    let refuse = |what: &str| Err(Error::Invalid(format!("{what}: {NETNS_REMEDY}")));
     match (networks.next(), networks.next()) {
         (None, _) => refuse("the container would share the host's network namespace"),
         (Some(_), Some(_)) => refuse("the spec names two network namespaces"),

@@ -111,6 +111,8 @@ fn script(attach: &str) -> String {
         runs.push(("calls", vec!["a_killed_run"]));
         runs.push(("lattice_shim", GROUPS.to_vec()));
         runs.push(("cri", vec!["lattice::memory_beyond_the_limit"]));
+        // Nor VRFs on the kernel's version, but on its configuration.
+        runs.push(("lattice_overlay", vec!["of_a_vrf"]));
     }
     for (test, filters) in runs {
         let Some(binary) = test_binary(test) else {

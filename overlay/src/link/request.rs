@@ -12,6 +12,22 @@ pub(crate) fn run<T: Send>(
     netns: &Netns,
     work: impl AsyncFnOnce(Handle) -> Result<T, LinkError> + Send,
 ) -> Result<T, LinkError> {
+    run_with(netns, false, work)
+}
+
+/// Runs `work` with a connection on which the kernel heeds what listings are narrowed to (`NETLINK_GET_STRICT_CHK`), and says how each ended.
+pub(super) fn run_filtered<T: Send>(
+    netns: &Netns,
+    work: impl AsyncFnOnce(Handle) -> Result<T, LinkError> + Send,
+) -> Result<T, LinkError> {
+    run_with(netns, true, work)
+}
+
+fn run_with<T: Send>(
+    netns: &Netns,
+    filtered: bool,
+    work: impl AsyncFnOnce(Handle) -> Result<T, LinkError> + Send,
+) -> Result<T, LinkError> {
     netns
         .run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -19,7 +35,13 @@ pub(crate) fn run<T: Send>(
                 .build()
                 .map_err(LinkError::Namespace)?;
             runtime.block_on(async {
-                let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Namespace)?;
+                let made = if filtered {
+                    rtnetlink::new_connection_with_strict_check()
+                } else {
+                    rtnetlink::new_connection()
+                };
+                let (mut connection, handle, _) = made.map_err(LinkError::Namespace)?;
+                connection.set_forward_done(filtered);
                 tokio::spawn(connection);
                 work(handle).await
             })

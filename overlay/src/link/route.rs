@@ -8,13 +8,13 @@ use std::{
 use futures::TryStreamExt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::{
-    Handle, RouteMessageBuilder,
+    RouteMessageBuilder,
     packet_route::route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType,
     },
 };
 
-use super::{LinkError, all_links, index_of, request::failed, run};
+use super::{LinkError, index_of, request::failed, run};
 use crate::Netns;
 
 /// A route.
@@ -33,53 +33,27 @@ pub struct Route {
 /// # Errors
 /// When the namespace cannot be entered.
 pub fn routes(netns: &Netns) -> Result<Vec<Route>, LinkError> {
-    run(netns, async |handle| all(&handle, unicast).await)
-}
-
-/// Where a namespace takes packets itself, each with the name of the link: its addresses where links are up, the broadcasts of its
-/// networks, the anycast addresses that it has as a router, and whatever `ip route add local` made so.
-///
-/// # Errors
-/// When the namespace cannot be entered.
-pub fn own_routes(netns: &Netns) -> Result<Vec<(String, IpNet)>, LinkError> {
     run(netns, async |handle| {
-        let links = all_links(&handle).await?;
-        let name = |index: &u32| links.iter().find(|link| link.index == *index).map(|link| link.name.clone());
-        let routes = all(&handle, own).await?.into_iter();
-        Ok(routes
-            .map(|route| (route.links.iter().find_map(name).unwrap_or_default(), route.destination))
-            .collect())
+        let mut all = Vec::new();
+        let (v4, v6) = (RouteMessageBuilder::<Ipv4Addr>::new(), RouteMessageBuilder::<Ipv6Addr>::new());
+        for mut message in [v4.build(), v6.build()] {
+            // What the builder presets for a new route would narrow a question.
+            message.header =
+                RouteHeader { address_family: message.header.address_family, ..Default::default() };
+            let found: Result<Vec<RouteMessage>, _> =
+                handle.route().get(message).execute().try_collect().await;
+            let found = found.map_err(failed("list the routes"))?;
+            all.extend(found.into_iter().filter(unicast).filter_map(read));
+        }
+        Ok(all)
     })
-}
-
-/// The routes of all tables that `wanted` wants.
-async fn all(handle: &Handle, wanted: fn(&RouteMessage) -> bool) -> Result<Vec<Route>, LinkError> {
-    let mut all = Vec::new();
-    let (v4, v6) = (RouteMessageBuilder::<Ipv4Addr>::new(), RouteMessageBuilder::<Ipv6Addr>::new());
-    for mut message in [v4.build(), v6.build()] {
-        // What the builder presets for a new route would narrow a question.
-        message.header = RouteHeader { address_family: message.header.address_family, ..Default::default() };
-        let found: Result<Vec<RouteMessage>, _> = handle.route().get(message).execute().try_collect().await;
-        let found = found.map_err(failed("list the routes"))?;
-        all.extend(found.into_iter().filter(wanted).filter_map(read));
-    }
-    Ok(all)
 }
 
 fn unicast(message: &RouteMessage) -> bool {
     message.header.kind == RouteType::Unicast
 }
 
-/// Of other tables no local ones: a transparent proxy has `local default` in one, for what bears its mark.
-fn own(message: &RouteMessage) -> bool {
-    match message.header.kind {
-        RouteType::Local => message.header.table == libc::RT_TABLE_LOCAL,
-        RouteType::Broadcast | RouteType::Anycast => true,
-        _ => false,
-    }
-}
-
-fn read(message: RouteMessage) -> Option<Route> {
+pub(super) fn read(message: RouteMessage) -> Option<Route> {
     let length = message.header.destination_prefix_length;
     let mut at = None;
     let (mut links, mut mtu) = (Vec::new(), None);

@@ -85,15 +85,17 @@ fn deletes_and_names_what_is_missing() {
     assert!(matches!(set_up(&a, "wg7"), Err(LinkError::NotFound(_))));
 }
 
+/// Whether a command succeeded there.
+fn runs(netns: &Netns, line: &str) -> bool {
+    let mut words = line.split(' ');
+    let mut command = std::process::Command::new(words.next().unwrap());
+    command.args(words);
+    netns.run(|| command.status().unwrap().success()).unwrap()
+}
+
 #[test]
 fn where_a_namespace_takes_packets_itself_is_known() {
     let (netns, _peer) = pair();
-    let run = |line: &str| {
-        let mut words = line.split(' ');
-        let mut command = std::process::Command::new(words.next().unwrap());
-        command.args(words);
-        assert!(netns.run(|| command.status().unwrap().success()).unwrap(), "{line}");
-    };
     for line in [
         "sysctl -qw net.ipv6.conf.all.forwarding=1",
         "ip link set lo up",
@@ -108,7 +110,7 @@ fn where_a_namespace_takes_packets_itself_is_known() {
         // A transparent proxy's.
         "ip route add local default dev lo table 100",
     ] {
-        run(line);
+        assert!(runs(&netns, line), "{line}");
     }
     let found = own_routes(&netns).unwrap();
     for (link, net) in [
@@ -126,5 +128,27 @@ fn where_a_namespace_takes_packets_itself_is_known() {
     }
     for other in ["203.0.113.9/32", "10.2.0.0/16", "10.3.0.0/16", "192.0.2.0/24", "0.0.0.0/0", "::/0"] {
         assert!(found.iter().all(|(_, net)| net.to_string() != other), "{other}: {found:?}");
+    }
+}
+
+#[test]
+fn what_the_links_of_a_vrf_have_is_known() {
+    let (netns, _peer) = pair();
+    if !runs(&netns, "ip link add red type vrf table 1001") {
+        return println!("SKIPPED: routes of a VRF: this kernel has none (CONFIG_NET_VRF)");
+    }
+    for line in [
+        "sysctl -qw net.ipv6.conf.all.forwarding=1",
+        "ip link set red up",
+        "ip link set eth0 master red",
+        "ip link set eth0 up",
+        "ip address add dev eth0 192.0.2.9/24",
+        "ip address add dev eth0 2001:db8::1/64 nodad",
+    ] {
+        assert!(runs(&netns, line), "{line}");
+    }
+    let found = own_routes(&netns).unwrap();
+    for net in ["192.0.2.9/32", "192.0.2.255/32", "2001:db8::1/128", "2001:db8::/128"] {
+        assert!(found.contains(&("eth0".into(), net.parse().unwrap())), "{net}: {found:?}");
     }
 }

@@ -84,6 +84,7 @@ mod tests {
             mtu,
             mac: Vec::new(),
             bridge: false,
+            vrf: None,
         }
     }
 

@@ -197,8 +197,9 @@ fn describe(pod: &Pod, spec: &Spec) -> Result<network::Pod> {
     let (name, namespace) =
         (named(SANDBOX_NAME, pod.place.id()), named(SANDBOX_NAMESPACE, &pod.settings.namespace));
     let uid = named(SANDBOX_UID, pod.place.id());
-    let none = "the spec names no network namespace: a pod with hostNetwork cannot have Lattice's network";
-    let netns = spec::netns(spec).ok_or_else(|| Error::Invalid(none.into()))?.to_owned();
+    let none =
+        || Error::Invalid(format!("the spec names no network namespace by path: {}", spec::NETNS_REMEDY));
+    let netns = spec::netns(spec).ok_or_else(none)?.to_owned();
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let resolv_conf = mounts
         .iter()
