@@ -2,11 +2,12 @@
 //! undo.
 //!
 //! ```text
-//! identity ─► netns ─► device ─► veth ─► policy ─► links ─► uplink ─► resolver ─► peers ─► Ready
+//! netns ─► identity ─► device ─► veth ─► policy ─► links ─► uplink ─► resolver ─► peers ─► Ready
 //!    ▲                                                                                        │
 //!    └────────────────────── undone in reverse: on failure, on a signal, at the end ──────────┘
 //! ```
 //!
+//! Once the namespace is there, whoever runs phase one may have the sandbox made in it meanwhile; the agent is started with the `Ready`.
 //! `veth` and `uplink` are there only when a rule names what lies outside the overlay. The policy is attached while the device is still down, so no link of the agent's namespace is ever up without it.
 //! What a `kill -9` of ours leaves behind is found through the state directory ([`StateDir`]) and removed by the next start or by
 //! `lattice doctor --fix`; the pinned policy stays in force until then.

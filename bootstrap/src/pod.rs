@@ -108,15 +108,20 @@ impl<'a> Entered<'a> {
         Ok(Self { pod, inside: Arc::new(inside), links, taken, enforcer })
     }
 
+    /// The namespace.
+    pub(crate) fn inside(&self) -> Arc<Netns> {
+        self.inside.clone()
+    }
+
     /// The step `netns`: all but WireGuard's link stands when it is done.
-    pub(crate) fn step(&self, steps: &mut Steps<'_>, overlay: &Overlay) -> Result<Arc<Netns>, Failure> {
+    pub(crate) fn step(&self, steps: &mut Steps<'_>, overlay: &Overlay) -> Result<(), Failure> {
         steps.run("netns", || {
             self.leaves_to_us(overlay)?;
             link::set_up(&self.inside, "lo")
                 .map_err(|error| kernel("cannot raise the pod's loopback", &error))?;
             let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
             let detail = format!("{} with {}", self.pod.netns.display(), names.join(", "));
-            Ok((self.inside.clone(), drops(self.inside.clone()), detail))
+            Ok(((), drops(self.inside.clone()), detail))
         })
     }
 

@@ -1,7 +1,7 @@
 //! Phase one of an agent's sandbox.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -66,15 +66,21 @@ pub struct Sandbox {
 impl Sandbox {
     /// Runs phase one. `runtime` serves the control connection as long as the sandbox lives.
     ///
+    /// `begin` is told the agent's namespace as soon as it is there, in which nothing leads anywhere yet, and begins what phase two
+    /// can do meanwhile: all but to run anything of the agent's, which takes the [`Ready`]. When phase one fails, what it gave is
+    /// dropped before the steps are undone, and is to end all of it.
+    ///
     /// # Errors
-    /// The first step that failed; all earlier ones are undone.
-    pub fn start(
+    /// The first step that failed, or `begin`'s; all earlier ones are undone.
+    pub fn start<T>(
         config: SandboxConfig,
         state: StateDir,
         runtime: &Handle,
         progress: &mut dyn Progress,
         stop: &Stop,
-    ) -> Result<Self, Failure> {
+        begin: impl FnOnce(&Path) -> Result<T, Failure>,
+    ) -> Result<(Self, T), Failure> {
+        // Before all that may use what it holds: the first value is the last to be dropped.
         let mut steps = Steps::new(progress, stop.clone());
         let state = Base::state_step(&mut steps, state)?;
         // Before a token is spent; it is loaded while the control plane is asked.
@@ -82,14 +88,17 @@ impl Sandbox {
         enforcer.permits(&config.egress)?;
         let pod = config.pod.as_ref().map(|pod| Entered::open(pod, enforcer)).transpose()?;
         let preparing = enforcer.prepare(state.bpf(), config.attach)?;
+        let inside = match &pod {
+            None => namespace_step(&mut steps)?,
+            Some(pod) => pod.inside(),
+        };
+        let begun = begin(&inside.path())?;
         let base = Base::start(&mut steps, &config.join, runtime, stop)?;
         let map = base.map();
         let (own, overlay) = (base.own(), base.overlay());
-
-        let inside = match &pod {
-            None => namespace_step(&mut steps)?,
-            Some(pod) => pod.step(&mut steps, &overlay)?,
-        };
+        if let Some(pod) = &pod {
+            pod.step(&mut steps, &overlay)?;
+        }
         if config.enforcer == EnforcerChoice::Auto && enforcer != Enforcer::Ebpf {
             steps.warn(&format!("the policy is enforced by {words}"));
         }
@@ -197,7 +206,7 @@ impl Sandbox {
         state.publish(&status)?;
         // What enrolling and loading took, for as long as the sandbox lives.
         lattice_ebpf::give_back();
-        Ok(Self { steps: steps.finish(), ready, status })
+        Ok((Self { steps: steps.finish(), ready, status }, begun))
     }
 
     /// What phase two needs.

@@ -121,10 +121,12 @@ impl<'a> Steps<'a> {
     pub fn undo(&mut self) -> Vec<String> {
         let mut left = Vec::new();
         while let Some(Done { name, undo }) = self.done.pop() {
+            let begun = Instant::now();
             if let Err(error) = undo() {
                 tracing::warn!(step = name, %error, "could not undo");
                 left.push(format!("{name}: {error}"));
             }
+            tracing::debug!(step = name, ms = begun.elapsed().as_secs_f64() * 1e3, "undone");
         }
         left
     }

@@ -1,37 +1,25 @@
 //! A running agent: started, signalled, awaited, and removed without trace when dropped.
 
 mod child;
+mod created;
+mod gate;
 mod stdio;
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use lattice_bootstrap::Ready;
-use nix::{
-    errno::Errno,
-    fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{signal::Signal, stat::Mode},
-    unistd::mkfifo,
-};
+use nix::sys::signal::Signal;
 
+pub use created::Created;
 pub use stdio::AgentStdio;
 
-use crate::{
-    AgentSpec, Cgroups, Globals, Runsc, RunscError, Target, Verb, Writable,
-    cgroup::{self, Fence},
-    error::last_error_in_log,
-    remains::Claim,
-    validate,
-};
+use crate::{AgentSpec, Globals, Runsc, RunscError, Target, Verb, error::last_error_in_log, remains::Claim};
 use child::Child;
 
 /// Loaded machines have needed 2 s. A platform that hangs (kvm does on some hosts) must not hang us.
@@ -47,7 +35,7 @@ const RUNSC_FAILED: i32 = 128;
 pub struct Timings {
     /// Checking the spec and writing the bundle.
     pub bundle: Duration,
-    /// From the start of `runsc` until the sandbox stood; the agent's program is executed right after.
+    /// From the start of `runsc` until the sandbox stood and its start was asked for; the agent's program is executed right after.
     pub create: Duration,
 }
 
@@ -78,7 +66,7 @@ impl Runsc {
     /// Everything of it is kept in `<state_dir>/runsc/<id>/` (0700). Blocks for some 0.2 s.
     ///
     /// # Errors
-    /// What [`validate`] says; [`RunscError::NameTaken`]; [`RunscError::Runsc`] with runsc's own reason. Nothing is
+    /// What [`validate`](crate::validate) says; [`RunscError::NameTaken`]; [`RunscError::Runsc`] with runsc's own reason. Nothing is
     /// left behind then.
     pub fn start(&self, ready: &Ready, spec: &AgentSpec, state_dir: &Path) -> Result<Agent, RunscError> {
         self.start_with_stdio(ready, spec, state_dir, AgentStdio::inherit())
@@ -95,72 +83,7 @@ impl Runsc {
         state_dir: &Path,
         stdio: AgentStdio,
     ) -> Result<Agent, RunscError> {
-        let began = Instant::now();
-        validate(spec)?;
-        cgroup::check(spec)?;
-        let claim = Claim::take(state_dir, &spec.name)?;
-        claim.bundle().write(claim.id(), ready, spec)?;
-        let born = Birth::listen(&claim.bundle().pid_file())?;
-        let bundle = began.elapsed();
-
-        let mut command = self.run_command(spec, &claim);
-        let fence = Fence::raise(claim.id(), claim.bundle(), ready, spec)
-            .and_then(|fence| fence.surround(&mut command).map(|()| fence));
-        let copies =
-            stdio.attach(&mut command, !spec.terminal).map_err(|source| self.not_runnable(source))?;
-        if !spec.terminal {
-            // A terminal's ^C must reach us alone: runsc would die of it before the agent is told.
-            std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        }
-        let wake = claim.bundle().pid_file();
-        let child = Child::spawn(command, &spec.name, move || Birth::cancel(&wake))
-            .map_err(|source| self.not_runnable(source))?;
-        let claim = Arc::new(claim);
-        let mut agent = Agent {
-            timings: Timings { bundle, create: Duration::ZERO },
-            sandbox_pid: 0,
-            calls: Ok(()),
-            handle: Signaller {
-                name: spec.name.clone(),
-                runsc: self.clone(),
-                child: Arc::new(child),
-                claim: Arc::downgrade(&claim),
-            },
-            claim,
-            copies,
-        };
-        match born.wait().map_err(RunscError::io("read", agent.claim.bundle().pid_file()))? {
-            Some(pid) => agent.sandbox_pid = pid,
-            None if agent.handle.child.has_ended() => {
-                return Err(agent.failure("it ended before the agent ran"));
-            }
-            None => return Err(RunscError::Timeout { name: spec.name.clone(), limit: START_LIMIT }),
-        }
-        agent.timings.create = began.elapsed().saturating_sub(bundle);
-        agent.calls = fence.and_then(|fence| fence.holds(agent.sandbox_pid));
-        if agent.calls.is_ok() {
-            ready.tell_calls_policed();
-        }
-        Ok(agent)
-    }
-
-    fn run_command(&self, spec: &AgentSpec, claim: &Claim) -> Command {
-        let bundle = claim.bundle();
-        let mut further = vec![match spec.rootfs_writable {
-            Writable::Overlay => "overlay2=root:memory".to_owned(),
-            Writable::ReadOnly => "overlay2=none".to_owned(),
-        }];
-        if spec.cpus.is_some() {
-            further.push("cpu-num-from-quota".into());
-        }
-        let cgroups = if cgroup::wanted(spec) { Cgroups::Direct } else { Cgroups::Ignored };
-        let globals = Globals { log: Some(bundle.log()), cgroups, further, ..Globals::new(bundle.root()) };
-        let verb = Verb::Run { bundle: bundle.path(), pid_file: &bundle.pid_file() };
-        self.command(&globals, &verb, claim.id())
-    }
-
-    fn not_runnable(&self, source: io::Error) -> RunscError {
-        RunscError::NotRunnable { path: self.path.clone(), source }
+        self.create(ready.netns(), spec, state_dir, stdio)?.start(ready)
     }
 }
 
@@ -275,52 +198,5 @@ impl Signaller {
             }
             thread::sleep(SIGNAL_RETRY);
         }
-    }
-}
-
-/// The reading end of the FIFO that runsc takes for its pid file: it is written when the sandbox stands.
-struct Birth(File);
-
-impl Birth {
-    fn listen(path: &Path) -> Result<Self, RunscError> {
-        mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(io::Error::from)
-            .and_then(|()| {
-                // A plain open would wait for a writer.
-                OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
-            })
-            .map(Self)
-            .map_err(RunscError::io("create", path))
-    }
-
-    /// Lets [`Birth::wait`] end without a pid.
-    fn cancel(path: &Path) {
-        // Fails when nobody listens any more, which is just as well.
-        drop(OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path));
-    }
-
-    /// The sandbox's process id, or `None` when it was cancelled or took too long.
-    fn wait(mut self) -> io::Result<Option<u32>> {
-        let deadline = Instant::now() + START_LIMIT;
-        let mut text = Vec::new();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(Errno::EINTR) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            let mut chunk = [0; 16];
-            match self.0.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n) if text.len() < chunk.len() => text.extend_from_slice(&chunk[..n]),
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()))
     }
 }

@@ -9,8 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lattice_bootstrap::Ready;
-
 use crate::{AgentSpec, RunscError, cgroup};
 
 /// Where things are in a bundle directory.
@@ -32,7 +30,7 @@ impl Bundle {
         self.0.join("root")
     }
 
-    /// A FIFO by which runsc says that the sandbox stands.
+    /// A FIFO by which runsc says that the sandbox stands, and at which it waits for the agent's start.
     pub(crate) fn pid_file(&self) -> PathBuf {
         self.0.join("pid")
     }
@@ -47,7 +45,7 @@ impl Bundle {
     }
 
     /// Writes `config.json` and the files it mounts.
-    pub(crate) fn write(&self, id: &str, ready: &Ready, spec: &AgentSpec) -> Result<(), RunscError> {
+    pub(crate) fn write(&self, id: &str, netns: &Path, spec: &AgentSpec) -> Result<(), RunscError> {
         let file = |name: &str, text: &Option<String>| -> Result<Option<PathBuf>, RunscError> {
             let Some(text) = text else { return Ok(None) };
             let path = self.0.join(name);
@@ -59,7 +57,7 @@ impl Bundle {
             hosts: file("hosts", &spec.hosts)?,
         };
         let rootfs = spec.rootfs.canonicalize().map_err(RunscError::io("open", &spec.rootfs))?;
-        let config = oci::config(cgroup::path(id), &rootfs, ready.netns(), spec, mounts)
+        let config = oci::config(cgroup::path(id), &rootfs, netns, spec, mounts)
             .and_then(|config| Ok(serde_json::to_vec(&config)?))
             .map_err(|error| RunscError::Invalid(format!("agent {}: {error}", spec.name)))?;
         write_new(&self.0.join("config.json"), &config, 0o600)

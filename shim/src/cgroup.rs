@@ -52,13 +52,17 @@ impl Cgroup {
         Self(Host::read().groups(cgroups_path.filter(|path| !path.is_empty()).unwrap_or(&format!("/{id}"))))
     }
 
-    /// Its directories that exist, for [`crate::place::Record::cgroups`].
+    /// Its directories, whether they exist or not: for [`crate::place::Record::cgroups`], before runsc makes them.
+    pub fn all(&self) -> BTreeSet<PathBuf> {
+        match &self.0 {
+            Groups::V1(groups) => groups.values().cloned().collect(),
+            Groups::V2(group) => [group.clone()].into(),
+        }
+    }
+
+    /// Those that exist.
     pub fn directories(&self) -> Vec<PathBuf> {
-        let all: BTreeSet<&PathBuf> = match &self.0 {
-            Groups::V1(groups) => groups.values().collect(),
-            Groups::V2(group) => [group].into(),
-        };
-        all.into_iter().filter(|group| group.is_dir()).cloned().collect()
+        self.all().into_iter().filter(|group| group.is_dir()).collect()
     }
 
     /// Its directory, if it is of version 2.

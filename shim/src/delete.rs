@@ -110,7 +110,9 @@ fn clean_pod(place: &PodPlace, config: &Config, tell: &dyn Fn(Result<()>)) {
         // The policy stays with it, and the record for whoever tries again.
         return tell(Err(error));
     }
-    let groups: Vec<_> = record.cgroups.iter().chain(&record.fence).cloned().collect();
+    // They were noted before they were made.
+    let groups: Vec<_> =
+        record.cgroups.iter().chain(&record.fence).filter(|group| group.exists()).cloned().collect();
     if !groups.is_empty() {
         tell(cgroup::remove(&groups));
     }

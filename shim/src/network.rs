@@ -52,6 +52,16 @@ pub struct Pod {
     pub resolv_conf: Option<PathBuf>,
 }
 
+/// The files about nameservers, which are there before phase one begins: runsc mounts one of them when it makes the sandbox.
+#[derive(Debug)]
+pub struct Resolv {
+    /// Whom our resolver asks.
+    asked: PathBuf,
+    /// What the pod's containers get.
+    given: PathBuf,
+    search: Vec<String>,
+}
+
 /// A pod's network, as long as this value lives. Dropping it undoes it as [`Network::stop`] does, but for what it keeps.
 pub struct Network {
     // Before the runtime that serves it.
@@ -74,14 +84,15 @@ impl Network {
     }
 
     /// Runs phase one. Blocks for some 0.1 s, at most for the bound of each step. Call it on a thread that is in the node's
-    /// network namespace and in no runtime; `token` is the pod's own, which goes before the node's.
+    /// network namespace and in no runtime; `token` is the pod's own, which goes before the node's. Meanwhile runsc may make the
+    /// sandbox: nothing of the pod's runs until that is started.
     ///
     /// # Errors
     /// The first step that failed; all earlier ones are undone.
     pub fn start(
         config: &Config,
         pod: &Pod,
-        place: &PodPlace,
+        resolv: Resolv,
         token: Option<Zeroizing<String>>,
     ) -> Result<Self, Failure> {
         let lattice = &config.lattice;
@@ -91,7 +102,6 @@ impl Network {
         lattice_overlay::can_create(lattice.wireguard)
             .map_err(|reason| Failure::new(Kind::Kernel, format!("device: {reason}")))?;
         let file = credentials(lattice, &peer);
-        let resolv = Resolv::write(lattice, pod, place)?;
         make_private(&lattice.audit_dir)?;
         let join = Join {
             name: peer.clone(),
@@ -129,7 +139,8 @@ impl Network {
         let state = StateDir::claim(&config.state_dir, Role::Sandbox, &peer)?;
         let runtime = Serving::start()?;
         let (_never, stop) = Stop::new();
-        let sandbox = Sandbox::start(sandbox, state, &runtime.handle, &mut Logged(&peer), &stop)?;
+        let (handle, mut logged) = (&runtime.handle, Logged(&peer));
+        let (sandbox, ()) = Sandbox::start(sandbox, state, handle, &mut logged, &stop, |_| Ok(()))?;
         let credentials = (!lattice.keep).then_some(file);
         Ok(Self { sandbox, runtime, peer, resolv_conf: resolv.given, credentials })
     }
@@ -211,17 +222,13 @@ fn make_private(dir: &Path) -> Result<(), Failure> {
     })
 }
 
-/// The files about nameservers.
-struct Resolv {
-    /// Whom our resolver asks.
-    asked: PathBuf,
-    /// What the pod's containers get.
-    given: PathBuf,
-    search: Vec<String>,
-}
-
 impl Resolv {
-    fn write(lattice: &NodeNetwork, pod: &Pod, place: &PodPlace) -> Result<Self, Failure> {
+    /// Writes them.
+    ///
+    /// # Errors
+    /// Which file cannot be read or written.
+    pub fn write(config: &Config, pod: &Pod, place: &PodPlace) -> Result<Self, Failure> {
+        let lattice = &config.lattice;
         let fail = |path: &Path, error: &io::Error| {
             Failure::new(Kind::Internal, format!("resolver: cannot use {}: {error}", path.display()))
         };
@@ -240,6 +247,11 @@ impl Resolv {
             path
         };
         Ok(Self { asked, given, search: searching.search })
+    }
+
+    /// The file to mount at `/etc/resolv.conf`.
+    pub fn given(&self) -> &Path {
+        &self.given
     }
 }
 

@@ -52,6 +52,20 @@ pub fn patience(limit: Duration) -> Duration {
     limit.saturating_mul(factor.unwrap_or(1))
 }
 
+/// Direct children, by the parent that the kernel names.
+pub fn children(parent: u32) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if after.split_whitespace().nth(1) == Some(parent.to_string().as_str()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
 impl Process {
     /// Starts `command`, with its output in `dir`.
     ///

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lattice_tests::{Host, Lab, Process, agent, lab::wait_until, remains};
+use lattice_tests::{Host, Lab, Process, agent, lab::wait_until, process::children, remains};
 use lattice_wire::subject::{PeerVerb, inbox, peer};
 use nix::{
     sys::signal::{Signal, kill},
@@ -18,7 +18,7 @@ use nix::{
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
-const STEPS: [&str; 8] = ["state", "identity", "netns", "device", "policy", "links", "resolver", "peers"];
+const STEPS: [&str; 8] = ["state", "netns", "identity", "device", "policy", "links", "resolver", "peers"];
 /// Phase one was interrupted; the agent was ended by SIGTERM; by SIGINT.
 const INTERRUPTED: [i32; 3] = [75, 143, 130];
 
@@ -95,20 +95,6 @@ fn a_killed_runsc_ends_the_sandbox() {
     remains::assert_none(&host);
 }
 
-/// Direct children, by the parent that the kernel names.
-fn children(parent: u32) -> Vec<i32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        if after.split_whitespace().nth(1) == Some(parent.to_string().as_str()) {
-            found.push(pid);
-        }
-    }
-    found
-}
-
 #[test]
 fn without_its_control_plane_a_sandbox_keeps_its_tunnel_and_its_policy() {
     let mut lab = Lab::start();
@@ -168,7 +154,7 @@ fn two_sandboxes_on_one_host_keep_apart() {
 fn a_control_plane_that_goes_after_identity_does_not_stop_the_start() {
     let mut lab = Lab::start();
     let host = lab.host();
-    for step in &STEPS[1..] {
+    for step in STEPS.iter().skip_while(|step| **step != "identity") {
         let mut process = sleeper(&lab, &host, "a");
         process.wait_for(&format!("] {step} "), LIMIT);
         // SIGKILL: nats-server goes with latticed.

@@ -1,11 +1,14 @@
 //! `lattice sandbox start --mode gvisor`: the agent under runsc, in a policed namespace.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use lattice_bootstrap::{
     AttachMode, EnforcerChoice, Failure, Kind, Role, Sandbox, SandboxConfig, failure::chain,
 };
-use lattice_runsc::{AgentSpec, Platform, Runsc, RunscError, Writable};
+use lattice_runsc::{AgentSpec, AgentStdio, Created, Platform, Runsc, RunscError, Writable};
 
 use super::{claim, egress, join};
 use crate::{
@@ -48,12 +51,17 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
         join,
         pod: None,
     };
-    let sandbox = Sandbox::start(config, state, runtime.handle(), &mut phases, signals.stop())?;
+    let create = |netns: &Path| {
+        runsc.create(netns, &spec, &agent_dir, AgentStdio::inherit()).map_err(|error| of_runsc(&error))
+    };
+    let started = Sandbox::start(config, state, runtime.handle(), &mut phases, signals.stop(), create);
+    let (sandbox, created) = started?;
     let status = sandbox.status();
     let text = format!("Sandbox {:?} ready, overlay IP={}", status.name.as_str(), status.address);
     phases.note("ready", &text);
 
-    let code = run_agent(&runsc, &sandbox, &spec, &agent_dir, &signals, &phases);
+    let what = format!("{} under runsc {} ({})", spec.binary, runsc.version, runsc.platform);
+    let code = run_agent(created, &sandbox, &what, &signals, &phases);
     let left = sandbox.stop();
     for item in &left {
         output::warn(item);
@@ -66,22 +74,20 @@ pub(crate) fn start(global: &Global, args: Start) -> Result<ExitCode, Failure> {
 }
 
 fn run_agent(
-    runsc: &Runsc,
+    created: Created,
     sandbox: &Sandbox,
-    spec: &AgentSpec,
-    agent_dir: &std::path::Path,
+    what: &str,
     signals: &Signals,
     phases: &Phases,
 ) -> Result<i32, Failure> {
     let fail = |error: RunscError| of_runsc(&error);
     signals.stop().check()?;
-    let mut agent = runsc.start(sandbox.ready(), spec, agent_dir).map_err(fail)?;
+    let mut agent = created.start(sandbox.ready()).map_err(fail)?;
     let calls = match agent.calls() {
         Ok(()) => "calls policed".to_owned(),
         Err(reason) => format!("calls not policed, only packets: {reason}"),
     };
-    let detail = format!("{} under runsc {} ({}), {calls}", spec.binary, runsc.version, runsc.platform);
-    phases.note("agent", &detail);
+    phases.note("agent", &format!("{what}, {calls}"));
     let forwarding = signals.forward_to(agent.signaller());
     let code = agent.wait().map_err(fail);
     drop(forwarding);

@@ -16,10 +16,10 @@ use std::{
 
 use lattice_bootstrap::Ready;
 
-use super::{ROOT, is_unified, remove_group, wanted};
+use super::{ROOT, is_unified, wanted};
 use crate::{AgentSpec, bundle::Bundle, cgroup2};
 
-/// A policed group.
+/// The group.
 #[derive(Debug)]
 pub(crate) struct Fence {
     dir: PathBuf,
@@ -28,23 +28,24 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// Makes the group and has its calls policed. Says why not when that cannot be; nothing is left then.
-    pub(crate) fn raise(id: &str, bundle: &Bundle, ready: &Ready, spec: &AgentSpec) -> Result<Self, String> {
+    /// Makes the group. Says why not when that cannot be; nothing is left then.
+    pub(crate) fn make(id: &str, bundle: &Bundle, spec: &AgentSpec) -> Result<Self, String> {
         let enters_itself = wanted(spec) && is_unified();
         let dir = if enters_itself { Path::new(ROOT).to_owned() } else { cgroup2::own()? }.join(id);
         // Before the group: whoever removes the sandbox after a kill must know where it is.
         symlink(&dir, bundle.group()).map_err(|error| format!("{}: {error}", bundle.group().display()))?;
         fs::create_dir(&dir).map_err(|error| format!("cgroup {}: {error}", dir.display()))?;
-        if let Err(failure) = ready.police_calls(&dir) {
-            let _ = remove_group(&dir);
-            return Err(failure.message);
-        }
         Ok(Self { dir, enters_itself })
     }
 
     /// Has `runsc` enter the group before it is executed: nothing of the sandbox ever runs outside.
     pub(crate) fn surround(&self, runsc: &mut Command) -> Result<(), String> {
         if self.enters_itself { Ok(()) } else { cgroup2::start_in(runsc, &self.dir) }
+    }
+
+    /// Has the policy judge its calls: before the agent makes any, after the sandbox may have come into it.
+    pub(crate) fn police(&self, ready: &Ready) -> Result<(), String> {
+        ready.police_calls(&self.dir).map_err(|failure| failure.message)
     }
 
     /// Whether the process `pid` is in it.

@@ -10,19 +10,24 @@ use std::{
     time::Duration,
 };
 
-use lattice_runsc::{Platform, Runsc, sweep};
+use lattice_runsc::{AgentStdio, Platform, Runsc, sweep};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::support::{Place, each_runsc, eventually, read_line, status_field, tree};
+use crate::{
+    overlap::await_sandbox,
+    support::{Place, each_runsc, eventually, read_line, status_field, tree},
+};
 
 const RUNSC: &str = "LATTICE_TEST_RUNSC";
 const STATE: &str = "LATTICE_TEST_STATE";
 
 const SCRIPT: &str = "LATTICE_TEST_SCRIPT";
+/// Set for a supervisor whose sandbox waits for its start.
+const WAITS: &str = "LATTICE_TEST_WAITS";
 
 /// This test binary again, as the supervisor of one agent.
 fn supervisor_command(runsc: &Runsc, place: &Place) -> Command {
@@ -80,13 +85,28 @@ fn kill_9_of_runsc_sentry_or_gofer_ends_all() {
 
 #[test]
 fn kill_9_of_the_supervisor_ends_the_agent_and_sweep_removes_the_rest() {
+    kill_9_of_the_supervisor(false);
+}
+
+#[test]
+fn kill_9_of_the_supervisor_before_the_start_leaves_no_more() {
+    kill_9_of_the_supervisor(true);
+}
+
+fn kill_9_of_the_supervisor(before_the_start: bool) {
     each_runsc(|runsc| {
         let place = Place::new();
-        let mut supervisor =
-            supervisor_command(runsc, &place).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut supervisor = supervisor_command(runsc, &place);
+        if before_the_start {
+            supervisor.env(WAITS, "");
+        }
+        let mut supervisor = supervisor.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut out = supervisor.stdout.take().unwrap();
         while !read_line(&mut out).ends_with("agent is up") {
             assert!(supervisor.try_wait().unwrap().is_none(), "the supervisor failed");
+        }
+        if before_the_start {
+            await_sandbox(&place);
         }
         let pids = tree(supervisor.id());
         assert!(pids.len() >= 4, "supervisor, runsc, sentry, gofer: {pids:?}");
@@ -120,6 +140,12 @@ fn supervisor() {
         .spec(&env::var(SCRIPT).unwrap_or_else(|_| "echo agent is up; sleep 600 & exec sleep 600".into()));
     spec.rootfs = PathBuf::from(env::var("LATTICE_TEST_ROOTFS").unwrap());
     spec.memory_bytes = Some(256 << 20);
+    if env::var(WAITS).is_ok() {
+        let stdio = AgentStdio::new(Stdio::null(), Stdio::null(), Stdio::null());
+        let _waits = runsc.create(&place.netns().path(), &spec, Path::new(&state), stdio).unwrap();
+        println!("\nno agent is up");
+        thread::sleep(Duration::from_secs(600));
+    }
     let mut agent = runsc.start(&place.ready(), &spec, Path::new(&state)).unwrap();
     // While the agent runs our standard input, which is also its, does not block.
     while std::io::stdin().read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {

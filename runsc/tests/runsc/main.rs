@@ -7,4 +7,5 @@ mod death;
 mod filesystem;
 mod lifecycle;
 mod limits;
+mod overlap;
 mod support;

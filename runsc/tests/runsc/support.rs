@@ -62,6 +62,10 @@ impl Place {
         self.dir.path().join("state")
     }
 
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
     pub(crate) fn ready(&self) -> Ready {
         Ready::for_tests(self.netns.path())
     }

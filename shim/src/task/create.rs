@@ -90,10 +90,19 @@ async fn make(
         (record.pid, record.started) = (std::process::id(), crate::delete::start_time(std::process::id()));
         record.runsc = runsc.program().to_owned();
         record.config = pod.settings.config_path.clone();
+        for group in cgroup.all() {
+            if !record.cgroups.contains(&group) {
+                record.cgroups.push(group);
+            }
+        }
     })?;
-    let resolv_conf = match role {
-        Role::Root => network::begin(pod, spec, token).await?,
-        Role::Member => network::join(pod, token).await?,
+    let (beginning, resolv_conf) = match role {
+        Role::Root => {
+            let beginning = network::prepare(pod, spec, token).await?;
+            let resolv_conf = beginning.as_ref().map(|beginning| beginning.resolv_conf().to_owned());
+            (beginning, resolv_conf)
+        }
+        Role::Member => (None, network::join(pod, token).await?),
     };
     let edit = Edit { role, network: pod.config()?.network, bundle, resolv_conf: resolv_conf.as_deref() };
     spec::edit(spec, &edit)?;
@@ -122,15 +131,13 @@ async fn make(
         Role::Root => fence::raise(pod, spec),
         Role::Member => None,
     };
-    let pid = run(pod, &runsc, id, &place, &init, fence.as_deref()).await?;
+    // Beside each other, both to their end: nothing of the pod's runs before `Start`, and whoever undoes the one finds nothing under way
+    // of the other. Why there is no network says more than what runsc makes of that.
+    let (network, made) =
+        tokio::join!(network::begin(pod, beginning), run(pod, &runsc, id, &place, &init, fence.as_deref()));
+    network?;
+    let pid = made?;
     init.born(pid, Some(1));
-    pod.note(|record| {
-        for directory in cgroup.directories() {
-            if !record.cgroups.contains(&directory) {
-                record.cgroups.push(directory);
-            }
-        }
-    })?;
     if role == Role::Root {
         pod.sandbox.send_replace(Sandbox { pid, exit: None });
         network::police_calls(pod, &cgroup, pid).await;

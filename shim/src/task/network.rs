@@ -1,6 +1,11 @@
 //! The pod's network, as far as its containers need to know.
 
-use std::{mem::ManuallyDrop, path::PathBuf, sync::Arc, thread};
+use std::{
+    mem::ManuallyDrop,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use oci_spec::runtime::Spec;
 use tokio::sync::oneshot;
@@ -12,7 +17,7 @@ use crate::{
     cgroup::Cgroup,
     config::NetworkKind,
     error::{Error, Result},
-    network::{self, Network},
+    network::{self, Network, Resolv},
     spec,
 };
 
@@ -29,35 +34,60 @@ pub(super) enum PodNetwork {
     Up(ManuallyDrop<Box<Network>>),
 }
 
-/// Begins the network with the pod's first container, unless it must wait for a token. Gives what to mount at `/etc/resolv.conf`.
-pub(super) async fn begin(
-    pod: &Arc<Pod>,
+/// Phase one that may begin.
+pub(super) struct Beginning {
+    described: network::Pod,
+    resolv: Resolv,
+    token: Option<Zeroizing<String>>,
+}
+
+impl Beginning {
+    fn new(pod: &Pod, described: network::Pod, token: Option<Zeroizing<String>>) -> Result<Self> {
+        let resolv = Resolv::write(pod.config()?, &described, &pod.place).map_err(failed)?;
+        Ok(Self { described, resolv, token })
+    }
+
+    /// What to mount at `/etc/resolv.conf`.
+    pub(super) fn resolv_conf(&self) -> &Path {
+        self.resolv.given()
+    }
+}
+
+/// Looks at the pod's first container. `None`: the network is not ours, or waits for a token.
+pub(super) async fn prepare(
+    pod: &Pod,
     spec: &Spec,
     token: Option<Zeroizing<String>>,
-) -> Result<Option<PathBuf>> {
+) -> Result<Option<Beginning>> {
     if pod.config()?.network != NetworkKind::Lattice {
         return Ok(None);
     }
     let described = describe(pod, spec)?;
-    let waits = token.is_none()
-        && Network::needs_token(pod.config()?, &described)
-            .map_err(|failure| Error::Network(failure.message))?;
+    let waits = token.is_none() && Network::needs_token(pod.config()?, &described).map_err(failed)?;
+    if !waits {
+        return Beginning::new(pod, described, token).map(Some);
+    }
+    // Of a container that is a pod of its own the program is the agent: it does not run unpoliced meanwhile.
+    if !annotations::is_pause(&described.annotations) {
+        return Err(no_token());
+    }
     let mut network = pod.network.lock().await;
     if pod.is_closing() {
         return Err(gone());
     }
-    if waits {
-        // Of a container that is a pod of its own the program is the agent: it does not run unpoliced meanwhile.
-        if !annotations::is_pause(&described.annotations) {
-            return Err(no_token());
-        }
-        *network = PodNetwork::Waiting(Box::new(described));
-        return Ok(None);
+    *network = PodNetwork::Waiting(Box::new(described));
+    Ok(None)
+}
+
+/// Runs phase one, if there is one to run. runsc may make the sandbox meanwhile.
+pub(super) async fn begin(pod: &Arc<Pod>, beginning: Option<Beginning>) -> Result<()> {
+    let Some(beginning) = beginning else { return Ok(()) };
+    let mut network = pod.network.lock().await;
+    if pod.is_closing() {
+        return Err(gone());
     }
-    let up = start(pod, described, token).await?;
-    let resolv_conf = up.resolv_conf();
-    *network = PodNetwork::Up(ManuallyDrop::new(Box::new(up)));
-    Ok(Some(resolv_conf))
+    *network = PodNetwork::Up(ManuallyDrop::new(Box::new(start(pod, beginning).await?)));
+    Ok(())
 }
 
 /// Has the policy judge the calls of the sandbox too, as soon as both are there. A missing fence is told, and is no failure.
@@ -80,8 +110,7 @@ pub(super) async fn join(pod: &Arc<Pod>, token: Option<Zeroizing<String>>) -> Re
         if token.is_none() {
             return Err(no_token());
         }
-        let described = (**described).clone();
-        let up = start(pod, described, token).await?;
+        let up = start(pod, Beginning::new(pod, (**described).clone(), token)?).await?;
         if let Ok(root) = pod.container(pod.place.id()) {
             fence::police(pod, up.ready(), &root.cgroup, root.init.pid());
         }
@@ -137,12 +166,16 @@ pub(super) async fn stop(pod: &Arc<Pod>) {
     }
 }
 
-async fn start(pod: &Arc<Pod>, described: network::Pod, token: Option<Zeroizing<String>>) -> Result<Network> {
-    let failed = |failure: lattice_bootstrap::Failure| Error::Network(failure.message);
+async fn start(pod: &Arc<Pod>, beginning: Beginning) -> Result<Network> {
+    let Beginning { described, resolv, token } = beginning;
     let peer = network::peer_name(pod.config()?, &described).map_err(failed)?;
     pod.note(|record| record.peer = Some(peer))?;
-    let (config, place) = (pod.config()?.clone(), pod.place.clone());
-    apart("phase one", move || Network::start(&config, &described, &place, token).map_err(failed)).await
+    let config = pod.config()?.clone();
+    apart("phase one", move || Network::start(&config, &described, resolv, token).map_err(failed)).await
+}
+
+fn failed(failure: lattice_bootstrap::Failure) -> Error {
+    Error::Network(failure.message)
 }
 
 /// Runs what blocks on a thread of its own, which ends with it: it enters namespaces.

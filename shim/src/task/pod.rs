@@ -165,10 +165,10 @@ impl Pod {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).peer.is_some()
     }
 
-    /// The groups on record.
+    /// The groups on record that are there.
     pub(super) fn groups(&self) -> Vec<PathBuf> {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        record.cgroups.iter().chain(&record.fence).cloned().collect()
+        record.cgroups.iter().chain(&record.fence).filter(|group| group.exists()).cloned().collect()
     }
 
     /// The group that was made for its sandbox, if one was.

@@ -8,6 +8,7 @@ mod fence;
 mod kernel_wireguard;
 mod leaks;
 mod node;
+mod overlap;
 mod world;
 
 use std::{

@@ -12,7 +12,7 @@ use std::{
 use lattice_overlay::Netns;
 use lattice_shim::{
     config::Config,
-    network::{Network, Pod},
+    network::{Network, Pod, Resolv},
     place::PodPlace,
 };
 use lattice_tests::{
@@ -181,7 +181,8 @@ pub(crate) fn start(config: &str, pod: &Pod) -> Result<Network, lattice_bootstra
     let config = Config::parse(config).unwrap();
     let place = PodPlace::new(&config.state_dir, "k8s.io", &pod.name).unwrap();
     place.create().unwrap();
-    Network::start(&config, pod, &place, None)
+    let resolv = Resolv::write(&config, pod, &place)?;
+    Network::start(&config, pod, resolv, None)
 }
 
 impl Made {
