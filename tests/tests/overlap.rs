@@ -27,7 +27,7 @@ fn sandbox(lab: &Lab, host: &Host, rules: &[&str], words: &[&str]) -> std::proce
 
 /// Starts a sandbox whose identity waits for nats-server, and returns when runsc has made it.
 fn made_too_early(lab: &Lab, host: &Host, nats: Pid, rules: &[&str], words: &[&str]) -> Process {
-    kill(nats, Signal::SIGSTOP).unwrap();
+    kill(nats, Signal::SIGSTOP).expect("nats-server");
     let process = Process::spawn(sandbox(lab, host, rules, words), "a", lab.dir.path());
     let bundles = host.dir.join("run/sandboxes/a/agent/runsc");
     let is_made = || {

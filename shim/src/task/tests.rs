@@ -83,22 +83,22 @@ fn process(arguments: &[String]) -> Child {
 async fn an_agent_never_waits_for_its_network_running() {
     let dir = tempfile::tempdir().unwrap();
     let pod = pod(dir.path());
-    let refused = network::begin(&pod, &spec(None), None).await.unwrap_err().to_string();
+    let refused = network::prepare(&pod, &spec(None), None).await.map(drop).unwrap_err().to_string();
     assert!(refused.contains("token"), "{refused}");
     assert!(network::check(&pod, Role::Root).await.is_err());
-    assert_eq!(network::begin(&pod, &spec(Some("sandbox")), None).await.unwrap(), None);
+    assert!(network::prepare(&pod, &spec(Some("sandbox")), None).await.unwrap().is_none());
     network::check(&pod, Role::Root).await.unwrap();
     assert!(network::check(&pod, Role::Member).await.is_err());
     pod.close();
     assert!(network::check(&pod, Role::Root).await.is_err());
-    assert!(network::begin(&pod, &spec(Some("sandbox")), None).await.is_err());
+    assert!(network::prepare(&pod, &spec(Some("sandbox")), None).await.is_err());
 }
 
 #[tokio::test]
 async fn nothing_starts_after_the_network_was_taken_away() {
     let dir = tempfile::tempdir().unwrap();
     let pod = pod(dir.path());
-    network::begin(&pod, &spec(Some("sandbox")), None).await.unwrap();
+    network::prepare(&pod, &spec(Some("sandbox")), None).await.unwrap();
     container(&pod, "p", Role::Root);
     network::stop(&pod).await;
     let refused = super::start::start(pod, "p", "").await.unwrap_err().to_string();
@@ -109,7 +109,7 @@ async fn nothing_starts_after_the_network_was_taken_away() {
 async fn a_sandbox_that_does_not_end_keeps_its_policy() {
     let dir = tempfile::tempdir().unwrap();
     let pod = pod(dir.path());
-    network::begin(&pod, &spec(Some("sandbox")), None).await.unwrap();
+    network::prepare(&pod, &spec(Some("sandbox")), None).await.unwrap();
     container(&pod, "p", Role::Root);
     // Nobody tells of its end.
     let mut sandbox = process(&[]);
