@@ -87,7 +87,9 @@ mod tests {
         let ends: [(&Netns, [&str; 2]); 2] =
             [(&a, ["192.0.2.1/24", "2001:db8::1/64"]), (&b, ["192.0.2.2/24", "2001:db8::2/64"])];
         for (netns, addresses) in ends {
-            addresses.map(|address| add_address(netns, "eth0", address.parse().unwrap()).unwrap());
+            for address in addresses {
+                add_address(netns, "eth0", address.parse().unwrap()).unwrap();
+            }
             set_up(netns, "eth0").unwrap();
         }
         let routes = LimitedRoutes { link: "eth0".into(), mtu: 1280, whole: 1500 };
