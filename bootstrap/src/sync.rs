@@ -25,14 +25,7 @@ use lattice_wire::{
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use crate::{
-    Failure, Kind,
-    clock::now_unix,
-    failure::chain,
-    identity,
-    renew::Renewal,
-    session,
-};
+use crate::{Failure, Kind, clock::now_unix, failure::chain, identity, renew::Renewal, session};
 
 pub(crate) use apply::Applier;
 

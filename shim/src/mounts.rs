@@ -56,9 +56,9 @@ fn mount_one(mount: &Mount, target: &Path, done: &mut Vec<Mounted>) -> Result<()
     kernel::mount(mount, &options, &place).map_err(refused)?;
     drop(place);
     let mounted = kernel::open_below(target, &mount.target).map(Mounted::new).map_err(refused)?;
-    let sealed = if options.is_read_only_bind() { mounted.make_read_only(&options) } else { Ok(()) };
+    let set = if options.is_bind() { mounted.set_flags(&options) } else { Ok(()) };
     done.push(mounted);
-    sealed.map_err(refused)
+    set.map_err(refused)
 }
 
 /// Unmounts everything at and below `target`, lazily; nothing mounted there is fine, and so is no such directory.

@@ -102,7 +102,10 @@ fn script(attach: &str) -> String {
         ("kernel_device", vec![]),
         ("path_finding", paths),
         ("links", vec![link.as_str()]),
-        ("lattice_ebpf", vec!["refusal::tcp_is_reset", "fragments::later_fragments"]),
+        (
+            "lattice_ebpf",
+            vec!["refusal::tcp_is_reset", "fragments::later_fragments", "the_verifier_has_little"],
+        ),
         ("spine", vec![MAIN_JOB]),
         ("pods", vec![pods]),
     ];

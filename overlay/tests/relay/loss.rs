@@ -27,8 +27,10 @@ fn udp_ports(netns: &Netns) -> Vec<u16> {
     table.lines().skip(1).filter_map(local).map(|port| u16::from_str_radix(&port, 16).unwrap()).collect()
 }
 
+type ByQuic = (Arc<Netns>, Arc<Netns>, TestRelay, [(Peer, u16); 2]);
+
 /// Relay and peers at two ends of a link, the peers by QUIC, and also otherwise only if `or_tcp`; and the ports of their sockets.
-fn by_quic(or_tcp: bool) -> (Arc<Netns>, Arc<Netns>, TestRelay, [(Peer, u16); 2]) {
+fn by_quic(or_tcp: bool) -> ByQuic {
     let (of_relay, of_peers) = narrow(1500);
     let relay = TestRelay::in_netns(&of_relay, Ipv4Addr::new(192, 0, 2, 1));
     let mut known = Vec::new();

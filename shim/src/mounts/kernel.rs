@@ -13,7 +13,10 @@ use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     mount::{MntFlags, MsFlags, umount2},
     sched::{CloneFlags, unshare},
-    sys::stat::Mode,
+    sys::{
+        stat::Mode,
+        statvfs::{FsFlags, fstatvfs},
+    },
     unistd::chdir,
 };
 
@@ -60,8 +63,12 @@ impl Mounted {
         Self(root)
     }
 
-    pub(super) fn make_read_only(&self, options: &Options) -> Result<(), Errno> {
-        let flags = options.flags | MsFlags::MS_REMOUNT;
+    /// Gives a bind mount its flags, and leaves it those that what is bound has.
+    pub(super) fn set_flags(&self, options: &Options) -> Result<(), Errno> {
+        let bound = fstatvfs(&self.0)?.flags();
+        let kept = [(FsFlags::ST_NOSUID, MsFlags::MS_NOSUID), (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC)];
+        let kept = kept.into_iter().filter(|(flag, _)| bound.contains(*flag)).map(|(_, flag)| flag);
+        let flags = kept.fold(options.flags | MsFlags::MS_REMOUNT, MsFlags::union);
         nix::mount::mount(None::<&str>, &path_of(&self.0), None::<&str>, flags, None::<&str>)
     }
 

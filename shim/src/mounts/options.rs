@@ -38,13 +38,15 @@ impl Options {
                 None => data.push(option.as_str()),
             }
         }
+        // Where runsc keeps what a container writes in the root file system itself, a device node of an image would be the host's device.
+        flags |= MsFlags::MS_NODEV;
         let (data, from) = overlay::fit(&mount.type_, &data)?;
         Ok(Self { flags, data, from })
     }
 
-    /// The kernel ignores `ro` where a bind mount is made: it takes a second call.
-    pub(super) fn is_read_only_bind(&self) -> bool {
-        self.flags.contains(MsFlags::MS_BIND | MsFlags::MS_RDONLY)
+    /// The kernel ignores all other flags where a bind mount is made: they take a second call.
+    pub(super) fn is_bind(&self) -> bool {
+        self.flags.contains(MsFlags::MS_BIND)
     }
 }
 
@@ -104,9 +106,10 @@ mod tests {
             "tmpfs",
             &["rbind", "ro", "noexec", "exec", "size=1m", "defaults", "mode=755"],
         ));
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REC | MsFlags::MS_RDONLY;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC | MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
         assert_eq!(parsed, Ok(Options { flags, data: "size=1m,mode=755".into(), from: None }));
-        assert!(!Options::parse(&mount("bind", &["bind", "ro", "rw"])).unwrap().is_read_only_bind());
+        let flags = Options::parse(&mount("bind", &["bind", "ro", "rw", "dev"])).unwrap().flags;
+        assert_eq!(flags, MsFlags::MS_BIND | MsFlags::MS_NODEV);
     }
 
     #[test]

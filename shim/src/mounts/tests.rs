@@ -6,6 +6,7 @@ use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
 use super::*;
@@ -52,6 +53,31 @@ fn mounted_at(point: &Path) -> usize {
 
 fn mounted_under(dir: &Path) -> usize {
     table::read().unwrap().iter().filter(|entry| entry.point.starts_with(dir)).count()
+}
+
+#[test]
+fn a_device_node_of_an_image_opens_nothing() {
+    in_private(|dir| {
+        let layers = [dir.join("layer"), dir.join("empty")];
+        for layer in &layers {
+            fs::create_dir(layer).unwrap();
+        }
+        let mode = Mode::from_bits_truncate(0o666);
+        mknod(&layers[0].join("null"), SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
+        fs::File::open(layers[0].join("null")).expect("it opens where nothing forbids it");
+        let target = dir.join("rootfs");
+        let lower = format!("{}:{}", layers[0].display(), layers[1].display());
+        for mounts in [
+            bind(&layers[0], "", &["rbind", "rw"]),
+            bind(&layers[0], "", &["bind", "ro", "dev"]),
+            overlay(dir, &lower),
+        ] {
+            mount_all(&[mounts], &target).unwrap();
+            let opened = fs::File::open(target.join("null")).map_err(|error| error.kind());
+            assert_eq!(opened.err(), Some(io::ErrorKind::PermissionDenied));
+            unmount_all(&target).unwrap();
+        }
+    });
 }
 
 #[test]
