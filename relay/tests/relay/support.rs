@@ -163,7 +163,7 @@ impl Link {
                     Frame::Route(handle, key) => Told::Route(handle, key),
                     Frame::Gone(handle) => Told::Gone(handle),
                     Frame::Absent(key) => Told::Absent(key),
-                    Frame::TooLarge => Told::TooLarge,
+                    Frame::TooLarge(_) => Told::TooLarge,
                     Frame::Closing(reason) => Told::Ended(reason.to_string()),
                     Frame::Data(_) => continue,
                     other => panic!("{other:?}"),
