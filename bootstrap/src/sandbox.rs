@@ -62,7 +62,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// Runs phase one. `runtime` serves the control connection as long as the sandbox lives.
     ///
-    /// `begin` is told the agent's namespace as soon as it is there, in which nothing leads anywhere yet, and begins what phase two
+    /// `begin` is told the agent's namespace as soon as it is there, in which nothing leads anywhere yet (in a pod, but for its own links), and begins what phase two
     /// can do meanwhile: all but to run anything of the agent's, which takes the [`Ready`]. When phase one fails, what it gave is
     /// dropped before the steps are undone, and is to end all of it.
     ///

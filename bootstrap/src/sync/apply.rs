@@ -71,7 +71,8 @@ impl Applier {
         if let Some(live) = self.live.clone() {
             let _panicked = tokio::task::spawn_blocking(move || gate::expire(&live)).await;
         }
-        if self.standing.unsettled {
+        // It was applied in the future where a clock that was ahead has been put right.
+        if self.standing.unsettled || self.standing.applied_at > self.heard.now() {
             self.reapply().await;
         }
     }

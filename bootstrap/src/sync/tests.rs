@@ -213,7 +213,7 @@ async fn a_push_of_another_epoch_makes_it_ask_and_changes_nothing() {
 async fn while_nats_does_not_answer_the_hosts_addresses_and_the_end_of_the_own_time_are_followed() {
     let nats = Nats::start();
     let (mut tunnel, live, mut told) = tunnel_and_policy(&nats, |_| true).await;
-    let ends = Some(now_unix() + 3);
+    let ends = Some(now_unix() + 5);
     tunnel.applier.map = Arc::new(NetMap { not_after: ends, ..with_policy(&["10.42.0.0/24"]) });
     let sync = Sync::start(tunnel).await.unwrap();
     told.expect(["3 peers"]).await;

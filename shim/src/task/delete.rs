@@ -102,8 +102,7 @@ async fn delete_container(pod: &Arc<Pod>, container: &Container) -> Result<Delet
 /// Before this process ends without a container: nobody else calls for what a group that was busy too long has left on disk, as containerd's
 /// `delete` comes only for a shim that died. A network that is not undone stays on record, and so does what goes on.
 pub(super) async fn finish(pod: &Pod) {
-    let left = pod.groups();
-    if left.is_empty() || pod.is_up() {
+    if !pod.has_groups() || pod.is_up() {
         return;
     }
     let ended = match pod.runsc() {
@@ -113,7 +112,7 @@ pub(super) async fn finish(pod: &Pod) {
     if let Err(error) = ended {
         return tracing::warn!(%error, "its sandbox may go on: the pod's state stays");
     }
-    if let Err(error) = cgroup::remove(&left) {
+    if let Err(error) = cgroup::remove(&pod.groups()) {
         tracing::warn!(%error, "a cgroup of the pod stays: remove it by hand");
     }
     if let Err(error) = pod.place.remove() {

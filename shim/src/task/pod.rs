@@ -165,6 +165,12 @@ impl Pod {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).peer.is_some()
     }
 
+    /// Whether groups are on record, there or not.
+    pub(super) fn has_groups(&self) -> bool {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        !record.cgroups.is_empty() || record.fence.is_some()
+    }
+
     /// The groups on record that are there.
     pub(super) fn groups(&self) -> Vec<PathBuf> {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);

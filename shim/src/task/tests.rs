@@ -155,6 +155,15 @@ async fn the_last_shim_leaves_no_state_for_a_group_that_stays_but_for_a_network(
 }
 
 #[tokio::test]
+async fn the_last_shim_leaves_no_state_for_a_group_that_somebody_else_has_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = pod(dir.path());
+    pod.note(|record| record.cgroups = vec![dir.path().join("gone")]).unwrap();
+    delete::finish(&pod).await;
+    assert!(!pod.place.dir().exists());
+}
+
+#[tokio::test]
 async fn an_exec_that_is_deleted_unstarted_has_ended() {
     let dir = tempfile::tempdir().unwrap();
     let pod = pod(dir.path());
