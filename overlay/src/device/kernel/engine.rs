@@ -144,7 +144,7 @@ impl Engine {
                     self.malformed += 1;
                     continue;
                 };
-                let is_sent = !self.narrow.is_too_long(&outgoing.peer, datagram)
+                let is_sent = !self.narrow.is_too_long(&outgoing.peer, datagram, now)
                     && send(&self.relays, &mut self.raw, &outgoing.peer, &outgoing.to, datagram);
                 self.lost += u64::from(!is_sent);
                 self.moves.extend(outgoing.endpoint.map(|endpoint| (outgoing.peer, endpoint)));
@@ -240,7 +240,7 @@ impl Engine {
             let check = |remote, local, bytes: &[u8]| raw.send(Some(local), remote, bytes);
             ways.handle_timeout(now, check, |event| match event {
                 Event::Select { peer, path } => {
-                    narrow.select(&peer, path);
+                    narrow.select(&peer, path, now);
                     moves.extend(peers.select(&peer, path, now).map(|endpoint| (peer, endpoint)));
                 }
                 Event::Ended { peer } => moves.extend(peers.end(&peer).map(|home| (peer, home))),

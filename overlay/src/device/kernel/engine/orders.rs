@@ -60,7 +60,7 @@ impl Engine {
     fn set_peers(&mut self, wanted: &[PeerConfig], now: Instant) -> Result<(), DeviceError> {
         let Self { link, narrow, peers, ways, .. } = self;
         peers.follow(wanted);
-        narrow.set_peers(wanted);
+        narrow.set_peers(wanted, now);
         // Where paths are found, checks keep what is in use alive, and what is not costs nothing: whatever comes home is a wish.
         let finds_paths = ways.is_some();
         let manner = |peer: &PeerConfig| Manner {
