@@ -25,8 +25,8 @@ struct Ebpf {
     attached: Option<Attached>,
 }
 
-/// The program of a sandbox whose links are still to come. The kernel takes some 60 ms for it, which is how long an
-/// enrolment takes.
+/// The program of a sandbox whose links are still to come. The kernel takes its time for it, which an
+/// enrolment takes as well.
 pub(crate) struct Preparing(Option<JoinHandle<Result<(BpfDir, Enforcer), Failure>>>);
 
 /// What this kernel attaches with.

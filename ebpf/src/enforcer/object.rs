@@ -38,6 +38,8 @@ pub(super) fn load(pins: &Path) -> Result<Ebpf, EbpfError> {
         loader.map_pin_path(name, pins.join(name));
     }
     let ebpf = loader.load(OBJECT).map_err(|e| EbpfError::Load(Box::new(e)));
+    // Where a root elsewhere is refused, it holds the kernel's types.
+    drop(loader);
     memory::give_back();
     ebpf
 }

@@ -66,7 +66,11 @@ impl Mounted {
     /// Gives a bind mount its flags, and leaves it those that what is bound has.
     pub(super) fn set_flags(&self, options: &Options) -> Result<(), Errno> {
         let bound = fstatvfs(&self.0)?.flags();
-        let kept = [(FsFlags::ST_NOSUID, MsFlags::MS_NOSUID), (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC)];
+        let kept = [
+            (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+            (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+            (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        ];
         let kept = kept.into_iter().filter(|(flag, _)| bound.contains(*flag)).map(|(_, flag)| flag);
         let flags = kept.fold(options.flags | MsFlags::MS_REMOUNT, MsFlags::union);
         nix::mount::mount(None::<&str>, &path_of(&self.0), None::<&str>, flags, None::<&str>)

@@ -137,6 +137,23 @@ fn a_read_only_bind_cannot_be_written() {
     });
 }
 
+/// As containerd does, which sets no flag on a bind mount that is not `ro`.
+#[test]
+fn what_is_read_only_stays_so_where_it_is_bound() {
+    in_private(|dir| {
+        let image = dir.join("image");
+        fs::create_dir(&image).unwrap();
+        mount_all(&[bind(&image, "", &["bind", "ro"])], &image).unwrap();
+        let rootfs = dir.join("rootfs");
+        for options in [["bind", "rw"], ["rbind", "nosuid"]] {
+            mount_all(&[bind(&image, "", &options)], &rootfs).unwrap();
+            let error = fs::write(rootfs.join("x"), "").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Errno::EROFS as i32), "{options:?}");
+            unmount_all(&rootfs).unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_target_never_leaves_the_root_file_system() {
     in_private(|dir| {

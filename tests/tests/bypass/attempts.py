@@ -198,7 +198,7 @@ def seen(needle):
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 if pid != str(os.getpid()) and needle.encode() in f.read():
                     return
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass
     raise OSError(errno.ESRCH, "")
 

@@ -1,13 +1,14 @@
 //! What a host serves to itself, and its agents must not have: by any of its addresses, and by sockets in the file system.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use lattice_policy::{Action, Reason};
-use lattice_tests::{Process, process::command};
+use lattice_tests::{Process, lab::wait_until, process::command, sniffer};
 use nix::mount::{MsFlags, mount};
 
 use crate::{Enforcer, world::World};
 
+const LIMIT: Duration = Duration::from_secs(60);
 /// Docker, NATS, kubelet, metrics of containerd and of exporters.
 const PORTS: [u16; 5] = [2375, 4222, 10250, 1338, 9090];
 /// Of the runner, beside its lab address.
@@ -53,7 +54,7 @@ fn nothing_that_the_host_serves_to_itself_is_in_reach() {
     let mut services = command(&world.runner.netns.path(), Path::new("python3"));
     services.args(["-c", SERVICES]).arg(shared.join("socket")).args(PORTS.map(|port| port.to_string()));
     let mut services = Process::spawn(services, "services", world.lab.dir.path());
-    services.wait_for("serves", std::time::Duration::from_secs(60));
+    services.wait_for("serves", LIMIT);
 
     let address = world.runner.address.to_string();
     let by = ["127.0.0.1", "::1", "0.0.0.0", OWN_6, &address];
@@ -67,6 +68,7 @@ fn nothing_that_the_host_serves_to_itself_is_in_reach() {
     let failed: Vec<_> = native.iter().filter(|result| result.result != "ok").collect();
     assert!(failed.is_empty(), "the twin could not either: {failed:?}");
     let came = || services.output().0.matches("came").count();
+    wait_until(LIMIT, "all to have come", || came() >= attempts.len());
     let before = came();
     assert_eq!(before, attempts.len());
     for enforcer in Enforcer::ALL {
@@ -91,5 +93,6 @@ fn nothing_that_the_host_serves_to_itself_is_in_reach() {
             assert!(denied, "{enforcer:?}: {port}: {records:#?}");
         }
     }
+    sniffer::settle();
     assert_eq!(came(), before, "{}", services.output().0);
 }

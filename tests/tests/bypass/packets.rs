@@ -46,8 +46,13 @@ fn assert_works_natively(world: &World, cases: &[Case]) {
     let unknown = |case: &Case| {
         result(case).is_some_and(|r| ["EPROTONOSUPPORT", "ESOCKTNOSUPPORT"].contains(&r.result.as_str()))
     };
-    let missing = cases.iter().filter(|case| case.proto != 0 && !arrived(case, &seen) && !unknown(case));
-    let missing: Vec<_> = missing.map(|case| format!("{}: {:?}", case.name, result(case))).collect();
+    let absent = cases.iter().filter(|case| case.proto != 0 && !arrived(case, &seen));
+    let (skipped, missing): (Vec<_>, Vec<_>) = absent.partition(|case| unknown(case));
+    for case in skipped {
+        println!("SKIPPED: {}: this kernel has no such protocol", case.name);
+    }
+    let missing: Vec<_> =
+        missing.into_iter().map(|case| format!("{}: {:?}", case.name, result(case))).collect();
     assert!(missing.is_empty(), "the twin did not get through either: {missing:#?}");
 }
 
