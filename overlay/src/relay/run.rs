@@ -43,6 +43,8 @@ struct Memory {
     hold_off: HoldOff,
     /// Until when QUIC is not tried.
     no_quic: Option<Instant>,
+    /// When a connection by QUIC was last made anew because its path seemed narrow.
+    tried_anew: Option<Instant>,
     /// For how long QUIC was of use before what is there now, unless it is held off.
     quic_lasted: Option<Duration>,
 }
@@ -51,12 +53,22 @@ impl Memory {
     fn may_use_quic(&self) -> bool {
         self.no_quic.is_none_or(|until| until <= Instant::now())
     }
+
+    /// Whether that was just now: a relay that is flooded is not to be asked for one handshake after the other by all of its clients.
+    fn has_just_tried(&self) -> bool {
+        self.tried_anew.is_some_and(|at| at.elapsed() < OVERTAKEN)
+    }
 }
 
 /// The client's task. Never ends.
 pub(super) async fn run(shared: Arc<Shared>, mut token: watch::Receiver<Option<String>>) {
-    let mut memory =
-        Memory { asked: Vec::new(), hold_off: HoldOff::default(), no_quic: None, quic_lasted: None };
+    let mut memory = Memory {
+        asked: Vec::new(),
+        hold_off: HoldOff::default(),
+        no_quic: None,
+        tried_anew: None,
+        quic_lasted: None,
+    };
     let mut wait = FIRST_WAIT;
     loop {
         let Some(text) = token.borrow_and_update().clone() else {
@@ -164,10 +176,17 @@ async fn serve_one(
                     _ => Err(error),
                 };
             }
-            () = session.narrow.notified(), if on_quic && replacement.is_none() => {
-                tracing::debug!(relay = %shared.server.name, "its path seems to have become narrow: it is tried anew");
+            () = session.narrow.notified(), if on_quic && replacement.is_none() && (has_both || !memory.has_just_tried()) => {
+                let quic = !memory.has_just_tried();
+                tracing::debug!(relay = %shared.server.name, quic, "its path seems to have become narrow: it is tried anew");
+                if quic {
+                    memory.tried_anew = Some(Instant::now());
+                } else {
+                    memory.hold_off.doubted(Duration::ZERO);
+                    memory.no_quic = Some(Instant::now() + memory.hold_off.get());
+                }
                 let token = current.clone();
-                replacement = Some(Box::pin(async move { connect::either(shared, &token, true).await }));
+                replacement = Some(Box::pin(async move { connect::either(shared, &token, quic).await }));
             }
             () = session.too_large.notified(), if on_quic && has_both && replacement.is_none() => {
                 memory.no_quic = Some(Instant::now() + memory.hold_off.too_large());

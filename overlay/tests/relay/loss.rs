@@ -85,3 +85,19 @@ fn a_path_that_became_narrow_is_left_for_tcp() {
     send_until(&a, &b, || a.transport() == Some(Transport::Tcp));
     a.reaches(&b, &FULL);
 }
+
+#[test]
+fn a_path_that_seems_narrow_twice_in_a_row_is_left_for_tcp() {
+    let (of_relay, of_peers, _relay, [(a, of_a), (b, of_b)]) = by_quic(true);
+    drop_large(&of_relay, &format!("udp sport {of_a}"));
+    send_until(&a, &b, || !udp_ports(&of_peers).contains(&of_a));
+    let anew = udp_ports(&of_peers).into_iter().find(|port| *port != of_b);
+    let Some(port) = anew.filter(|_| a.transport() == Some(Transport::Quic)) else {
+        println!("SKIPPED: this machine is so busy that TCP was there before QUIC");
+        return;
+    };
+    drop_large(&of_relay, &format!("udp sport {port}"));
+    send_until(&a, &b, || !udp_ports(&of_peers).contains(&port));
+    assert_eq!(a.transport(), Some(Transport::Tcp), "a third connection by QUIC would have come about");
+    a.reaches(&b, &FULL);
+}
