@@ -155,6 +155,8 @@ def joined(group):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(own))
         time.sleep(1)
+    # That it has left is said twice, up to a second after each other (RFC 3376, 8.11): the last of it is this attempt's, too.
+    time.sleep(2.5)
 
 
 def as_other_root(to):
