@@ -111,8 +111,7 @@ fn clean_pod(place: &PodPlace, config: &Config, tell: &dyn Fn(Result<()>)) {
         return tell(Err(error));
     }
     // They were noted before they were made.
-    let groups: Vec<_> =
-        record.cgroups.iter().chain(&record.fence).filter(|group| group.exists()).cloned().collect();
+    let groups = record.groups();
     if !groups.is_empty() {
         tell(cgroup::remove(&groups));
     }

@@ -49,6 +49,18 @@ pub struct Record {
     pub fence: Option<PathBuf>,
 }
 
+impl Record {
+    /// Whether groups are on record, there or not.
+    pub fn has_groups(&self) -> bool {
+        !self.cgroups.is_empty() || self.fence.is_some()
+    }
+
+    /// The groups on record that are there.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        self.cgroups.iter().chain(&self.fence).filter(|group| group.exists()).cloned().collect()
+    }
+}
+
 impl PodPlace {
     /// The place of pod `id`; nothing is made.
     ///

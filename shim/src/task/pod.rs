@@ -157,7 +157,7 @@ impl Pod {
     /// Whether nothing is on record that has to be undone.
     pub(super) fn is_undone(&self) -> bool {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        record.peer.is_none() && record.cgroups.is_empty() && record.fence.is_none()
+        record.peer.is_none() && !record.has_groups()
     }
 
     /// Whether its network is not undone.
@@ -167,14 +167,12 @@ impl Pod {
 
     /// Whether groups are on record, there or not.
     pub(super) fn has_groups(&self) -> bool {
-        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        !record.cgroups.is_empty() || record.fence.is_some()
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).has_groups()
     }
 
     /// The groups on record that are there.
     pub(super) fn groups(&self) -> Vec<PathBuf> {
-        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        record.cgroups.iter().chain(&record.fence).filter(|group| group.exists()).cloned().collect()
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).groups()
     }
 
     /// The group that was made for its sandbox, if one was.
